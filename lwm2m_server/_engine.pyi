@@ -1,0 +1,260 @@
+"""The engine: one thread that owns sockets, CoAP exchanges, block-wise transfers, blobs and liveness.
+
+Python submits actions (the methods below queue them; `flush` hands the batch over) and drains events. The engine
+never calls Python: `fileno()` becomes readable when events wait.
+"""
+
+from typing import final
+
+class EngineError(Exception):
+    """The engine refused an action or a setting; the message says why."""
+
+class QueueFull(EngineError):
+    """Too many actions wait; try again after the next drain."""
+
+@final
+class Peer:
+    """The other side: address, and the identity that its security session proved (None on plain CoAP)."""
+
+    def __new__(cls, address: str, *, scheme: str = "coap") -> Peer: ...  # "192.0.2.1:5683", "[2001:db8::1]:5683"
+    @property
+    def address(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def identity(self) -> str | None: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class Request:
+    """A request from a peer that Python must answer with `Engine.respond(exchange, ...)`."""
+
+    @property
+    def exchange(self) -> int: ...
+    @property
+    def peer(self) -> Peer: ...
+    @property
+    def code(self) -> int: ...  # 1 GET, 2 POST, 3 PUT, 4 DELETE, 5 FETCH, 6 PATCH, 7 iPATCH
+    @property
+    def path(self) -> tuple[str, ...]: ...
+    @property
+    def query(self) -> tuple[str, ...]: ...
+    @property
+    def content_format(self) -> int | None: ...
+    @property
+    def accept(self) -> int | None: ...
+    @property
+    def observe(self) -> int | None: ...  # 0 register, 1 deregister (RFC 7641 2)
+    @property
+    def etags(self) -> tuple[bytes, ...]: ...
+    @property
+    def payload(self) -> bytes: ...  # the whole body, unless the path is streamed (see Engine.stream)
+    @property
+    def block1(self) -> tuple[int, bool, int] | None: ...  # (number, more, size in bytes), on streamed paths only
+    @property
+    def size1(self) -> int | None: ...
+
+@final
+class Response:
+    """The answer to `Engine.request` or the end of `Engine.push`; also error codes are answers."""
+
+    @property
+    def handle(self) -> int: ...
+    @property
+    def peer(self) -> Peer: ...
+    @property
+    def code(self) -> int: ...  # class * 32 + detail: 69 is 2.05
+    @property
+    def content_format(self) -> int | None: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def location_path(self) -> tuple[str, ...]: ...
+    @property
+    def location_query(self) -> tuple[str, ...]: ...
+    @property
+    def etag(self) -> bytes | None: ...
+    @property
+    def max_age(self) -> int | None: ...
+    @property
+    def block2(self) -> tuple[int, bool, int] | None: ...  # when the request asked for one block by `block2`
+    @property
+    def size2(self) -> int | None: ...
+    @property
+    def observe(self) -> int | None: ...  # present when the observation was accepted
+
+@final
+class Failure:
+    """A request, observation or push ended without an answer."""
+
+    @property
+    def handle(self) -> int: ...
+    @property
+    def peer(self) -> Peer: ...
+    @property
+    def reason(self) -> str: ...  # timeout | reset | peer-gone | cancelled | too-large | protocol
+    @property
+    def detail(self) -> str: ...
+
+@final
+class Notification:
+    """A fresh notification of an observation (stale ones are dropped, RFC 7641 3.4); an error code ends it."""
+
+    @property
+    def handle(self) -> int: ...
+    @property
+    def peer(self) -> Peer: ...
+    @property
+    def code(self) -> int: ...
+    @property
+    def content_format(self) -> int | None: ...
+    @property
+    def payload(self) -> bytes: ...
+
+@final
+class Progress:
+    """Coarse progress of a push: bytes acknowledged of the total, blocks sent again so far."""
+
+    @property
+    def handle(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def repeated(self) -> int: ...
+
+@final
+class Download:
+    """Coarse progress of a served blob: how far this peer has come under this path."""
+
+    @property
+    def peer(self) -> Peer: ...
+    @property
+    def path(self) -> tuple[str, ...]: ...
+    @property
+    def digest(self) -> bytes: ...
+    @property
+    def offset(self) -> int: ...  # bytes up to the end of the furthest block served
+    @property
+    def size(self) -> int: ...
+    @property
+    def repeated(self) -> int: ...  # blocks served more than once in this download, retransmissions apart
+
+@final
+class Cancelled:
+    """The peer's interest in an exchange that we observe-answer has ended (Observe 1, RST, or silence)."""
+
+    @property
+    def exchange(self) -> int: ...
+
+@final
+class Alive:
+    """Registrations that were refreshed by an Update which changed nothing: (location id, seconds since epoch)."""
+
+    @property
+    def updates(self) -> list[tuple[str, float]]: ...
+
+Event = Request | Response | Failure | Notification | Progress | Download | Cancelled | Alive
+
+@final
+class Engine:
+    """One CoAP endpoint, client and server at once."""
+
+    def __new__(
+        cls,
+        *,
+        ack_timeout: float = 2.0,
+        ack_random_factor: float = 1.5,
+        max_retransmit: int = 4,
+        nstart: int = 1,
+        processing_delay: float = 0.5,  # seconds until an unanswered CON gets an empty ACK
+        transfer_timeout: float = 300.0,  # seconds without progress after which a push fails
+        max_body: int = 1 << 20,  # bytes assembled of one incoming body
+        max_assemblies: int = 1024,
+        max_peers: int = 1 << 20,  # peers with exchange or deduplication state
+        max_queued: int = 64,  # requests waiting for one peer
+        max_events: int = 8192,  # requests waiting for Python; above it new ones get 5.03
+        max_actions: int = 65536,
+        busy_max_age: int = 5,  # Max-Age of that 5.03, seconds
+        progress_bytes: int = 65536,  # coarseness of Progress and Download events
+        block_size: int = 1024,
+        seed: int | None = None,  # of message ids and tokens, for tests; None takes the system's entropy
+    ) -> Engine: ...
+    def listen(self, host: str, port: int) -> str: ...  # returns the bound address
+    def close(self) -> None: ...
+    def fileno(self) -> int: ...
+    def drain(self, limit: int = 4096) -> list[Event]: ...
+    def flush(self) -> None: ...
+    def statistics(self) -> dict[str, int]: ...
+    # requests as client
+    def request(
+        self,
+        peer: Peer,
+        code: int,
+        path: tuple[str, ...],
+        *,
+        query: tuple[str, ...] = (),
+        payload: bytes = b"",
+        content_format: int | None = None,
+        accept: int | None = None,
+        observe: int | None = None,
+        etag: bytes | None = None,
+        block2: tuple[int, int] | None = None,  # (number, size): fetch this block alone instead of the whole body
+        confirmable: bool = True,
+        timeout: float | None = None,  # seconds until the answer, when the acknowledgement has come; None: 93
+    ) -> int: ...
+    def cancel(self, handle: int) -> None: ...  # request, push; an observation is cancelled actively (GET, Observe 1)
+    def push(
+        self,
+        peer: Peer,
+        path: tuple[str, ...],
+        digest: bytes,
+        *,
+        offset: int = 0,
+        block_size: int = 1024,
+        code: int = 3,
+        content_format: int = 42,
+    ) -> int: ...
+    # answers as server
+    def respond(
+        self,
+        exchange: int,
+        code: int,
+        *,
+        payload: bytes = b"",
+        content_format: int | None = None,
+        location_path: tuple[str, ...] = (),
+        etag: bytes | None = None,
+        max_age: int | None = None,
+        block1: tuple[int, bool, int] | None = None,
+        observe: bool = False,  # accept the observation: later `notify(exchange, ...)` may follow
+    ) -> None: ...
+    def notify(
+        self, exchange: int, code: int, *, payload: bytes = b"", content_format: int | None = None, confirmable: bool = False
+    ) -> None: ...
+    def stream(self, path: tuple[str, ...]) -> None: ...  # give Block1 blocks of this path to Python one by one
+    # blobs
+    def add_blob(self, digest: bytes, file: str) -> int: ...  # memory-maps the file; returns its size in bytes
+    def remove_blob(self, digest: bytes) -> None: ...
+    def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None: ...  # `host` may GET this path; counted
+    def withdraw(self, path: tuple[str, ...], host: str) -> None: ...
+    # registrations
+    def keep(self, location: str, peer: Peer) -> None: ...  # answer bare Updates of /rd/<location> from this peer
+    def drop(self, location: str) -> None: ...
+
+def simulate(
+    *,
+    server: str,
+    count: int,
+    endpoint_prefix: str = "sim",
+    lifetime: int = 300,
+    version: str = "1.0.0",
+    seconds: float | None = None,
+    seed: int = 0,
+) -> dict[str, float]: ...

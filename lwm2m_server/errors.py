@@ -1,0 +1,65 @@
+"""The errors that cross package borders.
+
+Each says what happened, where (`field`), and carries a stable `code` that the faces show: the REST API as
+problem details (RFC 9457), the CLI as a line on stderr, an event as its reason.
+"""
+
+
+class Lwm2mError(Exception):
+    """Base of all errors that are meant for users.
+
+    `code` is stable and machine-readable, `field` names the input at fault (a JSON pointer-like path, an option
+    or a file), `hint` the way out.
+    """
+
+    code = "error"
+
+    def __init__(self, message: str, *, code: str | None = None, field: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.hint = hint
+        if code is not None:
+            self.code = code
+
+
+class InvalidInput(Lwm2mError):  # noqa: N818  reads as what happened
+    """Something from outside is malformed or out of range; nothing was changed."""
+
+    code = "invalid"
+
+
+class NotFound(Lwm2mError):  # noqa: N818
+    """What was named does not exist."""
+
+    code = "not-found"
+
+
+class Conflict(Lwm2mError):  # noqa: N818
+    """The request does not fit the present state (wrong phase, duplicate, stale revision)."""
+
+    code = "conflict"
+
+
+class Forbidden(Lwm2mError):  # noqa: N818
+    """The caller is known but may not do this."""
+
+    code = "forbidden"
+
+
+class Untrusted(Lwm2mError):  # noqa: N818
+    """A signature, digest or identity does not hold."""
+
+    code = "untrusted"
+
+
+class Unavailable(Lwm2mError):  # noqa: N818
+    """A device or a part of the server can't be reached now; trying again later may help."""
+
+    code = "unavailable"
+
+
+class DeviceError(Lwm2mError):
+    """The device answered with an error; `code` is the CoAP code as text, such as `4.05`."""
+
+    code = "device-error"
