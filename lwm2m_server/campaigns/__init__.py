@@ -1,0 +1,1 @@
+"""Campaigns: their state machines, stop rules, retries and statistics. Pure."""
