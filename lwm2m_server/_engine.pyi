@@ -16,7 +16,9 @@ class QueueFull(EngineError):
 class Peer:
     """The other side: address, and the identity that its security session proved (None on plain CoAP)."""
 
-    def __new__(cls, address: str, *, scheme: str = "coap") -> Peer: ...  # "192.0.2.1:5683", "[2001:db8::1]:5683"
+    def __new__(
+        cls, address: str, *, scheme: str = "coap"
+    ) -> Peer: ...  # "192.0.2.1:5683", "[2001:db8::1]:5683"
     @property
     def address(self) -> str: ...
     @property
@@ -34,6 +36,22 @@ class Peer:
 class Request:
     """A request from a peer that Python must answer with `Engine.respond(exchange, ...)`."""
 
+    def __new__(
+        cls,
+        *,
+        exchange: int,
+        peer: Peer,
+        code: int,
+        path: tuple[str, ...],
+        query: tuple[str, ...] = (),
+        content_format: int | None = None,
+        accept: int | None = None,
+        observe: int | None = None,
+        etags: tuple[bytes, ...] = (),
+        payload: bytes = b"",
+        block1: tuple[int, bool, int] | None = None,
+        size1: int | None = None,
+    ) -> Request: ...
     @property
     def exchange(self) -> int: ...
     @property
@@ -55,7 +73,9 @@ class Request:
     @property
     def payload(self) -> bytes: ...  # the whole body, unless the path is streamed (see Engine.stream)
     @property
-    def block1(self) -> tuple[int, bool, int] | None: ...  # (number, more, size in bytes), on streamed paths only
+    def block1(
+        self,
+    ) -> tuple[int, bool, int] | None: ...  # (number, more, size in bytes), on streamed paths only
     @property
     def size1(self) -> int | None: ...
 
@@ -63,6 +83,22 @@ class Request:
 class Response:
     """The answer to `Engine.request` or the end of `Engine.push`; also error codes are answers."""
 
+    def __new__(
+        cls,
+        *,
+        handle: int,
+        peer: Peer,
+        code: int,
+        content_format: int | None = None,
+        payload: bytes = b"",
+        location_path: tuple[str, ...] = (),
+        location_query: tuple[str, ...] = (),
+        etag: bytes | None = None,
+        max_age: int | None = None,
+        block2: tuple[int, bool, int] | None = None,
+        size2: int | None = None,
+        observe: int | None = None,
+    ) -> Response: ...
     @property
     def handle(self) -> int: ...
     @property
@@ -92,6 +128,9 @@ class Response:
 class Failure:
     """A request, observation or push ended without an answer."""
 
+    def __new__(
+        cls, *, handle: int, peer: Peer, reason: str, detail: str = "", offset: int = 0
+    ) -> Failure: ...
     @property
     def handle(self) -> int: ...
     @property
@@ -100,11 +139,16 @@ class Failure:
     def reason(self) -> str: ...  # timeout | reset | peer-gone | cancelled | too-large | protocol
     @property
     def detail(self) -> str: ...
+    @property
+    def offset(self) -> int: ...  # of a push: bytes that were acknowledged
 
 @final
 class Notification:
     """A fresh notification of an observation (stale ones are dropped, RFC 7641 3.4); an error code ends it."""
 
+    def __new__(
+        cls, *, handle: int, peer: Peer, code: int, content_format: int | None = None, payload: bytes = b""
+    ) -> Notification: ...
     @property
     def handle(self) -> int: ...
     @property
@@ -120,6 +164,7 @@ class Notification:
 class Progress:
     """Coarse progress of a push: bytes acknowledged of the total, blocks sent again so far."""
 
+    def __new__(cls, *, handle: int, offset: int, size: int, repeated: int = 0) -> Progress: ...
     @property
     def handle(self) -> int: ...
     @property
@@ -133,6 +178,9 @@ class Progress:
 class Download:
     """Coarse progress of a served blob: how far this peer has come under this path."""
 
+    def __new__(
+        cls, *, peer: Peer, path: tuple[str, ...], digest: bytes, offset: int, size: int, repeated: int = 0
+    ) -> Download: ...
     @property
     def peer(self) -> Peer: ...
     @property
@@ -150,6 +198,7 @@ class Download:
 class Cancelled:
     """The peer's interest in an exchange that we observe-answer has ended (Observe 1, RST, or silence)."""
 
+    def __new__(cls, *, exchange: int) -> Cancelled: ...
     @property
     def exchange(self) -> int: ...
 
@@ -157,6 +206,7 @@ class Cancelled:
 class Alive:
     """Registrations that were refreshed by an Update which changed nothing: (location id, seconds since epoch)."""
 
+    def __new__(cls, *, updates: list[tuple[str, float]]) -> Alive: ...
     @property
     def updates(self) -> list[tuple[str, float]]: ...
 
@@ -205,11 +255,14 @@ class Engine:
         accept: int | None = None,
         observe: int | None = None,
         etag: bytes | None = None,
-        block2: tuple[int, int] | None = None,  # (number, size): fetch this block alone instead of the whole body
+        block2: tuple[int, int]
+        | None = None,  # (number, size): fetch this block alone instead of the whole body
         confirmable: bool = True,
         timeout: float | None = None,  # seconds until the answer, when the acknowledgement has come; None: 93
     ) -> int: ...
-    def cancel(self, handle: int) -> None: ...  # request, push; an observation is cancelled actively (GET, Observe 1)
+    def cancel(
+        self, handle: int
+    ) -> None: ...  # request, push; an observation is cancelled actively (GET, Observe 1)
     def push(
         self,
         peer: Peer,
@@ -236,25 +289,28 @@ class Engine:
         observe: bool = False,  # accept the observation: later `notify(exchange, ...)` may follow
     ) -> None: ...
     def notify(
-        self, exchange: int, code: int, *, payload: bytes = b"", content_format: int | None = None, confirmable: bool = False
+        self,
+        exchange: int,
+        code: int,
+        *,
+        payload: bytes = b"",
+        content_format: int | None = None,
+        confirmable: bool = False,
     ) -> None: ...
-    def stream(self, path: tuple[str, ...]) -> None: ...  # give Block1 blocks of this path to Python one by one
+    def stream(
+        self, path: tuple[str, ...]
+    ) -> None: ...  # give Block1 blocks of this path to Python one by one
     # blobs
-    def add_blob(self, digest: bytes, file: str) -> int: ...  # memory-maps the file; returns its size in bytes
+    def add_blob(
+        self, digest: bytes, file: str
+    ) -> int: ...  # memory-maps the file; returns its size in bytes
     def remove_blob(self, digest: bytes) -> None: ...
-    def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None: ...  # `host` may GET this path; counted
+    def offer(
+        self, path: tuple[str, ...], digest: bytes, host: str
+    ) -> None: ...  # `host` may GET this path; counted
     def withdraw(self, path: tuple[str, ...], host: str) -> None: ...
     # registrations
-    def keep(self, location: str, peer: Peer) -> None: ...  # answer bare Updates of /rd/<location> from this peer
+    def keep(
+        self, location: str, peer: Peer
+    ) -> None: ...  # answer bare Updates of /rd/<location> from this peer
     def drop(self, location: str) -> None: ...
-
-def simulate(
-    *,
-    server: str,
-    count: int,
-    endpoint_prefix: str = "sim",
-    lifetime: int = 300,
-    version: str = "1.0.0",
-    seconds: float | None = None,
-    seed: int = 0,
-) -> dict[str, float]: ...

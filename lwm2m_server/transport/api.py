@@ -1,0 +1,248 @@
+"""What the rest of the server and the reference device know of the network.
+
+The value types are the engine's own frozen classes. `EngineTransport` is the real thing, `MemoryTransport` a fake in
+memory; the same contract tests hold both. All callbacks run on the event loop's thread and must not block.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from lwm2m_server._engine import (
+    Alive,
+    Cancelled,
+    Download,
+    Failure,
+    Notification,
+    Peer,
+    Progress,
+    Request,
+    Response,
+)
+from lwm2m_server.errors import Unavailable
+
+__all__ = [
+    "Alive",
+    "Cancelled",
+    "Download",
+    "Failure",
+    "Notification",
+    "Peer",
+    "PeerGone",
+    "Progress",
+    "Request",
+    "RequestReset",
+    "RequestTimeout",
+    "Response",
+    "TransferFailed",
+    "Transport",
+    "TransportBusy",
+    "TransportError",
+]
+
+
+class TransportError(Unavailable):
+    """A request ended without an answer, or the transport itself refused. `code` is the engine's reason."""
+
+    code = "transport"
+
+
+class RequestTimeout(TransportError):
+    """No acknowledgement after all retransmissions, or no answer within the time that was given."""
+
+    code = "timeout"
+
+
+class RequestReset(TransportError):
+    """The peer answered with a Reset: it does not want the message (RFC 7252 4.2). Repeating it won't help."""
+
+    code = "reset"
+
+
+class PeerGone(TransportError):
+    """The peer's state was dropped (session ended, address unreachable, or this transport was closed)."""
+
+    code = "peer-gone"
+
+
+class TransportBusy(TransportError):
+    """Too many actions wait inside the engine; nothing was sent. Try again a little later."""
+
+    code = "busy"
+
+
+class TransferFailed(TransportError):
+    """A push stopped without a final answer; `offset` bytes were acknowledged, so a new push may go on from there.
+
+    `reason` is one of `timeout`, `reset`, `peer-gone`, `cancelled`, `too-large`, `protocol`.
+    """
+
+    code = "transfer"
+
+    def __init__(self, message: str, *, offset: int, reason: str) -> None:
+        super().__init__(message, code=reason)
+        self.offset = offset
+        self.reason = reason
+
+
+class Transport(Protocol):
+    """A CoAP endpoint, client and server at once.
+
+    `path` and `query` are the decoded Uri-Path segments and Uri-Query parameters. Codes are ints as in `Code`.
+    """
+
+    async def start(self) -> None:
+        """Begin to deliver events on the running event loop. Call once, before anything else."""
+        ...
+
+    async def close(self) -> None:
+        """Stop; everything that still waits fails with `PeerGone`. Closing twice is fine."""
+        ...
+
+    async def listen(self, host: str, port: int) -> str:
+        """Bind a socket (port 0: any) and return its address, `192.0.2.1:5683` or `[2001:db8::1]:5683`.
+
+        Requests of our own leave from the first listener of the peer's address family; without one, the engine binds
+        a socket to any port.
+        """
+        ...
+
+    def set_handlers(
+        self,
+        *,
+        on_requests: Callable[[list[Request]], None],
+        on_alive: Callable[[list[tuple[str, float]]], None] | None = None,
+        on_download: Callable[[Download], None] | None = None,
+        on_cancelled: Callable[[int], None] | None = None,
+    ) -> None:
+        """Name the receivers. Requests come in batches, all that one drain brought; each must get a `respond`."""
+        ...
+
+    async def request(
+        self,
+        peer: Peer,
+        code: int,
+        path: tuple[str, ...],
+        *,
+        query: tuple[str, ...] = (),
+        payload: bytes = b"",
+        content_format: int | None = None,
+        accept: int | None = None,
+        etag: bytes | None = None,
+        block2: tuple[int, int] | None = None,
+        timeout: float | None = None,
+    ) -> Response:
+        """Send a request and return its answer, bodies assembled both ways; error codes are answers too.
+
+        `block2` (number, size in bytes) asks for that block alone. `timeout` is in seconds from the acknowledgement;
+        None takes the engine's. Cancelling the awaiting task cancels the exchange. Raises `RequestTimeout`,
+        `RequestReset`, `PeerGone`, `TransportBusy` or a plain `TransportError` whose code is the reason.
+        """
+        ...
+
+    async def observe(
+        self,
+        peer: Peer,
+        path: tuple[str, ...],
+        *,
+        accept: int | None = None,
+        on_notify: Callable[[Notification], None],
+        on_end: Callable[[str], None],
+    ) -> tuple[int, Response]:
+        """Register an observation (RFC 7641); return its handle and the first answer.
+
+        When the answer's `observe` is None the peer did not accept, and nothing more comes. `on_end` gets the reason
+        once, when the observation ends otherwise than by `cancel`: a Failure's reason, or the code such as `4.04`.
+        Raises as `request`.
+        """
+        ...
+
+    def cancel(self, handle: int) -> None:
+        """Cancel an observation actively (GET with Observe 1); unknown handles are ignored."""
+        ...
+
+    async def push(
+        self,
+        peer: Peer,
+        path: tuple[str, ...],
+        digest: bytes,
+        *,
+        offset: int = 0,
+        block_size: int = 1024,
+        content_format: int = 42,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Response:
+        """PUT a blob by Block1 from `offset` bytes on (a multiple of `block_size`) and return the final answer.
+
+        An answer with an error code ends the push and is returned; the last Progress before it tells how far it came.
+        Raises `TransferFailed` when it stops without an answer, and `TransportBusy`.
+        """
+        ...
+
+    def respond(
+        self,
+        exchange: int,
+        code: int,
+        *,
+        payload: bytes = b"",
+        content_format: int | None = None,
+        location_path: tuple[str, ...] = (),
+        etag: bytes | None = None,
+        max_age: int | None = None,
+        block1: tuple[int, bool, int] | None = None,
+        observe: bool = False,
+    ) -> None:
+        """Answer a request; each exchange once. `observe` accepts an observation: `notify` may follow.
+
+        `block1` (number, more, size) is for streamed paths. An exchange that has ended meanwhile is ignored.
+        """
+        ...
+
+    def notify(
+        self,
+        exchange: int,
+        code: int,
+        *,
+        payload: bytes = b"",
+        content_format: int | None = None,
+        confirmable: bool = False,
+    ) -> None:
+        """Send a notification in an observation that was accepted; an error code ends it."""
+        ...
+
+    def stream(self, path: tuple[str, ...]) -> None:
+        """Give the Block1 blocks of requests to this path to `on_requests` one by one instead of whole bodies.
+
+        Each block must be answered: 2.31 with `block1` repeated while more follow.
+        """
+        ...
+
+    def add_blob(self, digest: bytes, file: str) -> int:
+        """Make a file known under its SHA-256 digest (32 bytes); return its size in bytes.
+
+        The file must not change afterwards. Raises `TransportError` when it is missing or not a regular file.
+        """
+        ...
+
+    def remove_blob(self, digest: bytes) -> None:
+        """Forget a blob; transfers under way keep it until they end."""
+        ...
+
+    def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None:
+        """Let the peer at this host (address without port) GET the blob under this path; offers are counted."""
+        ...
+
+    def withdraw(self, path: tuple[str, ...], host: str) -> None:
+        """Take one offer back; without one left that host gets 4.03."""
+        ...
+
+    def keep(self, location: str, peer: Peer) -> None:
+        """Answer Updates of /rd/<location> that change nothing and come from this very peer; see `on_alive`."""
+        ...
+
+    def drop(self, location: str) -> None:
+        """Stop doing so: Updates of this location come as requests again."""
+        ...
+
+    def statistics(self) -> dict[str, int]:
+        """Return counters and queue depths for /metrics."""
+        ...
