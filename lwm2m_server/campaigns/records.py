@@ -1,7 +1,7 @@
-"""What is known of a campaign and of each device in it: plain values, kept by the store, changed by the machines.
+"""What is known of a campaign and of each device in it: plain values, changed only through the machines.
 
-A record is never changed in place. A transition makes a new one with `revision + 1`, and the store writes it only
-if the row still has the old state and revision (compare-and-set).
+A record is never changed in place. A transition makes a new one with `revision + 1`, and the store writes it
+only if the row still has the old state and revision (compare-and-set).
 """
 
 from dataclasses import dataclass
@@ -70,9 +70,9 @@ DEFAULT_STOP = "failures > 20 % after 10"
 class Campaign:
     """One update for many devices.
 
-    `filter` and `stop` are texts in their languages (devices.filter, campaigns.stop), parsed when the campaign is
-    created and again when they are used: what can't be read then stops the campaign. `targets` is the number of
-    devices in the snapshot that was taken at the start (0 before). Times are seconds since the epoch.
+    `filter` and `stop` are texts in their languages (devices.filter, campaigns.stop), parsed when the campaign
+    is created and again when they are used: what can't be read then stops the campaign. `targets` is the number
+    of devices in the snapshot that was taken at the start (0 before). Times are seconds since the epoch.
     """
 
     id: str
@@ -103,8 +103,8 @@ class Campaign:
 class Deployment:
     """One device in one campaign, found by (campaign_id, endpoint).
 
-    `job` is the update machine's own state as JSON text, opaque here and to the store, empty when none is under
-    way. `attempt` counts attempts begun. `retry_at` holds a pending deployment back until then.
+    `job` is the update machine's own state as JSON text, opaque here and to the store, empty when none is
+    under way. `attempt` counts attempts begun. `retry_at` holds a pending deployment back until then.
     """
 
     campaign_id: str

@@ -1,0 +1,109 @@
+"""Why a deployment or a campaign is in its state: stable codes, a sentence for people, and whether to try again.
+
+Codes never change their meaning: scripts, statistics and stop rules stand on them. Result numbers are those of
+object 5 (/5/0/5); the refusal codes are those a manifest processor reports.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One code. `retry` says whether another attempt may help, `delay` the least seconds before it."""
+
+    code: str
+    sentence: str
+    retry: bool = False
+    delay: float = 0.0
+
+
+_BUSY_DELAY = 300.0  # a device with an open block-wise transfer answers 5.03 for this long (Anjay 3.14)
+
+_ALL = (
+    # progress and good ends
+    Reason("targeted", "the device was in the snapshot that the campaign took when it started"),
+    Reason("offered", "the update was offered to the device"),
+    Reason("transfer", "the device is taking the bytes of the package"),
+    Reason("verified", "the device has the whole package and found it acceptable"),
+    Reason("installing", "the device was told to install, or does so by itself"),
+    Reason("awaiting-evidence", "the device must register again and show the new version"),
+    Reason("confirmed-version", "the device registered again and shows the new version"),
+    Reason("confirmed-digest", "the device registered again and shows the new version and digest"),
+    Reason("already-current", "the device already runs the wanted version"),
+    # worth another attempt
+    Reason("timeout", "the device did not answer", retry=True, delay=30.0),
+    Reason("unreachable", "the device is not registered, or its address went away", retry=True, delay=30.0),
+    Reason("not-registered", "the device is not registered at the moment", retry=True, delay=60.0),
+    Reason("busy", "the device was busy with another transfer", retry=True, delay=_BUSY_DELAY),
+    Reason("connection-lost", "the connection was lost during the download", retry=True, delay=10.0),
+    Reason("out-of-memory", "the device ran out of memory during the download", retry=True, delay=120.0),
+    Reason("stalled", "the device made no progress for too long", retry=True, delay=60.0),
+    Reason("transfer-failed", "the transfer broke off", retry=True, delay=10.0),
+    Reason("fetch-failed", "the device could not fetch the image", retry=True, delay=30.0),
+    Reason("integrity", "the device found the package damaged", retry=True, delay=5.0),
+    Reason("invalid-uri", "the device could not use the address of the package", retry=True, delay=30.0),
+    Reason("update-failed", "the device reports that the installation failed", retry=True, delay=30.0),
+    Reason("rolled-back", "the device came back with its old version", retry=True, delay=30.0),
+    Reason("device-error", "the device answered with an error", retry=True, delay=30.0),
+    Reason("no-return", "the device did not register again after the installation", retry=True, delay=60.0),
+    Reason("interrupted", "the update was interrupted and starts again", retry=True),
+    Reason("deferred", "the device or its user put the installation off", retry=True, delay=3600.0),
+    # final: failed
+    Reason("digest-mismatch", "the image on the device has another digest than the manifest says"),
+    Reason("size-mismatch", "the image on the device has another size than the manifest says"),
+    Reason("storage-full", "the device has too little storage for the package"),
+    Reason("protocol", "the device supports no protocol that the server can deliver by"),
+    Reason("wrong-version", "the device came back with a version that nobody offered it"),
+    Reason("unknown-result", "the device reports a result that no specification knows"),
+    Reason("no-firmware-object", "the device has no firmware update object"),
+    Reason("artefact-missing", "the image or manifest is no longer stored on the server"),
+    Reason("internal", "the server could not go on with this device; its log says why"),
+    # final: rejected by a check, on the device or on its behalf
+    Reason("signature", "the manifest's signature does not hold"),
+    Reason("unknown-key", "the manifest is signed by a key that the device does not trust"),
+    Reason("malformed", "the manifest is malformed"),
+    Reason("vendor-mismatch", "the manifest is for another vendor"),
+    Reason("class-mismatch", "the manifest is for another class of device"),
+    Reason("component-mismatch", "the manifest names a component that the device does not have"),
+    Reason(
+        "sequence-rollback", "the device accepted a manifest with this or a higher sequence number before"
+    ),
+    Reason("version-rollback", "the device runs a newer version"),
+    Reason("unsupported", "the device does not support the package or a command in the manifest"),
+    Reason("manufacturer-mismatch", "the device's manufacturer is not the one that the manifest is for"),
+    Reason("model-mismatch", "the device's model is not the one that the manifest is for"),
+    Reason("unknown-version", "the device's present version is unknown, so it can't be compared"),
+    Reason("unknown-identity", "the device does not say its manufacturer or model, so it can't be checked"),
+    # cancelled and skipped
+    Reason("aborted", "the campaign was aborted"),
+    Reason("halted", "the campaign was halted by its stop rule"),
+    Reason("cancelled-by-device", "the device or its user cancelled the update"),
+    Reason("device-deleted", "the device was deleted from the server"),
+    Reason("other-update", "another update of this device is under way"),
+    # campaigns
+    Reason("created", "the campaign was created"),
+    Reason("edited", "the campaign was changed"),
+    Reason("submitted", "the campaign waits for approval"),
+    Reason("approved", "the campaign was approved"),
+    Reason("approval-refused", "the approval was refused"),
+    Reason("scheduled", "the campaign waits for its start"),
+    Reason("started", "the campaign was started"),
+    Reason("paused", "the campaign was paused"),
+    Reason("resumed", "the campaign was resumed"),
+    Reason("all-done", "every device has come to an end"),
+    Reason("stop-rule", "the stop rule was met"),
+    Reason("stop-rule-unreadable", "the stop rule can't be read, so the campaign was stopped"),
+    Reason("archived", "the campaign was put away"),
+)
+
+REASONS: dict[str, Reason] = {reason.code: reason for reason in _ALL}
+
+
+def reason(code: str) -> Reason:
+    """Return the reason with `code`; an unknown code (of a newer device) is final and says so."""
+    return REASONS.get(code) or Reason(code, f"the device reports '{code}'")
+
+
+def sentence(code: str) -> str:
+    """Return the sentence for people; empty for an empty code."""
+    return reason(code).sentence if code else ""
