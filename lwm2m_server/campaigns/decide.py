@@ -50,6 +50,8 @@ class CancelRest:
     reason: str
 
 
+_MAX_STEPS: Final = 64  # beyond it the power would only overflow; the maximum holds long before
+
 Action = Start | Snapshot | Begin | Complete | Halt | CancelRest
 
 
@@ -86,19 +88,26 @@ def _halt(campaign: Campaign, totals: Totals) -> Halt | None:
     return Halt("stop-rule", f"{totals.failed} of {outcomes} outcomes are failures: {clause}")
 
 
-_BASE: Final = 10.0
-_CEILING: Final = 3600.0
+@dataclass(frozen=True, slots=True)
+class BackOff:
+    """Seconds before the second attempt, growth, the most of it, and the share that varies at random."""
+
+    initial: float = 60.0
+    factor: float = 2.0
+    maximum: float = 3600.0
+    jitter: float = 0.1
 
 
-def retry_delay(code: str, attempt: int, retries: int, jitter: float) -> float | None:
+def retry_delay(code: str, attempt: int, retries: int, back_off: BackOff, chance: float) -> float | None:
     """Return seconds until the next attempt, None when there is none.
 
-    `attempt` counts those made (1 after the first), `retries` those allowed beyond the first. The delay doubles
-    from 10 s up to an hour, is spread by `jitter` in [0, 1) over its upper half so that a fleet doesn't come back
-    at once, and is never below what the reason itself asks for.
+    `attempt` counts those made (1 after the first), `retries` those allowed beyond the first. `chance` in [0, 1)
+    spreads devices that failed together, so that they do not come back together. The delay is never below what
+    the reason itself asks for.
     """
     why = reason(code)
     if not why.retry or attempt > retries:
         return None
-    full = min(_CEILING, _BASE * 2.0 ** min(max(attempt, 1) - 1, 16))
-    return max(why.delay, full * 0.5) + full * 0.5 * jitter
+    steps = min(max(attempt, 1) - 1, _MAX_STEPS)
+    delay = max(why.delay, min(back_off.maximum, back_off.initial * back_off.factor**steps))
+    return delay * (1.0 + back_off.jitter * chance)

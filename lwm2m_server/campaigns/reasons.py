@@ -1,7 +1,7 @@
-"""Why a deployment or a campaign is in its state: stable codes, a sentence for people, and whether to try again.
+"""Why a deployment or a campaign is in its state: stable codes, a sentence each, and what may be retried.
 
-Codes never change their meaning: scripts, statistics and stop rules stand on them. Result numbers are those of
-object 5 (/5/0/5); the refusal codes are those a manifest processor reports.
+Codes never change their meaning: scripts, statistics and stop rules stand on them. The refusal codes are those
+that a manifest processor reports, on the server or on the device.
 """
 
 from dataclasses import dataclass

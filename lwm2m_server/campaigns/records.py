@@ -70,9 +70,10 @@ DEFAULT_STOP = "failures > 20 % after 10"
 class Campaign:
     """One update for many devices.
 
-    `filter` and `stop` are texts in their languages (devices.filter, campaigns.stop), parsed when the campaign
-    is created and again when they are used: what can't be read then stops the campaign. `targets` is the number
-    of devices in the snapshot that was taken at the start (0 before). Times are seconds since the epoch.
+    `filter` and `stop` are texts in their languages (devices.filter, campaigns.stop), parsed when the
+    campaign is created and again when they are used: what can't be read then stops the campaign. `targets` is
+    the number of devices in the snapshot that was taken at the start (0 before). Times are seconds since the
+    epoch.
     """
 
     id: str

@@ -1,8 +1,8 @@
 """Stop rules: when does a campaign stop by itself. They fail closed: what can't be evaluated stops it.
 
-A rule is a text such as `failures > 5`, `failures > 10 % after 20` or both joined by `or`. A percentage is taken
-of the devices that came to an outcome (succeeded or failed); `after` is the least number of outcomes for it to
-count. `never` is a rule too: it has to be said.
+A rule is a text such as `failures > 5`, `failures > 10 % after 20` or both joined by `or`. A percentage is
+taken of the devices that came to an outcome (succeeded or failed); `after` is the least number of outcomes
+for it to count. `never` is a rule too: it has to be said.
 """
 
 import math
