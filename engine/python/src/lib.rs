@@ -1,7 +1,26 @@
 //! The Python module `lwm2m_server._engine`: conversion between the engine's types and Python's, nothing else.
 
+mod errors;
+mod peer;
+mod values;
+
 use pyo3::prelude::*;
+
+use crate::errors::EngineError;
+
+fn digest(bytes: &[u8]) -> PyResult<[u8; 32]> {
+    bytes.try_into().map_err(|_| {
+        EngineError::new_err(format!("digest: {} bytes, but a SHA-256 digest has 32", bytes.len()))
+    })
+}
 
 /// The engine of lwm2m-server.
 #[pymodule]
-mod _engine {}
+mod _engine {
+    #[pymodule_export]
+    use crate::errors::{EngineError, QueueFull};
+    #[pymodule_export]
+    use crate::peer::Peer;
+    #[pymodule_export]
+    use crate::values::{Alive, Cancelled, Download, Failure, Notification, Progress, Request, Response};
+}
