@@ -1,0 +1,48 @@
+"""Shared by all tests: peers that may be missing, and hypothesis profiles.
+
+A test that needs a peer says so with `@pytest.mark.peer("leshan")`. Without the peer it is skipped with the reason,
+except in CI (`CI=true`), where a missing peer is a failure: a green run must mean that it was seen working.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("fast", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("slow", parent=settings.get_profile("fast"), max_examples=2000, derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+def _missing(peer: str) -> str | None:
+    """Why the peer can't be used, or None when it can."""
+    match peer:
+        case "leshan":
+            if shutil.which("java") is None:
+                return "no java on PATH"
+            if not (ROOT / "tests/interop/leshan/target/peers.jar").exists():
+                return "the Leshan peers are not built (scripts/peers)"
+        case "libcoap":
+            if shutil.which("coap-client") is None and shutil.which("coap-client-openssl") is None:
+                return "no coap-client on PATH (Debian: libcoap3-bin)"
+        case "pybricks":
+            if not (ROOT / ".cache/pybricks/done").exists():
+                return "no real firmware images (scripts/peers fetches them)"
+        case _:
+            raise ValueError(f"no such peer: {peer}")
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("peer"):
+        for peer in mark.args:
+            reason = _missing(peer)
+            if reason is None:
+                continue
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"peer {peer} is missing in CI: {reason}")
+            pytest.skip(f"peer {peer}: {reason}")
