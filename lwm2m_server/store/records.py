@@ -1,0 +1,157 @@
+"""Records that only the store and the services know: events, files' descriptions, keys, tokens, and pages.
+
+Devices are in `lwm2m_server.devices.records`, campaigns and deployments in `lwm2m_server.campaigns.records`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+_NO_DATA: Mapping[str, JsonValue] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some records in the order of their key. `next` continues after them (pass it as `after`); None at the end."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """Something that happened, before the store gave it a number.
+
+    `kind` is `subject.what` such as `device.registered` or `deployment.failed`; `data` is JSON for the faces.
+    """
+
+    kind: str
+    at: float
+    endpoint: str | None = None
+    campaign_id: str | None = None
+    data: Mapping[str, JsonValue] = _NO_DATA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An event of the outbox. `id` grows in the order of commits, never repeats and has no late arrivals."""
+
+    id: int
+    kind: str
+    at: float
+    endpoint: str | None = None
+    campaign_id: str | None = None
+    data: Mapping[str, JsonValue] = _NO_DATA
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A Register that is durable. `created`: the endpoint was never seen before; `replaced`: the registration id
+    that ended through it, for the engine to drop."""
+
+    registration_id: str
+    endpoint: str
+    created: bool = False
+    replaced: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationUpdate:
+    """An Update (OMA LwM2M Core 6.2.2): what is None stays as it was.
+
+    `expires_at` is computed by the caller from the lifetime that is now valid; None keeps the distance that the
+    row has between `last_seen` and `expires_at`. `identity` is written with `address`: both or neither.
+    """
+
+    registration_id: str
+    at: float
+    address: str | None = None
+    identity: str | None = None
+    lifetime: int | None = None
+    expires_at: float | None = None
+    binding: str | None = None
+    queue_mode: bool | None = None
+    links: str | None = None
+    objects: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRegistration:
+    """What the engine needs to keep answering for a registration after a restart."""
+
+    registration_id: str
+    endpoint: str
+    address: str
+    identity: str | None
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """An image in the content files. `digest` is its SHA-256 (32 raw bytes), `size` in bytes, `format` what it was
+    recognised as; `data` holds what the format's reader found (JSON)."""
+
+    digest: bytes
+    size: int
+    name: str
+    created_at: float
+    version: str | None = None
+    format: str = "raw"
+    created_by: str = ""
+    data: Mapping[str, JsonValue] = _NO_DATA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredManifest:
+    """A verified manifest. `id` is chosen by the caller (the hex digest of `envelope` is a good one).
+
+    `envelope` is the signed SUIT envelope byte by byte. `image_digest` names the image that it installs.
+    """
+
+    id: str
+    name: str
+    envelope: bytes
+    key_id: str
+    vendor_id: bytes
+    class_id: bytes
+    sequence: int
+    version: str
+    image_digest: bytes
+    image_size: int
+    created_at: float
+    created_by: str = ""
+    manufacturer: str | None = None
+    model: str | None = None
+    data: Mapping[str, JsonValue] = _NO_DATA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedKey:
+    """A public key whose manifests are accepted. `key_id` is lower hex; `public_key` is as the firmware package
+    writes it (opaque here). A revoked key stays known so that old manifests can be explained."""
+
+    key_id: str
+    name: str
+    algorithm: str
+    public_key: bytes
+    created_at: float
+    created_by: str = ""
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """An access token of the API. Only `secret_hash` is kept; it must be a digest that can be looked up by."""
+
+    id: str
+    name: str
+    secret_hash: bytes
+    role: str
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
