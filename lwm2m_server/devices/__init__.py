@@ -1,1 +1,4 @@
-"""Devices: their record, their attributes and the filter language over them.  Pure: no I/O, no clock, no database."""
+"""Devices.
+
+Their record, their attributes and the filter language over them.  Pure: no I/O, no clock, no database.
+"""

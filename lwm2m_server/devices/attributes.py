@@ -1,7 +1,7 @@
 """The names that a filter may use: the server's own attributes of a device, and the operators'.
 
-Each has one type for the whole fleet, so that a comparison is checked when the filter is written and not when it
-meets the one device that is different.
+Each has one type for the whole fleet, so that a comparison is checked when the filter is written and not when
+it meets the one device that is different.
 """
 
 import math
@@ -69,7 +69,9 @@ _BUILT_IN: dict[str, tuple[AttributeType, _Getter]] = {
     "manifests": (AttributeType.BOOLEAN, lambda d: d.facts.understands_manifests),
 }
 
-BUILT_IN: Mapping[str, AttributeType] = MappingProxyType({name: entry[0] for name, entry in _BUILT_IN.items()})
+BUILT_IN: Mapping[str, AttributeType] = MappingProxyType(
+    {name: entry[0] for name, entry in _BUILT_IN.items()}
+)
 """The server's own attributes and their types."""
 
 
@@ -94,7 +96,10 @@ def check_name(name: str) -> str:
 
 
 def check_text(text: str, field: str) -> str:
-    """Return `text` if every database can hold and compare it: bounded, no control characters, valid Unicode."""
+    """Return `text` if every database can hold and compare it.
+
+    Bounded, no control characters, valid Unicode.
+    """
     if len(text) > MAX_TEXT:
         raise InvalidInput(f"text of {len(text)} characters, {MAX_TEXT} is the limit", field=field)
     if any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text):
@@ -103,7 +108,10 @@ def check_text(text: str, field: str) -> str:
 
 
 def type_of(name: str, value: AttributeValue) -> AttributeType:
-    """Return the type that a value of an operator's attribute gives it; `InvalidInput` when it is out of bounds."""
+    """Return the type that a value of an operator's attribute gives it.
+
+    `InvalidInput` when it is out of bounds.
+    """
     field = f"attributes/{name}"
     if isinstance(value, bool):
         return AttributeType.BOOLEAN
@@ -112,6 +120,8 @@ def type_of(name: str, value: AttributeValue) -> AttributeType:
         return AttributeType.TEXT
     if not math.isfinite(value) or abs(value) > MAX_NUMBER:
         raise InvalidInput(
-            f"{name} can't hold this number", field=field, hint=f"numbers go from -{MAX_NUMBER} to {MAX_NUMBER}"
+            f"{name} can't hold this number",
+            field=field,
+            hint=f"numbers go from -{MAX_NUMBER} to {MAX_NUMBER}",
         )
     return AttributeType.NUMBER

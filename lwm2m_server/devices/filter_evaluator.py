@@ -4,7 +4,6 @@ from lwm2m_server import versions
 from lwm2m_server.devices.attributes import AttributeType, Fact, value_of
 from lwm2m_server.devices.filter_tree import NEGATED, Ago, All, And, Filter, Literal, Not, Operator, Or, Test
 from lwm2m_server.devices.records import Device
-from lwm2m_server.errors import InvalidInput
 
 
 def matches(tree: Filter, device: Device, now: float) -> bool:
@@ -25,14 +24,6 @@ def matches(tree: Filter, device: Device, now: float) -> bool:
 def resolve(value: Literal, now: float) -> str | float:
     """Return a literal as it is compared: `2d ago` as the time that it means now."""
     return now - value.seconds if isinstance(value, Ago) else value
-
-
-def version_key(text: str) -> str | None:
-    """Return a text that sorts like the version, None when `text` isn't one."""
-    try:
-        return versions.sort_key(text)
-    except InvalidInput:
-        return None
 
 
 def like(text: str, pattern: str) -> bool:
@@ -76,10 +67,10 @@ def _compare(operator: Operator, test: Test, value: Fact, now: float) -> bool:
 
 
 def _compare_version(operator: Operator, value: str, literal: str) -> bool:
-    right = version_key(literal)
+    right = versions.try_sort_key(literal)
     if right is None:  # only `=` and its kin take such a literal: the parser sees to it
         return value == literal
-    left = version_key(value)
+    left = versions.try_sort_key(value)
     return left is not None and _ordered(operator, left, right)
 
 

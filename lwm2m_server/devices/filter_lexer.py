@@ -1,4 +1,7 @@
-"""Cuts a filter's text into tokens.  What a word means is decided later, by the type of the attribute beside it."""
+"""Cuts a filter's text into tokens.
+
+What a word means is decided later, by the type of the attribute beside it.
+"""
 
 import re
 from dataclasses import dataclass

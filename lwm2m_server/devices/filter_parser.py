@@ -9,8 +9,8 @@
           | name                                            of a boolean: the same as name = true
 
 Text stands in quotes; versions, numbers, `true`, `false` and times may stand bare. A time is ISO 8601
-(`2026-01-31`, `2026-01-31T12:00:00Z`; UTC unless it says otherwise) or relative (`90m ago`, `2d ago`; s m h d w).
-Keywords are read in any letter case, names are not.
+(`2026-01-31`, `2026-01-31T12:00:00Z`; UTC unless it says otherwise) or relative (`90m ago`, `2d ago`; s m h d
+w). Keywords are read in any letter case, names are not.
 """
 
 import difflib
@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 
+from lwm2m_server import versions
 from lwm2m_server.devices.attributes import BUILT_IN, KEYWORDS, MAX_NUMBER, AttributeType, check_text
-from lwm2m_server.devices.filter_evaluator import version_key
 from lwm2m_server.devices.filter_lexer import FilterError, Kind, Token, tokens
 from lwm2m_server.devices.filter_tree import (
     LISTS,
@@ -70,21 +70,19 @@ class _Parser:
         self._types = {**attributes, **BUILT_IN}
 
     def filter(self) -> Filter:
-        if self._next.kind is Kind.END:
+        if self._next().kind is Kind.END:
             raise FilterError("the filter is empty", 0, hint="write `all` to mean every device")
         tree = self._or(0)
-        if self._next.kind is not Kind.END:
+        if self._next().kind is not Kind.END:
             raise self._expected("'and', 'or' or the end")
         return tree
 
-    @property
     def _next(self) -> Token:
         return self._tokens[self._at]
 
     def _take(self) -> Token:
-        token = self._next
         self._at += 1
-        return token
+        return self._tokens[self._at - 1]
 
     def _keyword(self, *words: str) -> bool:
         """Step over `words` if they come next."""
@@ -95,13 +93,13 @@ class _Parser:
         return True
 
     def _symbol(self, symbol: str) -> bool:
-        if self._next.kind is not Kind.SYMBOL or self._next.text != symbol:
+        if self._next().kind is not Kind.SYMBOL or self._next().text != symbol:
             return False
         self._at += 1
         return True
 
     def _expected(self, what: str, *, hint: str | None = None) -> FilterError:
-        return FilterError(f"expected {what}, found {self._next}", self._next.position, hint=hint)
+        return FilterError(f"expected {what}, found {self._next()}", self._next().position, hint=hint)
 
     def _or(self, depth: int) -> Filter:
         parts = [self._and(depth)]
@@ -117,7 +115,9 @@ class _Parser:
 
     def _part(self, depth: int) -> Filter:
         if depth > MAX_DEPTH:
-            raise FilterError(f"nested deeper than {MAX_DEPTH}", self._next.position, hint="write it flatter")
+            raise FilterError(
+                f"nested deeper than {MAX_DEPTH}", self._next().position, hint="write it flatter"
+            )
         if self._keyword("not"):
             return Not(self._part(depth + 1))
         if self._symbol("("):
@@ -133,7 +133,7 @@ class _Parser:
         return self._test()
 
     def _name(self) -> str:
-        token = self._next
+        token = self._next()
         if token.kind is not Kind.WORD or token.text.lower() in KEYWORDS:
             raise self._expected("the name of an attribute")
         if token.text not in self._types:
@@ -148,7 +148,7 @@ class _Parser:
     def _test(self) -> Test:
         name = self._name()
         type_ = self._types[name]
-        token = self._next
+        token = self._next()
         operator = self._operator()
         if operator is None:
             if type_ is not AttributeType.BOOLEAN:
@@ -160,7 +160,7 @@ class _Parser:
         return Test(name, type_, operator, (self._value(name, type_, operator),))
 
     def _operator(self) -> Operator | None:
-        if self._next.kind is Kind.SYMBOL and self._next.text in tuple(Operator):
+        if self._next().kind is Kind.SYMBOL and self._next().text in tuple(Operator):
             return Operator(self._take().text)
         for operator in (Operator.NOT_STARTS_WITH, Operator.STARTS_WITH, Operator.NOT_LIKE, Operator.LIKE):
             if self._keyword(*operator.split()):
@@ -193,7 +193,7 @@ class _Parser:
         return tuple(values)
 
     def _value(self, name: str, type_: AttributeType, operator: Operator) -> Literal:
-        token = self._next
+        token = self._next()
         if token.kind not in (Kind.WORD, Kind.STRING):
             raise self._expected(_EXAMPLES[type_])
         value = self._read(token, type_, operator)
@@ -211,8 +211,11 @@ class _Parser:
             case AttributeType.TEXT:
                 return _text(token, operator) if quoted else None
             case AttributeType.VERSION:
-                if version_key(token.text) is not None and operator not in (
-                    Operator.LIKE, Operator.NOT_LIKE, Operator.STARTS_WITH, Operator.NOT_STARTS_WITH,
+                if versions.try_sort_key(token.text) is not None and operator not in (
+                    Operator.LIKE,
+                    Operator.NOT_LIKE,
+                    Operator.STARTS_WITH,
+                    Operator.NOT_STARTS_WITH,
                 ):
                     return token.text
                 return _text(token, operator) if quoted and operator not in ORDERING else None
@@ -227,7 +230,7 @@ class _Parser:
                 return digits if _HEX.fullmatch(digits) else None
 
     def _advice(self, token: Token, name: str, type_: AttributeType, operator: Operator) -> str:
-        if type_ is AttributeType.TEXT or (type_ is AttributeType.VERSION and token.kind is Kind.WORD):
+        if type_ in _TEXTUAL and token.kind is Kind.WORD and operator not in ORDERING:
             return f'put text in quotes: {name} {operator} "{token.text}"'
         return f"{name} is a {type_}"
 

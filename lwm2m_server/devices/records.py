@@ -11,19 +11,24 @@ from types import MappingProxyType
 AttributeValue = str | int | float | bool
 """What an operator's attribute may hold; see `lwm2m_server.devices.attributes` for bounds."""
 
-_NOTHING: Mapping[str, AttributeValue] = MappingProxyType({})
-_NO_FORMATS: Mapping[str, int | bool] = MappingProxyType({})
+
+def _no_attributes() -> Mapping[str, AttributeValue]:
+    return MappingProxyType({})
+
+
+def _no_formats() -> Mapping[str, int | bool]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
     """One registration of one endpoint (OMA LwM2M Core 6.2.1).
 
-    `registration_id` is the last segment of the location `/rd/<id>`. `address` is `host:port` as the transport
-    writes it, `identity` what the security session proved (None on plain CoAP). `lifetime` is in seconds;
-    `expires_at` is when the server stops believing in it: last contact + lifetime + the server's margin.
-    `links` is the object list exactly as the device sent it (CoRE link format); `objects` are its paths,
-    normalised: `("/1/0", "/3/0", "/5")`.
+    `registration_id` is the last segment of the location `/rd/<id>`. `address` is `host:port` as the
+    transport writes it, `identity` what the security session proved (None on plain CoAP). `lifetime` is in
+    seconds; `expires_at` is when the server stops believing in it: last contact + lifetime + the server's
+    margin. `links` is the object list exactly as the device sent it (CoRE link format); `objects` are its
+    paths, normalised: `("/1/0", "/3/0", "/5")`.
     """
 
     registration_id: str
@@ -45,8 +50,8 @@ class Registration:
 class Facts:
     """What a device says of itself (objects 3, 5, 33629 and 42801); None is 'not known'.
 
-    `running_digest` is the SHA-256 of the running image as 32 raw bytes, `vendor_id` and `class_id` are 16 raw
-    bytes (SUIT identifiers), `understands_manifests` tells whether it has the update agent object.
+    `running_digest` is the SHA-256 of the running image as 32 raw bytes, `vendor_id` and `class_id` are 16
+    raw bytes (SUIT identifiers), `understands_manifests` tells whether it has the update agent object.
     """
 
     manufacturer: str | None = None
@@ -65,9 +70,9 @@ class Device:
     """A device as it stands now.
 
     `registration` is the latest registration, also when it has ended (`registered` is False then); None for a
-    device that was made known before it ever registered. `formats` is what was learned of its abilities, keyed by
-    what the operations service chooses, such as `{"read": 112, "composite": False}`. `revision` counts edits of
-    the attributes, for If-Match.
+    device that was made known before it ever registered. `formats` is what was learned of its abilities,
+    keyed by what the operations service chooses, such as `{"read": 112, "composite": False}`. `revision`
+    counts edits of the attributes, for If-Match.
     """
 
     endpoint: str
@@ -75,8 +80,8 @@ class Device:
     registration: Registration | None = None
     registered: bool = False
     facts: Facts = field(default_factory=Facts)
-    attributes: Mapping[str, AttributeValue] = _NOTHING
-    formats: Mapping[str, int | bool] = _NO_FORMATS
+    attributes: Mapping[str, AttributeValue] = field(default_factory=_no_attributes)
+    formats: Mapping[str, int | bool] = field(default_factory=_no_formats)
     revision: int = 0
 
 

@@ -1,11 +1,13 @@
+# ruff: noqa: A002  `filter` and `type` are the words of the field
 """What the services ask of a store: small protocols, one a concern, and `Store`, which bundles them.
 
 Every method that writes returns after its change is durable. Writes that come at the same time share a commit
-(group commit), each still succeeding or failing on its own. Lists come in keyset pages. A state only ever changes by
-compare-and-set on (state, revision), together with its events, in one transaction.
+(group commit), each still succeeding or failing on its own. Lists come in keyset pages. A state only ever
+changes by compare-and-set on (state, revision), together with its events, in one transaction.
 
-`lwm2m_server.store.open_sqlite` gives the real one, `lwm2m_server.store.memory.MemoryStore` the one for tests.
-Errors: `NotFound`, `Conflict`, `InvalidInput` as the methods say; `StoreError` when the database itself fails.
+`lwm2m_server.store.open_sqlite` gives the real one, `lwm2m_server.store.memory.MemoryStore` the one for
+tests. Errors: `NotFound`, `Conflict`, `InvalidInput` as the methods say; `StoreError` when the database
+itself fails.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,8 +76,9 @@ class DeviceStore(Protocol):
     ) -> Device:
         """Set attributes, or remove those whose new value is None, and return the device as it is then.
 
-        The first value of a name fixes its type (text, number, boolean) for the whole fleet. Raises `NotFound` for
-        the device, `InvalidInput` for a bad name, value or type, `Conflict` when `revision` is given and stale.
+        The first value of a name fixes its type (text, number, boolean) for the whole fleet. Raises
+        `NotFound` for the device, `InvalidInput` for a bad name, value or type, `Conflict` when `revision` is
+        given and stale.
         """
         ...
 
@@ -84,7 +87,10 @@ class DeviceStore(Protocol):
         ...
 
     async def define_attribute(self, name: str, type: AttributeType) -> None:
-        """Fix a type ahead of values (`version` must be defined so). Raises `Conflict` if it has another one."""
+        """Fix a type ahead of values (`version` must be defined so).
+
+        Raises `Conflict` if it has another one.
+        """
         ...
 
     async def delete(self, endpoint: str, *, events: Sequence[NewEvent] = ()) -> bool:
@@ -95,31 +101,40 @@ class DeviceStore(Protocol):
 class RegistrationStore(Protocol):
     """Registrations, in batches as the transport hands them over.
 
-    Each list answers position by position; an item that failed alone is its exception, the others are durable.
-    Events written here: `device.registered`, `device.updated` (only when more than liveness changed),
-    `device.deregistered`, `device.expired`.
+    Each list answers position by position; an item that failed alone is its exception, the others are
+    durable. Events written here: `device.registered`, `device.updated` (only when more than liveness
+    changed), `device.deregistered`, `device.expired`.
     """
 
     async def register(self, registrations: Sequence[Registration]) -> list[Registered | Exception]:
         """Make or replace registrations. The facts, attributes and observations of a known endpoint stay."""
         ...
 
-    async def update(self, updates: Sequence[RegistrationUpdate]) -> list[Registration | None | Exception]:
-        """Apply Updates; the registration as it is then, None where the id is not registered (answer 4.04)."""
+    async def update(self, updates: Sequence[RegistrationUpdate]) -> list[Registration | Exception | None]:
+        """Apply Updates.
+
+        The registration as it is then, None where the id is not registered (answer 4.04).
+        """
         ...
 
     async def alive(self, beats: Sequence[tuple[str, float]]) -> None:
-        """Record (registration id, seconds since the epoch) of Updates that changed nothing; unknown ids are
-        ignored. The distance between `last_seen` and `expires_at` stays. Writes no events."""
+        """Record Updates that changed nothing: (registration id, seconds since the epoch).
+
+        Unknown ids are ignored. The distance between `last_seen` and `expires_at` stays. Writes no events.
+        """
         ...
 
-    async def deregister(self, registration_ids: Sequence[str], *, now: float) -> list[str | None | Exception]:
+    async def deregister(
+        self, registration_ids: Sequence[str], *, now: float
+    ) -> list[str | Exception | None]:
         """End registrations at the device's wish; the endpoint, None where the id is not registered."""
         ...
 
     async def expire(self, *, now: float, limit: int = 1000) -> list[Registered]:
-        """End at most `limit` registrations whose `expires_at` has passed, and return them; call again while the
-        list is full."""
+        """End at most `limit` registrations whose `expires_at` has passed, and return them.
+
+        Call again while the list is full.
+        """
         ...
 
     async def next_expiry(self) -> float | None:
@@ -237,9 +252,10 @@ class CampaignStore(Protocol):
         ...
 
     async def change(self, old: Campaign, new: Campaign, *, events: Sequence[NewEvent] = ()) -> bool:
-        """Write `new` if the row still has the state and revision of `old`; else change nothing, return False.
+        """Write `new` if the row still has the state and revision of `old`; else change nothing: False.
 
-        `new.revision` must be `old.revision + 1`, the id stays (`ValueError`). Edits of drafts go this way too.
+        `new.revision` must be `old.revision + 1`, the id stays (`ValueError`). Edits of drafts go this way
+        too.
         """
         ...
 
@@ -276,10 +292,15 @@ class DeploymentStore(Protocol):
         ...
 
     async def open(self, endpoint: str) -> list[Deployment]:
-        """Return the active deployments of one device (offered … confirming); the gateway asks at each contact."""
+        """Return the active deployments of one device (offered … confirming).
+
+        The gateway asks at each contact.
+        """
         ...
 
-    async def active(self, campaign_id: str, *, after: str | None = None, limit: int = 1000) -> Page[Deployment]:
+    async def active(
+        self, campaign_id: str, *, after: str | None = None, limit: int = 1000
+    ) -> Page[Deployment]:
         """Return the active deployments of a campaign by endpoint, to go on after a restart."""
         ...
 
@@ -292,15 +313,17 @@ class DeploymentStore(Protocol):
         ...
 
     async def change(self, old: Deployment, new: Deployment, *, events: Sequence[NewEvent] = ()) -> bool:
-        """Write `new` if the row still has the state and revision of `old`; else change nothing, return False.
+        """Write `new` if the row still has the state and revision of `old`; else change nothing: False.
 
         `new.revision` must be `old.revision + 1`, the key stays (`ValueError`).
         """
         ...
 
     async def progress(self, campaign_id: str, endpoint: str, *, offset: int, size: int, now: float) -> None:
-        """Record how far the transfer of an active deployment has come; no revision, no event, never backwards
-        in time."""
+        """Record how far the transfer of an active deployment has come.
+
+        No revision, no event; ignored when `now` is before `updated_at` or the deployment isn't active.
+        """
         ...
 
     async def statistics(self, campaign_id: str) -> list[StateCount]:
@@ -369,25 +392,54 @@ class Store(Protocol):
     """All of them over one database."""
 
     @property
-    def devices(self) -> DeviceStore: ...
+    def devices(self) -> DeviceStore:
+        """Devices by endpoint name."""
+        ...
+
     @property
-    def registrations(self) -> RegistrationStore: ...
+    def registrations(self) -> RegistrationStore:
+        """Registrations, in batches."""
+        ...
+
     @property
-    def observations(self) -> ObservationStore: ...
+    def observations(self) -> ObservationStore:
+        """Wishes to observe."""
+        ...
+
     @property
-    def images(self) -> ImageStore: ...
+    def images(self) -> ImageStore:
+        """Descriptions of images."""
+        ...
+
     @property
-    def manifests(self) -> ManifestStore: ...
+    def manifests(self) -> ManifestStore:
+        """Verified manifests."""
+        ...
+
     @property
-    def trust(self) -> TrustStore: ...
+    def trust(self) -> TrustStore:
+        """Public keys whose signatures count."""
+        ...
+
     @property
-    def campaigns(self) -> CampaignStore: ...
+    def campaigns(self) -> CampaignStore:
+        """Campaigns."""
+        ...
+
     @property
-    def deployments(self) -> DeploymentStore: ...
+    def deployments(self) -> DeploymentStore:
+        """Devices in campaigns."""
+        ...
+
     @property
-    def events(self) -> EventStore: ...
+    def events(self) -> EventStore:
+        """The outbox."""
+        ...
+
     @property
-    def tokens(self) -> TokenStore: ...
+    def tokens(self) -> TokenStore:
+        """Access tokens of the API."""
+        ...
 
     async def close(self) -> None:
         """Finish what is under way and close the database."""

@@ -4,7 +4,7 @@ Devices are in `lwm2m_server.devices.records`, campaigns and deployments in `lwm
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -12,12 +12,17 @@ T = TypeVar("T")
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
-_NO_DATA: Mapping[str, JsonValue] = MappingProxyType({})
+
+def _no_data() -> Mapping[str, JsonValue]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some records in the order of their key. `next` continues after them (pass it as `after`); None at the end."""
+    """Some records in the order of their key.
+
+    `next` continues after them (pass it as `after`); None at the end.
+    """
 
     items: tuple[T, ...]
     next: str | None = None
@@ -34,7 +39,7 @@ class NewEvent:
     at: float
     endpoint: str | None = None
     campaign_id: str | None = None
-    data: Mapping[str, JsonValue] = _NO_DATA
+    data: Mapping[str, JsonValue] = field(default_factory=_no_data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +51,16 @@ class Event:
     at: float
     endpoint: str | None = None
     campaign_id: str | None = None
-    data: Mapping[str, JsonValue] = _NO_DATA
+    data: Mapping[str, JsonValue] = field(default_factory=_no_data)
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A Register that is durable. `created`: the endpoint was never seen before; `replaced`: the registration id
-    that ended through it, for the engine to drop."""
+    """A Register that is durable.
+
+    `created`: the endpoint was never seen before; `replaced`: the registration id that ended through it, for the
+    engine to drop.
+    """
 
     registration_id: str
     endpoint: str
@@ -64,8 +72,8 @@ class Registered:
 class RegistrationUpdate:
     """An Update (OMA LwM2M Core 6.2.2): what is None stays as it was.
 
-    `expires_at` is computed by the caller from the lifetime that is now valid; None keeps the distance that the
-    row has between `last_seen` and `expires_at`. `identity` is written with `address`: both or neither.
+    `expires_at` is computed by the caller from the lifetime that is now valid; None keeps the distance that
+    the row has between `last_seen` and `expires_at`. `identity` is written with `address`: both or neither.
     """
 
     registration_id: str
@@ -93,8 +101,11 @@ class LiveRegistration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """An image in the content files. `digest` is its SHA-256 (32 raw bytes), `size` in bytes, `format` what it was
-    recognised as; `data` holds what the format's reader found (JSON)."""
+    """An image in the content files.
+
+    `digest` is its SHA-256 (32 raw bytes), `size` in bytes, `format` what it was recognised as; `data` holds what
+    the format's reader found (JSON).
+    """
 
     digest: bytes
     size: int
@@ -103,7 +114,7 @@ class StoredImage:
     version: str | None = None
     format: str = "raw"
     created_by: str = ""
-    data: Mapping[str, JsonValue] = _NO_DATA
+    data: Mapping[str, JsonValue] = field(default_factory=_no_data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,13 +138,16 @@ class StoredManifest:
     created_by: str = ""
     manufacturer: str | None = None
     model: str | None = None
-    data: Mapping[str, JsonValue] = _NO_DATA
+    data: Mapping[str, JsonValue] = field(default_factory=_no_data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedKey:
-    """A public key whose manifests are accepted. `key_id` is lower hex; `public_key` is as the firmware package
-    writes it (opaque here). A revoked key stays known so that old manifests can be explained."""
+    """A public key whose manifests are accepted.
+
+    `key_id` is lower hex; `public_key` is as the firmware package writes it (opaque here). A revoked key stays
+    known so that old manifests can be explained.
+    """
 
     key_id: str
     name: str
@@ -146,7 +160,10 @@ class TrustedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """An access token of the API. Only `secret_hash` is kept; it must be a digest that can be looked up by."""
+    """An access token of the API.
+
+    Only `secret_hash` is kept; it must be a digest that can be looked up by.
+    """
 
     id: str
     name: str

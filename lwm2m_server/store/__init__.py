@@ -1,0 +1,1 @@
+"""The store: ports, records, and their implementations over SQLAlchemy and in memory."""
