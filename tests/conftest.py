@@ -1,7 +1,7 @@
 """Shared by all tests: peers that may be missing, and hypothesis profiles.
 
-A test that needs a peer says so with `@pytest.mark.peer("leshan")`. Without the peer it is skipped with the reason,
-except in CI (`CI=true`), where a missing peer is a failure: a green run must mean that it was seen working.
+A test that needs a peer says so with `@pytest.mark.peer("leshan")`. Without the peer it is skipped with the
+reason, except in CI (`CI=true`), where a missing peer is a failure: green must mean that it was seen working.
 """
 
 import os

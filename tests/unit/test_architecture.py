@@ -1,4 +1,4 @@
-"""Rules of the house that a linter doesn't know: what pure packages may not touch, and how long a function may be."""
+"""Rules that linters don't know: what pure packages may not touch, and how long a function may be."""
 
 import ast
 from collections.abc import Iterator
