@@ -101,9 +101,9 @@ class BackOff:
 def retry_delay(code: str, attempt: int, retries: int, back_off: BackOff, chance: float) -> float | None:
     """Return seconds until the next attempt, None when there is none.
 
-    `attempt` counts those made (1 after the first), `retries` those allowed beyond the first. `chance` in [0, 1)
-    spreads devices that failed together, so that they do not come back together. The delay is never below what
-    the reason itself asks for.
+    `attempt` counts those made (1 after the first), `retries` those allowed beyond the first. `chance` in [0,
+    1) spreads devices that failed together, so that they do not come back together. The delay is never below
+    what the reason itself asks for.
     """
     why = reason(code)
     if not why.retry or attempt > retries:

@@ -48,6 +48,7 @@ class DeploymentEvent(StrEnum):
     REJECT = "reject"
     SKIP = "skip"
     CANCEL = "cancel"
+    POSTPONE = "postpone"
 
 
 _C, _E = CampaignState, CampaignEvent
@@ -80,6 +81,7 @@ DEPLOYMENT_TABLE: Final[dict[tuple[DeploymentState, DeploymentEvent], Deployment
     (_D.PENDING, _V.SKIP): _D.SKIPPED,
     (_D.PENDING, _V.FAIL): _D.FAILED,
     (_D.PENDING, _V.CANCEL): _D.CANCELLED,
+    (_D.PENDING, _V.POSTPONE): _D.PENDING,  # not now: the device is away, or another update holds it
     (_D.OFFERED, _V.DOWNLOAD): _D.DOWNLOADING,
     # Notifications get lost: a device may be seen first when it is already further on.
     (_D.OFFERED, _V.DOWNLOADED): _D.DOWNLOADED,
@@ -104,15 +106,17 @@ DEPLOYMENT_TABLE: Final[dict[tuple[DeploymentState, DeploymentEvent], Deployment
     (_D.DOWNLOADED, _V.FAIL): _D.FAILED,
     (_D.DOWNLOADED, _V.REJECT): _D.REJECTED,
     (_D.DOWNLOADED, _V.CANCEL): _D.CANCELLED,
-    # From here there is no way back on the device: no `cancel`, the outcome must be awaited.
+    # Whoever wants to cancel from here on must await the outcome; only the device itself can still say so.
     (_D.INSTALLING, _V.CONFIRM): _D.CONFIRMING,
     (_D.INSTALLING, _V.RETRY): _D.PENDING,
     (_D.INSTALLING, _V.FAIL): _D.FAILED,
     (_D.INSTALLING, _V.REJECT): _D.REJECTED,
+    (_D.INSTALLING, _V.CANCEL): _D.CANCELLED,
     (_D.CONFIRMING, _V.SUCCEED): _D.SUCCEEDED,
     (_D.CONFIRMING, _V.RETRY): _D.PENDING,
     (_D.CONFIRMING, _V.FAIL): _D.FAILED,
     (_D.CONFIRMING, _V.REJECT): _D.REJECTED,
+    (_D.CONFIRMING, _V.CANCEL): _D.CANCELLED,
 }
 
 
@@ -160,7 +164,8 @@ def advance_deployment(
 ) -> Deployment:
     """Return the deployment after `event`; raise `Conflict` where the table has no such transition.
 
-    An offer begins an attempt; a retry forgets the attempt's job and waits until `retry_at`.
+    An offer begins an attempt; a retry forgets the attempt's job. A retry and a postponement wait until
+    `retry_at`.
     """
     state = DEPLOYMENT_TABLE.get((deployment.state, event))
     if state is None:
@@ -175,7 +180,7 @@ def advance_deployment(
         reason=reason,
         text=text or sentence(reason),
         updated_at=now,
-        retry_at=retry_at if event is DeploymentEvent.RETRY else None,
+        retry_at=retry_at if event in (DeploymentEvent.RETRY, DeploymentEvent.POSTPONE) else None,
         revision=deployment.revision + 1,
     )
     if event is DeploymentEvent.OFFER:

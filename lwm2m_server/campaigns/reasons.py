@@ -1,7 +1,7 @@
 """Why a deployment or a campaign is in its state: stable codes, a sentence each, and what may be retried.
 
-Codes never change their meaning: scripts, statistics and stop rules stand on them. The refusal codes are those
-that a manifest processor reports, on the server or on the device.
+Codes never change their meaning: scripts, statistics and stop rules stand on them. The refusal codes are
+those that a manifest processor reports, on the server or on the device.
 """
 
 from dataclasses import dataclass
