@@ -1,0 +1,70 @@
+"""The JSON of the API, by resource."""
+
+from lwm2m_server.api.models.campaigns import (
+    Campaign,
+    CampaignBody,
+    CampaignPatch,
+    Deployment,
+    DeploymentHistory,
+    FilterPreview,
+    Statistics,
+    Totals,
+)
+from lwm2m_server.api.models.common import Body, Event, Health, Page
+from lwm2m_server.api.models.definitions import ObjectDetails, ObjectSummary, Resource
+from lwm2m_server.api.models.devices import (
+    ActionBody,
+    Attributes,
+    AttributesPatch,
+    CreatedInstance,
+    Device,
+    Link,
+    NotificationAttributes,
+    Observation,
+    ObservationBody,
+    ReadAnswer,
+    Registration,
+    RunningFirmware,
+    Value,
+    WriteBody,
+)
+from lwm2m_server.api.models.releases import Image, Key, Manifest
+from lwm2m_server.api.models.tokens import NewToken, Token, TokenBody
+
+__all__ = [
+    "ActionBody",
+    "Attributes",
+    "AttributesPatch",
+    "Body",
+    "Campaign",
+    "CampaignBody",
+    "CampaignPatch",
+    "CreatedInstance",
+    "Deployment",
+    "DeploymentHistory",
+    "Device",
+    "Event",
+    "FilterPreview",
+    "Health",
+    "Image",
+    "Key",
+    "Link",
+    "Manifest",
+    "NewToken",
+    "NotificationAttributes",
+    "ObjectDetails",
+    "ObjectSummary",
+    "Observation",
+    "ObservationBody",
+    "Page",
+    "ReadAnswer",
+    "Registration",
+    "Resource",
+    "RunningFirmware",
+    "Statistics",
+    "Token",
+    "TokenBody",
+    "Totals",
+    "Value",
+    "WriteBody",
+]

@@ -1,0 +1,35 @@
+"""The routes of the API, by resource."""
+
+from fastapi import APIRouter
+
+from lwm2m_server.api.routes import (
+    campaigns,
+    definitions,
+    devices,
+    events,
+    firmware,
+    keys,
+    manifests,
+    operations,
+    tokens,
+)
+
+__all__ = ["all_routes"]
+
+
+def all_routes() -> APIRouter:
+    """Everything under `/api/v1`."""
+    router = APIRouter(prefix="/api/v1")
+    for module in (
+        devices,
+        operations,
+        firmware,
+        keys,
+        manifests,
+        campaigns,
+        definitions,
+        events,
+        tokens,
+    ):
+        router.include_router(module.router)
+    return router
