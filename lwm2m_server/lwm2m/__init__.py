@@ -1,0 +1,127 @@
+"""LwM2M (OMA LwM2M Core and Transport TS 1.0 to 1.2): paths, definitions, codecs, registration, operations.
+
+Pure: bytes and values in, values and bytes out.
+"""
+
+from lwm2m_server.lwm2m.attributes import Attributes, Discovered, parse_discover
+from lwm2m_server.lwm2m.ddf import load_file, load_folder, load_registry, parse_ddf
+from lwm2m_server.lwm2m.formats import ContentFormat, decode, encode
+from lwm2m_server.lwm2m.links import (
+    Link,
+    ObjectEntry,
+    ObjectList,
+    format_links,
+    link_path,
+    parse_links,
+    parse_object_list,
+)
+from lwm2m_server.lwm2m.model import (
+    SUIT_AGENT,
+    Model,
+    ObjectDefinition,
+    ObjectRegistry,
+    Range,
+    ResourceDefinition,
+    ResourceType,
+)
+from lwm2m_server.lwm2m.negotiation import Negotiation
+from lwm2m_server.lwm2m.operations import (
+    Operation,
+    check,
+    create,
+    delete,
+    discover,
+    discovered_of,
+    execute,
+    expect,
+    nodes_of,
+    observe,
+    parse_arguments,
+    read,
+    write,
+    write_attributes,
+)
+from lwm2m_server.lwm2m.paths import MAX_ID, ROOT, Path
+from lwm2m_server.lwm2m.registration import (
+    RegisterRequest,
+    UnsupportedVersion,
+    UpdateRequest,
+    default_object_version,
+    expires_at,
+    parse_register,
+    parse_update,
+)
+from lwm2m_server.lwm2m.userjson import nodes_from_json
+from lwm2m_server.lwm2m.values import (
+    CodecError,
+    Node,
+    ObjectLink,
+    Value,
+    check_range,
+    conform,
+    from_base64,
+    from_json,
+    to_json,
+)
+
+__all__ = [
+    "MAX_ID",
+    "ROOT",
+    "SUIT_AGENT",
+    "Attributes",
+    "CodecError",
+    "ContentFormat",
+    "Discovered",
+    "Link",
+    "Model",
+    "Negotiation",
+    "Node",
+    "ObjectDefinition",
+    "ObjectEntry",
+    "ObjectLink",
+    "ObjectList",
+    "ObjectRegistry",
+    "Operation",
+    "Path",
+    "Range",
+    "RegisterRequest",
+    "ResourceDefinition",
+    "ResourceType",
+    "UnsupportedVersion",
+    "UpdateRequest",
+    "Value",
+    "check",
+    "check_range",
+    "conform",
+    "create",
+    "decode",
+    "default_object_version",
+    "delete",
+    "discover",
+    "discovered_of",
+    "encode",
+    "execute",
+    "expect",
+    "expires_at",
+    "format_links",
+    "from_base64",
+    "from_json",
+    "link_path",
+    "load_file",
+    "load_folder",
+    "load_registry",
+    "nodes_from_json",
+    "nodes_of",
+    "observe",
+    "parse_arguments",
+    "parse_ddf",
+    "parse_discover",
+    "parse_links",
+    "parse_object_list",
+    "parse_register",
+    "parse_update",
+    "read",
+    "to_json",
+    "write",
+    "write_attributes",
+]
