@@ -29,8 +29,8 @@ def _missing(peer: str) -> str | None:
             if not (ROOT / "tests/interop/leshan/target/peers.jar").exists():
                 return "the Leshan peers are not built (scripts/peers)"
         case "libcoap":
-            if shutil.which("coap-client") is None and shutil.which("coap-client-openssl") is None:
-                return "no coap-client on PATH (Debian: libcoap3-bin)"
+            if shutil.which("coap-client-notls") is None:
+                return "no coap-client-notls on PATH (Debian: libcoap3-bin)"
         case "pybricks":
             if not (ROOT / ".cache/pybricks/done").exists():
                 return "no real firmware images (scripts/peers fetches them)"

@@ -1,12 +1,18 @@
 import java.lang.management.ManagementFactory;
 import java.net.InetSocketAddress;
 import java.util.Collection;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.atomic.AtomicLong;
 
 import com.sun.management.OperatingSystemMXBean;
+import org.eclipse.californium.core.CoapExchange;
+import org.eclipse.californium.core.CoapResource;
+import org.eclipse.californium.core.coap.CoAP;
 import org.eclipse.californium.core.config.CoapConfig;
 import org.eclipse.leshan.core.endpoint.Protocol;
 import org.eclipse.leshan.core.observation.Observation;
+import org.eclipse.leshan.core.request.ContentFormat;
+import org.eclipse.leshan.core.request.WriteRequest;
 import org.eclipse.leshan.server.LeshanServerBuilder;
 import org.eclipse.leshan.server.registration.Registration;
 import org.eclipse.leshan.server.registration.RegistrationListener;
@@ -15,15 +21,22 @@ import org.eclipse.leshan.transport.californium.server.endpoint.CaliforniumServe
 import org.eclipse.leshan.transport.californium.server.endpoint.coap.CoapServerProtocolProvider;
 
 /**
- * A small Leshan server, the peer of the benchmarks. Each line on stdin makes it print one line with what it has done so
- * far: registrations, updates, CPU seconds, and bytes of heap in use after a collection when the line is "memory".
+ * A small Leshan server, the peer of the benchmarks. Besides its registrations it serves /blob (300 KB) and /small (1 KB).
+ *
+ * Each line on stdin makes it print one line with what it has done so far: registrations, updates, CPU seconds, and
+ * bytes of heap in use after a collection when the line is "memory". The line "push" first writes the blob to /5/0/0 of
+ * every registered device and waits for all of them.
  */
 public final class LeshanServer {
 
     public static void main(String[] args) throws Exception {
         int port = Integer.parseInt(args[0]);
         CaliforniumServerEndpointsProvider endpoints = new CaliforniumServerEndpointsProvider.Builder(new CoapServerProtocolProvider())
-                .setConfiguration(c -> c.set(CoapConfig.MAX_ACTIVE_PEERS, 400_000).set(CoapConfig.PROTOCOL_STAGE_THREAD_COUNT, 1))
+                .setConfiguration(c -> c.set(CoapConfig.MAX_ACTIVE_PEERS, 400_000)
+                        .set(CoapConfig.PROTOCOL_STAGE_THREAD_COUNT, 1)
+                        .set(CoapConfig.MAX_RESOURCE_BODY_SIZE, 1 << 20)
+                        .set(CoapConfig.PREFERRED_BLOCK_SIZE, 1024)
+                        .set(CoapConfig.MAX_MESSAGE_SIZE, 1024))
                 .addEndpoint(new InetSocketAddress("127.0.0.1", port), Protocol.COAP)
                 .build();
         org.eclipse.leshan.server.LeshanServer server = new LeshanServerBuilder().setEndpointsProviders(endpoints).build();
@@ -44,6 +57,9 @@ public final class LeshanServer {
             public void unregistered(Registration gone, Collection<Observation> observations, boolean expired, Registration now) {
             }
         });
+        byte[] blob = new byte[300 * 1024];
+        new java.util.Random(1).nextBytes(blob);
+        endpoints.getCoapServer().add(new Bytes("blob", blob), new Bytes("small", java.util.Arrays.copyOf(blob, 1024)));
         server.start();
         System.out.println("listening " + port);
         OperatingSystemMXBean system = (OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean();
@@ -56,9 +72,36 @@ public final class LeshanServer {
                 System.gc();
                 Runtime runtime = Runtime.getRuntime();
                 heap = runtime.totalMemory() - runtime.freeMemory();
+            } else if (line.equals("push")) {
+                push(server, blob);
             }
             System.out.printf("%d %d %.6f %d%n", registered.get(), updated.get(), system.getProcessCpuTime() / 1e9, heap);
         }
         System.exit(0);
+    }
+
+    private static void push(org.eclipse.leshan.server.LeshanServer server, byte[] blob) throws InterruptedException {
+        java.util.List<Registration> all = new java.util.ArrayList<>();
+        server.getRegistrationStore().getAllRegistrations().forEachRemaining(all::add);
+        CountDownLatch open = new CountDownLatch(all.size());
+        for (Registration registration : all) {
+            WriteRequest write = new WriteRequest(ContentFormat.OPAQUE, 5, 0, 0, blob);
+            server.send(registration, write, 600_000L, answer -> open.countDown(), error -> open.countDown());
+        }
+        open.await();
+    }
+
+    private static final class Bytes extends CoapResource {
+        private final byte[] bytes;
+
+        Bytes(String name, byte[] bytes) {
+            super(name);
+            this.bytes = bytes;
+        }
+
+        @Override
+        public void handleGET(CoapExchange exchange) {
+            exchange.respond(CoAP.ResponseCode.CONTENT, bytes, 42);
+        }
     }
 }
