@@ -1,0 +1,207 @@
+"""What server and device ask of a manifest: identifiers, sequence number, version, digests, sizes, URIs.
+
+Found by going through the sequences once without running them; branches of a try-each all count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from lwm2m_server.firmware.commands import (
+    Command,
+    OverrideParameters,
+    RunSequence,
+    SetComponentIndex,
+    TryEach,
+)
+from lwm2m_server.firmware.manifest import LanguageText, Manifest
+from lwm2m_server.firmware.refusals import Malformed
+from lwm2m_server.firmware.suit import (
+    DIGEST_SHA256,
+    ComponentId,
+    ComponentTextKey,
+    Digest,
+    TextKey,
+    version_from_integers,
+    version_to_integers,
+)
+from lwm2m_server.versions import try_parse
+
+_SEQUENCES: Final = ("payload_fetch", "install", "validate", "load", "invoke")
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentFacts:
+    """One component. Several values stand where branches differ; the first is the first in the manifest.
+
+    `digests` are SHA-256 values (32 bytes). `manufacturer` and `model` are what a plain device reports.
+    """
+
+    component: ComponentId
+    vendor_ids: tuple[bytes, ...] = ()
+    class_ids: tuple[bytes, ...] = ()
+    digests: tuple[bytes, ...] = ()
+    sizes: tuple[int, ...] = ()
+    uris: tuple[str, ...] = ()
+    version: str | None = None
+    manufacturer: str = ""
+    model: str = ""
+    vendor_domain: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFacts:
+    """The whole manifest. `version` is the version of the update as text, `None` when the manifest names none."""
+
+    sequence_number: int
+    version: str | None
+    components: tuple[ComponentFacts, ...]
+    reference_uri: str | None = None
+    description: str = ""
+
+    @property
+    def main(self) -> ComponentFacts:
+        """The first component: the only one of a simple manifest."""
+        return self.components[0]
+
+    @property
+    def vendor_id(self) -> bytes | None:
+        """First vendor identifier of the first component."""
+        return next(iter(self.main.vendor_ids), None)
+
+    @property
+    def class_id(self) -> bytes | None:
+        """First class identifier of the first component."""
+        return next(iter(self.main.class_ids), None)
+
+    @property
+    def image_digest(self) -> bytes | None:
+        """SHA-256 of the image of the first component."""
+        return next(iter(self.main.digests), None)
+
+    @property
+    def image_size(self) -> int | None:
+        """Its size in bytes."""
+        return next(iter(self.main.sizes), None)
+
+    @property
+    def image_uri(self) -> str | None:
+        """Where it is fetched from; may be relative to where the manifest came from."""
+        return next(iter(self.main.uris), None)
+
+
+def facts_of(manifest: Manifest) -> ManifestFacts:
+    """Facts of a manifest; `Malformed` when its machine-readable version and its text contradict each other."""
+    collector = _Collector(len(manifest.common.components))
+    collector.go(manifest.common.shared_sequence)
+    for name in _SEQUENCES:
+        sequence = getattr(manifest, name)
+        if isinstance(sequence, tuple):
+            collector.select(SetComponentIndex(True if len(manifest.common.components) > 1 else 0))
+            collector.go(sequence)
+    text = manifest.text[0] if isinstance(manifest.text, tuple) else None
+    components = tuple(
+        _component(component, found, text)
+        for component, found in zip(manifest.common.components, collector.found, strict=True)
+    )
+    return ManifestFacts(
+        sequence_number=manifest.sequence_number,
+        version=_version(manifest, components[0].version),
+        components=components,
+        reference_uri=manifest.reference_uri,
+        description=text.get(TextKey.UPDATE_DESCRIPTION) if text else "",
+    )
+
+
+@dataclass
+class _Found:
+    vendor_ids: list[bytes] = field(default_factory=list)
+    class_ids: list[bytes] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    uris: list[str] = field(default_factory=list)
+
+
+class _Collector:
+    def __init__(self, components: int) -> None:
+        self.found = [_Found() for _ in range(components)]
+        self._current: tuple[int, ...] = (0,)
+
+    def go(self, sequence: Iterable[Command]) -> None:
+        for command in sequence:
+            match command:
+                case SetComponentIndex():
+                    self.select(command)
+                case OverrideParameters():
+                    self._override(command)
+                case TryEach():
+                    for branch in command.branches:
+                        self.go(branch)
+                case RunSequence():
+                    self.go(command.sequence)
+                case _:
+                    pass
+
+    def select(self, command: SetComponentIndex) -> None:
+        index = command.index
+        wanted = (
+            range(len(self.found)) if index is True else index if isinstance(index, tuple) else (int(index),)
+        )
+        if any(number >= len(self.found) for number in wanted):
+            raise Malformed("a command selects a component that the manifest does not have", field="manifest")
+        self._current = tuple(wanted)
+
+    def _override(self, command: OverrideParameters) -> None:
+        given = command.parameters
+        digest = given.image_digest
+        sha256 = digest.value if isinstance(digest, Digest) and digest.algorithm == DIGEST_SHA256 else None
+        for number in self._current:
+            found = self.found[number]
+            _add(found.vendor_ids, given.vendor_id)
+            _add(found.class_ids, given.class_id)
+            _add(found.digests, sha256)
+            _add(found.sizes, given.image_size)
+            _add(found.uris, given.uri)
+
+
+def _add(values: list[Any], value: Any) -> None:
+    if value is not None and value not in values:
+        values.append(value)
+
+
+def _component(component: ComponentId, found: _Found, text: LanguageText | None) -> ComponentFacts:
+    said = next((entry for entry in text.components if entry.component == component), None) if text else None
+    return ComponentFacts(
+        component,
+        tuple(found.vendor_ids),
+        tuple(found.class_ids),
+        tuple(found.digests),
+        tuple(found.sizes),
+        tuple(found.uris),
+        version=(said.get(ComponentTextKey.VERSION) or None) if said else None,
+        manufacturer=said.get(ComponentTextKey.VENDOR_NAME) if said else "",
+        model=said.get(ComponentTextKey.MODEL_NAME) if said else "",
+        vendor_domain=said.get(ComponentTextKey.VENDOR_DOMAIN) if said else "",
+        description=said.get(ComponentTextKey.DESCRIPTION) if said else "",
+    )
+
+
+def _version(manifest: Manifest, text: str | None) -> str | None:
+    """The version: machine-readable where there is one, in the words of the text where both agree."""
+    if manifest.set_version is None:
+        return text
+    machine = version_from_integers(manifest.set_version)
+    if machine is None:
+        raise Malformed("the manifest's version has no known form", field="manifest/6")
+    parsed = try_parse(text)
+    if text is None:
+        return machine
+    if parsed is None or version_to_integers(parsed) != manifest.set_version:
+        raise Malformed(
+            f"the manifest calls itself version {machine}, but its text says {text!r}",
+            field="manifest/6",
+        )
+    return text

@@ -1,0 +1,91 @@
+"""Why a manifest or an image is refused: stable codes, used by server and device alike.
+
+Each refusal is an error for users (`lwm2m_server.errors`) whose `code` is one of `RefusalCode`; the device reports the
+same text in object 42801 and the nearest Update Result in object 5.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from lwm2m_server.errors import InvalidInput, Lwm2mError, Untrusted
+
+
+class RefusalCode(StrEnum):
+    """The stable codes; their texts never change."""
+
+    SIGNATURE = "signature"
+    UNKNOWN_KEY = "unknown-key"
+    MALFORMED = "malformed"
+    VENDOR_MISMATCH = "vendor-mismatch"
+    CLASS_MISMATCH = "class-mismatch"
+    SEQUENCE_ROLLBACK = "sequence-rollback"
+    VERSION_ROLLBACK = "version-rollback"
+    COMPONENT_MISMATCH = "component-mismatch"
+    DIGEST_MISMATCH = "digest-mismatch"
+    SIZE_MISMATCH = "size-mismatch"
+    STORAGE_FULL = "storage-full"
+    UNSUPPORTED = "unsupported"
+    FETCH_FAILED = "fetch-failed"
+
+
+UPDATE_RESULT = {
+    RefusalCode.STORAGE_FULL: 2,
+    RefusalCode.FETCH_FAILED: 4,
+    RefusalCode.SIGNATURE: 5,
+    RefusalCode.UNKNOWN_KEY: 5,
+    RefusalCode.MALFORMED: 5,
+    RefusalCode.DIGEST_MISMATCH: 5,
+    RefusalCode.SIZE_MISMATCH: 5,
+    RefusalCode.VENDOR_MISMATCH: 6,
+    RefusalCode.CLASS_MISMATCH: 6,
+    RefusalCode.COMPONENT_MISMATCH: 6,
+    RefusalCode.UNSUPPORTED: 6,
+    RefusalCode.SEQUENCE_ROLLBACK: 8,
+    RefusalCode.VERSION_ROLLBACK: 8,
+}
+"""Update Result (resource 5 of object 5) that a device reports for each refusal. A pull answered with 4.04 is 7."""
+
+FINAL = frozenset(RefusalCode) - {
+    RefusalCode.DIGEST_MISMATCH,
+    RefusalCode.SIZE_MISMATCH,
+    RefusalCode.STORAGE_FULL,
+    RefusalCode.FETCH_FAILED,
+}
+"""Refusals of the update as such: the same manifest will never be taken. The others are failures of a transfer."""
+
+
+class Refusal(Lwm2mError):
+    """A manifest or an image is refused; `code` is the text of a `RefusalCode`."""
+
+    code = RefusalCode.UNSUPPORTED.value
+
+    @property
+    def update_result(self) -> int:
+        """The Update Result (0..13) that a device reports for it."""
+        return UPDATE_RESULT[RefusalCode(self.code)]
+
+
+class Malformed(Refusal, InvalidInput):
+    """The bytes are no manifest in the strict form that we accept."""
+
+    code = RefusalCode.MALFORMED.value
+
+
+class NotTrusted(Refusal, Untrusted):
+    """A signature or a digest does not hold, or the signer is unknown."""
+
+    code = RefusalCode.SIGNATURE.value
+
+
+class Mismatch(Refusal, InvalidInput):
+    """The manifest is genuine but not for this device, not newer, or asks for what is not supported."""
+
+
+def refusal(code: RefusalCode, message: str, *, field: str | None = None, hint: str | None = None) -> Refusal:
+    """The refusal of the right class for `code`."""
+    if code is RefusalCode.MALFORMED:
+        return Malformed(message, code=code.value, field=field, hint=hint)
+    if code in {RefusalCode.SIGNATURE, RefusalCode.UNKNOWN_KEY, RefusalCode.DIGEST_MISMATCH}:
+        return NotTrusted(message, code=code.value, field=field, hint=hint)
+    return Mismatch(message, code=code.value, field=field, hint=hint)

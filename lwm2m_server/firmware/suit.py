@@ -1,0 +1,219 @@
+"""Numbers and small values of SUIT (draft-ietf-suit-manifest-37; extensions: trust-domains-12, update-management-14)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from lwm2m_server.firmware import cbor
+from lwm2m_server.firmware.refusals import Malformed, RefusalCode, refusal
+from lwm2m_server.versions import Version, try_parse
+
+ENVELOPE_TAG: Final = 107
+MANIFEST_VERSION: Final = 1
+ComponentId = tuple[bytes, ...]
+
+
+class EnvelopeKey(IntEnum):
+    """Keys of the envelope map."""
+
+    AUTHENTICATION = 2
+    MANIFEST = 3
+
+
+class ManifestKey(IntEnum):
+    """Keys of the manifest map; 16, 20 and 23 are severable and then also keys of the envelope."""
+
+    VERSION = 1
+    SEQUENCE_NUMBER = 2
+    COMMON = 3
+    REFERENCE_URI = 4
+    COMPONENT_ID = 5
+    SET_VERSION = 6
+    VALIDATE = 7
+    LOAD = 8
+    INVOKE = 9
+    COSWID = 14
+    PAYLOAD_FETCH = 16
+    INSTALL = 20
+    TEXT = 23
+    UNINSTALL = 24
+
+
+SEVERABLE: Final = (ManifestKey.PAYLOAD_FETCH, ManifestKey.INSTALL, ManifestKey.TEXT)
+
+
+class CommonKey(IntEnum):
+    """Keys of the common block."""
+
+    COMPONENTS = 2
+    SHARED_SEQUENCE = 4
+
+
+class ConditionCode(IntEnum):
+    """Conditions: they hold or not."""
+
+    VENDOR_IDENTIFIER = 1
+    CLASS_IDENTIFIER = 2
+    IMAGE_MATCH = 3
+    COMPONENT_SLOT = 5
+    CHECK_CONTENT = 6
+    ABORT = 14
+    DEVICE_IDENTIFIER = 24
+
+
+class DirectiveCode(IntEnum):
+    """Directives: they act, or abort the update."""
+
+    SET_COMPONENT_INDEX = 12
+    TRY_EACH = 15
+    WRITE = 18
+    OVERRIDE_PARAMETERS = 20
+    FETCH = 21
+    COPY = 22
+    INVOKE = 23
+    SWAP = 31
+    RUN_SEQUENCE = 32
+
+
+class ParameterKey(IntEnum):
+    """Parameters of a component."""
+
+    VENDOR_ID = 1
+    CLASS_ID = 2
+    IMAGE_DIGEST = 3
+    COMPONENT_SLOT = 5
+    STRICT_ORDER = 12
+    SOFT_FAILURE = 13
+    IMAGE_SIZE = 14
+    CONTENT = 18
+    URI = 21
+    SOURCE_COMPONENT = 22
+    INVOKE_ARGS = 23
+    DEVICE_ID = 24
+    FETCH_ARGS = 25
+
+
+class TextKey(IntEnum):
+    """Keys of the text of a manifest (language level) and of a component."""
+
+    MANIFEST_DESCRIPTION = 1
+    UPDATE_DESCRIPTION = 2
+
+
+class ComponentTextKey(IntEnum):
+    """Keys of the text of a component."""
+
+    VENDOR_NAME = 1
+    MODEL_NAME = 2
+    VENDOR_DOMAIN = 3
+    MODEL_INFO = 4
+    DESCRIPTION = 5
+    VERSION = 6
+
+
+DIGEST_SHA256: Final = -16
+_HASHES: Final[dict[int, Callable[[bytes], bytes]]] = {
+    DIGEST_SHA256: lambda data: hashlib.sha256(data).digest(),
+    -43: lambda data: hashlib.sha384(data).digest(),
+    -44: lambda data: hashlib.sha512(data).digest(),
+    -18: lambda data: hashlib.shake_128(data).digest(32),
+    -45: lambda data: hashlib.shake_256(data).digest(64),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """SUIT_Digest: `algorithm` is the COSE number (-16 is SHA-256), `value` the raw digest."""
+
+    algorithm: int
+    value: bytes
+
+    @classmethod
+    def of(cls, data: bytes, algorithm: int = DIGEST_SHA256) -> Digest:
+        """The digest of `data`."""
+        return cls(algorithm, _hash(algorithm, "digest")(data))
+
+    @classmethod
+    def parse(cls, value: object, field: str) -> Digest:
+        """From the decoded array `[algorithm, bytes]`."""
+        items = cbor.as_list(value, field)
+        if len(items) != 2:
+            raise Malformed(f"{field} must hold an algorithm and a digest", field=field)
+        algorithm = cbor.as_int(items[0], field, low=-(2**31), high=2**31)
+        size = len(_hash(algorithm, field)(b""))
+        return cls(algorithm, cbor.as_bytes(items[1], field, size=size))
+
+    def matches(self, data: bytes) -> bool:
+        """Whether it is the digest of `data`; in constant time."""
+        return hmac.compare_digest(self.value, _hash(self.algorithm, "digest")(data))
+
+    def to_cbor(self) -> list[int | bytes]:
+        """The array for the encoder."""
+        return [self.algorithm, self.value]
+
+    def encode(self) -> bytes:
+        """The encoded array, without byte string head: the detached payload of signatures."""
+        return cbor.encode(self.to_cbor())
+
+
+def vendor_id(domain: str) -> bytes:
+    """Vendor identifier: UUID5 of the DNS namespace and the vendor's domain (section 8.4.8.2), 16 bytes."""
+    return uuid.uuid5(uuid.NAMESPACE_DNS, domain).bytes
+
+
+def class_id(vendor: bytes, class_name: str) -> bytes:
+    """Class identifier: UUID5 of the vendor identifier and the class-specific text, 16 bytes."""
+    return uuid.uuid5(uuid.UUID(bytes=vendor), class_name).bytes
+
+
+def component_text(component: ComponentId) -> str:
+    """A component identifier for people: parts in hex, joined by `/`."""
+    return "/".join(part.hex() for part in component)
+
+
+_PRERELEASE: Final = {"alpha": -3, "beta": -2, "rc": -1}
+
+
+def version_to_integers(version: Version) -> tuple[int, ...] | None:
+    """Machine-readable version (update-management-14): numbers, then -1 rc, -2 beta, -3 alpha with their numbers.
+
+    `None` for what that form cannot hold without loss: a fourth number, other pre-release words. Build metadata has
+    no place in it.
+    """
+    if version.numbers[3]:
+        return None
+    release = version.numbers[:3]
+    if not version.prerelease:
+        return release
+    word, *rest = version.prerelease
+    indicator = _PRERELEASE.get(word) if isinstance(word, str) else None
+    numbers = tuple(part for part in rest if isinstance(part, int))
+    if indicator is None or len(numbers) != len(rest):
+        return None
+    return (*release, indicator, *numbers)
+
+
+def version_from_integers(integers: tuple[int, ...]) -> str | None:
+    """Text of a machine-readable version; `None` when it has no such form."""
+    split = next((index for index, number in enumerate(integers) if number < 0), len(integers))
+    release, pre = integers[:split], integers[split:]
+    if not 1 <= len(release) <= 3 or any(number < 0 for number in pre[1:]) or (pre and pre[0] < -3):
+        return None
+    text = ".".join(str(number) for number in (*release, *[0] * (3 - len(release))))
+    if pre:
+        word = {value: key for key, value in _PRERELEASE.items()}[pre[0]]
+        text += "-" + ".".join([word, *(str(number) for number in pre[1:])])
+    return text if try_parse(text) is not None else None
+
+
+def _hash(algorithm: int, field: str) -> Callable[[bytes], bytes]:
+    found = _HASHES.get(algorithm)
+    if found is None:
+        raise refusal(RefusalCode.UNSUPPORTED, f"{field} uses digest algorithm {algorithm}", field=field)
+    return found

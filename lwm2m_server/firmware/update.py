@@ -1,0 +1,350 @@
+"""The update machine: drives object 5 (Firmware Update) of one device from the offer to the evidence.
+
+`step` is the whole interface: job, view and one event in; the new job, the new view, actions and perhaps the outcome
+out. This file folds events into job and view and keeps the timers; `update_decide` has the table of what to do next;
+`update_run` the requests.
+
+One request is outstanding at a time. After each registration, notification or doubtful answer the device is read again
+before anything is decided. Each phase is bounded by a timer that only progress restarts, and the whole by another one,
+so that every job ends.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lwm2m_server.firmware.outcomes import Outcome, cancelled, failed, failed_for_good
+from lwm2m_server.firmware.update_decide import confirm, decide
+from lwm2m_server.firmware.update_events import (
+    Answered,
+    CancelRequested,
+    DownloadProgress,
+    Event,
+    Gone,
+    Notified,
+    Observe,
+    PushEnded,
+    PushProgress,
+    Registered,
+    Started,
+    StatusRead,
+    Step,
+    StopPush,
+    Tick,
+)
+from lwm2m_server.firmware.update_job import Ask, DeviceView, Method, Phase, State, UpdateJob
+from lwm2m_server.firmware.update_run import MAX_RETURNS, Run
+
+NOT_FOUND: Final = 132
+INCOMPLETE: Final = 136
+TOO_LARGE: Final = 141
+BUSY: Final = 163
+
+_INSTALLING: Final = frozenset({Phase.INSTALLING, Phase.CONFIRMING})
+
+
+def step(job: UpdateJob, view: DeviceView, event: Event, now: float) -> Step:
+    """Work in one event. Pure: the same arguments give the same step."""
+    run = Run(job, view, now)
+    _take(run, event)
+    if run.outcome is None:
+        _deadlines(run)
+    if run.outcome is None:
+        _go_on(run)
+    if run.outcome is not None:
+        stops = tuple(action for action in run.actions if isinstance(action, StopPush))
+        return Step(run.job, run.view, stops[:1], run.outcome, None)
+    return Step(run.job, run.view, tuple(run.actions), None, _wake_at(run))
+
+
+# -- events -----------------------------------------------------------------------------------------------------
+
+
+def _take(run: Run, event: Event) -> None:
+    match event:
+        case Started():
+            _started(run)
+        case Registered():
+            _registered(run)
+        case Gone():
+            _forget_request(run)
+            run.know(registered=False, fresh=False, locked=False)
+        case StatusRead():
+            _status_read(run, event)
+        case Notified():
+            _notified(run, event)
+        case Answered():
+            if event.number == run.job.ask_number and run.job.ask not in (None, Ask.PUSH):
+                _answered(run, event.code, event.max_age)
+        case PushProgress():
+            _push_progress(run, event)
+        case PushEnded():
+            if event.number == run.job.ask_number and run.job.ask is Ask.PUSH:
+                _push_ended(run, event)
+        case DownloadProgress():
+            _heard(run)
+            _progress(run, event.offset)
+        case CancelRequested():
+            if run.job.cancelling_since is None:
+                run.change(cancelling_since=run.now)
+        case Tick():
+            pass
+
+
+def _started(run: Run) -> None:
+    # what was outstanding has no answer any more; a phase gets its full time again
+    run.change(ask=None, progress_at=run.now)
+    run.know(fresh=False, locked=False)
+    if run.view.registered:
+        run.actions.append(Observe())
+
+
+def _registered(run: Run) -> None:
+    _forget_request(run)
+    _heard(run)
+    run.view = DeviceView(registered=True)
+    run.change(wait_until=0.0, busy=False, registered_since=True, settling_since=None)
+    if run.job.phase is Phase.INSTALLING:
+        run.enter(Phase.CONFIRMING)
+    elif run.job.phase is not Phase.CONFIRMING and run.job.returns < MAX_RETURNS:
+        run.change(returns=run.job.returns + 1, progress_at=run.now)
+    run.actions.append(Observe())
+
+
+def _forget_request(run: Run) -> None:
+    """The peer that was asked is no more: its answer will not come, or is late."""
+    if run.job.ask is Ask.PUSH:
+        run.actions.append(StopPush())
+    run.change(ask=None)
+
+
+def _status_read(run: Run, event: StatusRead) -> None:
+    if event.number != run.job.ask_number or run.job.ask is not Ask.READ:
+        return
+    _heard(run)
+    run.change(ask=None, busy=False)
+    run.know(
+        fresh=True,
+        locked=False,
+        state=event.state,
+        result=event.result,
+        version=event.version,
+        package_version=event.package_version,
+        delivery=event.delivery,
+        protocols=event.protocols,
+        running_digest=event.running_digest,
+        refusal_code=event.refusal_code,
+        refusal_text=event.refusal_text,
+        read_at=run.now,
+    )
+
+
+def _notified(run: Run, event: Notified) -> None:
+    _heard(run)
+    if run.job.ask is Ask.EXECUTE and event.state == State.UPDATING:
+        # it comes before the 2.04
+        run.change(accepted=True, registered_since=False)
+        run.enter(Phase.INSTALLING)
+    news = [(event.state, run.view.state), (event.result, run.view.result)]
+    if any(new is not None and new != old for new, old in news):
+        run.know(
+            fresh=False,
+            state=event.state if event.state is not None else run.view.state,
+            result=event.result if event.result is not None else run.view.result,
+        )
+        run.change(wait_until=min(run.job.wait_until, run.now))
+
+
+def _push_progress(run: Run, event: PushProgress) -> None:
+    if event.number != run.job.ask_number or run.job.ask is not Ask.PUSH:
+        return
+    _heard(run)
+    run.change(push_offset=_bounded(run, event.offset))
+    if event.offset > 0:
+        run.enter(Phase.DOWNLOADING)
+    _progress(run, event.offset)
+
+
+def _push_ended(run: Run, event: PushEnded) -> None:
+    run.change(ask=None, push_offset=_bounded(run, event.offset))
+    run.know(fresh=False)
+    code = event.code
+    if code is None:
+        run.wait()
+        return
+    _heard(run)
+    if _success(code):
+        run.change(push_offset=run.job.size)
+        run.enter(Phase.DOWNLOADING)
+        _progress(run, run.job.size)
+    elif code == BUSY:
+        _busy(run, event.max_age)
+    elif code == INCOMPLETE:
+        run.change(push_offset=0)
+        run.enter(Phase.DOWNLOADING)
+    elif code == TOO_LARGE:
+        run.change(too_large=True, error=code)
+        run.refuse_method()
+    else:
+        run.change(error=code)
+
+
+def _answered(run: Run, code: int | None, max_age: float | None) -> None:
+    ask = run.job.ask
+    run.change(ask=None)
+    run.know(fresh=False)
+    if code is None:
+        if ask is Ask.READ:
+            run.wait()
+        return
+    _heard(run)
+    if code == BUSY:
+        _busy(run, max_age)
+        if ask is Ask.READ and run.job.method is Method.PUSH and 0 < run.job.push_offset < run.job.size:
+            # a client with an unfinished block-wise transfer answers nothing else: try the next block
+            run.know(locked=True)
+            run.change(wait_until=run.now)
+    elif ask is Ask.READ:
+        if code == NOT_FOUND and run.job.phase is Phase.OFFERED:
+            run.finish(failed_for_good("no-firmware-object", "the device has no object 5, Firmware Update"))
+        run.wait()
+    elif ask is Ask.URI and _success(code):
+        run.enter(Phase.DOWNLOADING)
+    elif ask is Ask.EXECUTE and _success(code):
+        run.change(accepted=True)
+        run.enter(Phase.INSTALLING)
+        run.wait()
+    elif not _success(code) and ask in (Ask.URI, Ask.EXECUTE):
+        run.change(error=code)
+
+
+def _busy(run: Run, max_age: float | None) -> None:
+    """5.03: later. An offer or an Execute that was put off so did not happen."""
+    timers = run.job.timers
+    if run.job.execute_sent_at is not None and run.job.phase is Phase.DOWNLOADED:
+        run.change(executes=max(0, run.job.executes - 1))
+    elif run.job.phase is Phase.OFFERED:
+        run.change(deliveries=max(0, run.job.deliveries - 1))
+    run.wait(min(max(max_age or timers.busy, 1.0), 5 * timers.busy))
+    run.change(busy=True)
+
+
+def _heard(run: Run) -> None:
+    run.change(heard_at=run.now)
+
+
+def _progress(run: Run, offset: int) -> None:
+    """Bytes arrived; only those that never arrived before count as progress."""
+    if offset > run.job.offset:
+        run.change(offset=offset, progress_at=run.now, busy=False)
+        if run.job.phase is Phase.OFFERED and run.job.deliveries:
+            run.enter(Phase.DOWNLOADING)
+
+
+def _bounded(run: Run, offset: int) -> int:
+    return max(0, min(offset, run.job.size))
+
+
+def _success(code: int) -> bool:
+    return 64 <= code < 96
+
+
+# -- time -------------------------------------------------------------------------------------------------------
+
+
+def _phase_limit(job: UpdateJob) -> float:
+    timers = job.timers
+    limits = {
+        Phase.OFFERED: timers.offered,
+        Phase.DOWNLOADING: timers.downloading,
+        Phase.DOWNLOADED: timers.downloaded,
+        Phase.INSTALLING: timers.installing,
+        Phase.CONFIRMING: timers.confirming,
+    }
+    return limits[job.phase]
+
+
+def _deadlines(run: Run) -> None:
+    job, timers = run.job, run.job.timers
+    if run.now >= min(job.progress_at + _phase_limit(job), job.started_at + timers.total):
+        _expire(run)
+    elif (
+        job.cancelling_since is not None
+        and run.now >= job.cancelling_since + timers.answer
+        and _revocable(job)
+    ):
+        run.finish(cancelled("the update was cancelled; the device did not confirm it"))
+    elif job.ask not in (None, Ask.PUSH) and run.now >= job.asked_at + timers.answer:
+        _answered(run, None, None)
+
+
+def _expire(run: Run) -> None:
+    job = run.job
+    if job.cancelling_since is not None and _revocable(job):
+        run.finish(cancelled("the update was cancelled; the device did not confirm it"))
+    elif job.execute_sent_at is not None and (run.view.read_at or 0.0) > job.execute_sent_at and confirm(run):
+        # it shows the new version, though it never left Updating
+        return
+    else:
+        run.finish(_expired(run))
+
+
+def _expired(run: Run) -> Outcome:
+    job = run.job
+    span = int(run.now - job.progress_at)
+    silence = job.timers.answer + 2 * job.timers.poll
+    if job.heard_at is None or run.now - job.heard_at > min(silence, _phase_limit(job) / 2):
+        return failed("silent", f"the device was silent while {job.phase}", retry_after=300.0)
+    if job.busy:
+        return failed(
+            "busy", f"the device answered 5.03 (busy) for {span} s while {job.phase}", retry_after=300.0
+        )
+    return failed("stalled", f"the device made no progress for {span} s while {job.phase}", retry_after=300.0)
+
+
+def _revocable(job: UpdateJob) -> bool:
+    return job.phase not in _INSTALLING and job.execute_sent_at is None
+
+
+def _wake_at(run: Run) -> float:
+    job, timers = run.job, run.job.timers
+    times = [job.progress_at + _phase_limit(job), job.started_at + timers.total]
+    if job.cancelling_since is not None and _revocable(job):
+        times.append(job.cancelling_since + timers.answer)
+    if job.ask not in (None, Ask.PUSH):
+        times.append(job.asked_at + timers.answer)
+    elif job.ask is None and run.view.registered:
+        times.append(job.wait_until)
+    return max(min(times), run.now)
+
+
+# -- what next --------------------------------------------------------------------------------------------------
+
+
+def _go_on(run: Run) -> None:
+    if run.job.cancelling_since is not None and _revocable(run.job):
+        _stop_delivery(run)
+    if run.outcome is not None or not run.view.registered or run.job.ask is not None:
+        return
+    if run.now < run.job.wait_until:
+        return
+    if run.view.locked:
+        run.push(run.job.push_offset)
+    elif not run.view.fresh:
+        run.read()
+    else:
+        decide(run)
+
+
+def _stop_delivery(run: Run) -> None:
+    """Cancelled before the installation: stop sending, and end at once where the device has nothing to drop."""
+    job = run.job
+    if job.ask is Ask.PUSH:
+        _forget_request(run)
+        run.change(wait_until=run.now)
+    if job.deliveries == 0 and job.ask in (None, Ask.READ):
+        run.finish(cancelled("the update was cancelled before it was delivered"))
+    elif not run.view.registered:
+        run.finish(
+            cancelled("the update was cancelled; the device is not reachable and may still hold the package")
+        )

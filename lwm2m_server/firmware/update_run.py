@@ -1,0 +1,203 @@
+"""One step of the update machine while it is being worked out: the vocabulary in which the rules are written.
+
+`Run` collects the new job, the new view, actions and the outcome; `update.step` freezes it into a `Step`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from lwm2m_server import versions
+from lwm2m_server.firmware.outcomes import Outcome, failed, failed_for_good
+from lwm2m_server.firmware.update_events import Action, Execute, Push, ReadStatus, Reset, StopPush, WriteUri
+from lwm2m_server.firmware.update_job import Ask, DeviceView, Kind, Method, Phase, State, UpdateJob
+
+MAX_RESETS: Final = 4
+"""Resets in a row without reaching Idle with Result 0."""
+MAX_DELIVERIES: Final = 5
+MAX_RESTARTS: Final = 4
+"""Times that a push may begin again at byte 0."""
+MAX_EXECUTES: Final = 3
+MAX_RETURNS: Final = 20
+"""Registrations that count as progress; a device that restarts for ever must not hold its job for ever."""
+
+PULL_ONLY, PUSH_ONLY = 0, 1
+PROTOCOLS: Final = {"coap": 0, "coaps": 1, "http": 2, "https": 3, "coap+tcp": 4, "coaps+tcp": 5}
+"""Values of Firmware Update Protocol Support by URI scheme."""
+ASSUMED_PROTOCOLS: Final = frozenset({0, 1})
+"""Without that resource the device is taken to support CoAP."""
+
+
+class Run:
+    """A step in the making."""
+
+    def __init__(self, job: UpdateJob, view: DeviceView, now: float) -> None:
+        self.job = job
+        self.view = view
+        self.now = now
+        self.actions: list[Action] = []
+        self.outcome: Outcome | None = None
+
+    def change(self, **changes: Any) -> None:
+        """Set fields of the job."""
+        self.job = replace(self.job, **changes)
+
+    def know(self, **changes: Any) -> None:
+        """Set fields of the view."""
+        self.view = replace(self.view, **changes)
+
+    def finish(self, outcome: Outcome) -> None:
+        """End the job; a push that is running is stopped."""
+        if self.job.ask is Ask.PUSH:
+            self.actions.append(StopPush())
+        self.outcome = outcome
+
+    def enter(self, phase: Phase) -> None:
+        """Go to a phase; that is progress."""
+        if phase is not self.job.phase:
+            self.change(phase=phase, progress_at=self.now, settling_since=None)
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Do nothing for a while, then read again."""
+        self.know(fresh=False)
+        self.change(wait_until=self.now + (self.job.timers.poll if seconds is None else seconds))
+
+    def settled(self) -> bool:
+        """Whether the present finding has lasted for the settling time; begins to count at the first call."""
+        if self.job.settling_since is None:
+            self.change(settling_since=self.now)
+        return self.now - (self.job.settling_since or 0.0) >= self.job.timers.settle
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Ask for State, Result and versions."""
+        self.actions.append(ReadStatus(self._ask(Ask.READ)))
+
+    def reset(self) -> None:
+        """Bring the device's machine to Idle: by an empty URI where it pulls, else by a NUL package; then the other."""
+        by_uri = (self.view.delivery != PUSH_ONLY) == (self.job.resets % 2 == 0)
+        self.change(resets=self.job.resets + 1)
+        self.actions.append(Reset(self._ask(Ask.RESET), by_uri))
+
+    def push(self, offset: int) -> None:
+        """Send the package from `offset`."""
+        self.know(locked=False)
+        self.change(push_offset=offset, method=Method.PUSH, busy=False)
+        self.actions.append(Push(self._ask(Ask.PUSH), offset))
+
+    def execute(self) -> None:
+        """Start the installation; the answer may be lost, so the job remembers that it was asked."""
+        if self.job.executes >= MAX_EXECUTES:
+            self.finish(failed("update-failed", "the device did not begin the installation", max_retries=1))
+            return
+        self.change(
+            executes=self.job.executes + 1, execute_sent_at=self.now, accepted=False, registered_since=False
+        )
+        self.actions.append(Execute(self._ask(Ask.EXECUTE)))
+
+    def deliver(self) -> None:
+        """Begin the transfer: the device is Idle and ready for it."""
+        job = self.job
+        methods = self._methods()
+        if not methods:
+            self.finish(self._no_method())
+            return
+        if job.deliveries >= MAX_DELIVERIES:
+            self.finish(
+                failed("stalled", f"the device took {job.deliveries} offers and followed none of them")
+            )
+            return
+        self.change(
+            method=methods[0],
+            deliveries=job.deliveries + 1,
+            resets=0,
+            error=None,
+            registered_since=False,
+            settling_since=None,
+            push_offset=0,
+        )
+        if methods[0] is Method.PUSH:
+            self.push(0)
+        else:
+            self.actions.append(WriteUri(self._ask(Ask.URI), self._uris()[0]))
+
+    def deliver_again(self) -> None:
+        """Offer anew, from the beginning."""
+        self.enter(Phase.OFFERED)
+        self.change(push_offset=0, error=None, settling_since=None)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Deliver when the device is Idle without an old result, else reset it first (5.1.2 of object 5)."""
+        idle = self.view.state == State.IDLE
+        if idle and self.view.result in (0, self.job.stale_result):
+            self.deliver()
+        elif self.job.resets < MAX_RESETS:
+            self.reset()
+        elif idle:
+            # it does not clear its old result: go on, and remember which one is old
+            self.change(stale_result=self.view.result or 0)
+            self.deliver()
+        else:
+            self.finish(
+                failed("stalled", f"the device stays in State {self.view.state} after {MAX_RESETS} resets")
+            )
+
+    def refuse_method(self) -> None:
+        """Do not deliver in the present way again."""
+        method = self.job.method
+        if method is not None and method not in self.job.refused:
+            self.change(refused=(*self.job.refused, method))
+
+    # -- what is known ------------------------------------------------------------------------------------------
+
+    def can(self, method: Method) -> bool:
+        """Whether another way of delivery is open."""
+        return method in self._methods()
+
+    def shows_version(self) -> bool:
+        """Whether the device runs the target version."""
+        return versions.same(self.view.version, self.job.target_version)
+
+    def digest_agrees(self) -> bool | None:
+        """Whether the running image is the target's; `None` when one of both is unknown."""
+        if self.view.running_digest is None or self.job.target_digest is None:
+            return None
+        return self.view.running_digest == self.job.target_digest
+
+    def fresh_result(self) -> int:
+        """The Update Result where it belongs to this job, else 0."""
+        result = self.view.result or 0
+        return 0 if result == self.job.stale_result else result
+
+    def _methods(self) -> list[Method]:
+        delivery, job = self.view.delivery, self.job
+        found = {
+            Method.PULL: delivery != PUSH_ONLY and bool(self._uris()),
+            Method.PUSH: delivery != PULL_ONLY,
+        }
+        first = Method.PUSH if job.kind is Kind.MANIFEST else job.prefer or Method.PULL
+        order = [first, Method.PULL if first is Method.PUSH else Method.PUSH]
+        return [method for method in order if found[method] and method not in job.refused]
+
+    def _uris(self) -> list[str]:
+        protocols = self.view.protocols or ASSUMED_PROTOCOLS
+        return [uri for uri in self.job.uris if PROTOCOLS.get(urlsplit(uri).scheme) in protocols]
+
+    def _no_method(self) -> Outcome:
+        if self.job.too_large:
+            return failed_for_good(
+                "storage-full", "the package is too large to be pushed, and the device can't pull it"
+            )
+        if self.job.refused:
+            ways = " and ".join(method.value for method in self.job.refused)
+            return failed_for_good("device-error", f"the device refused delivery by {ways}")
+        return failed_for_good("protocol", "the device supports no way of delivery that this server offers")
+
+    def _ask(self, ask: Ask) -> int:
+        number = self.job.ask_number + 1
+        self.change(ask=ask, ask_number=number, asked_at=self.now)
+        return number
