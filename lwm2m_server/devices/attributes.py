@@ -7,11 +7,14 @@ it meets the one device that is different.
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
-from lwm2m_server.devices.records import AttributeValue, Device, Registration
-from lwm2m_server.errors import InvalidInput
+from lwm2m_server import versions
+from lwm2m_server.devices.records import AttributeValue, Device, Facts, Registration
+from lwm2m_server.errors import Conflict, InvalidInput
 
 
 class AttributeType(StrEnum):
@@ -102,16 +105,71 @@ def check_text(text: str, field: str) -> str:
     """
     if len(text) > MAX_TEXT:
         raise InvalidInput(f"text of {len(text)} characters, {MAX_TEXT} is the limit", field=field)
-    if any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text):
+    if any(_unfit(character) for character in text):
         raise InvalidInput("the text holds control characters", field=field, hint="use printable text")
     return text
 
 
-def type_of(name: str, value: AttributeValue) -> AttributeType:
-    """Return the type that a value of an operator's attribute gives it.
+def check_value(
+    name: str, value: AttributeValue | None, defined: AttributeType | None
+) -> AttributeType | None:
+    """Return the type of an operator's attribute with this value, None when the value is None (it is removed).
 
-    `InvalidInput` when it is out of bounds.
+    `defined` is the type that the name has in the fleet, None when it is new. Raises `InvalidInput`.
     """
+    if value is None:
+        return None
+    type_ = _type_of(check_name(name), value)
+    if defined is None or defined is type_:
+        return type_
+    field = f"attributes/{name}"
+    if defined is AttributeType.VERSION and isinstance(value, str):
+        versions.parse(value)
+        return AttributeType.VERSION
+    raise InvalidInput(
+        f"{name} holds a {defined} on all devices, this is a {type_}",
+        field=field,
+        hint=f"write a {defined}, or choose another name",
+    )
+
+
+def define(name: str, type_: AttributeType, defined: AttributeType | None, *, in_use: bool) -> None:
+    """Check that an operator's attribute may be of `type_` from now on.
+
+    `defined` is its type so far, `in_use` whether a device has a value. Raises `InvalidInput`, `Conflict`.
+    """
+    field = f"attributes/{check_name(name)}"
+    if type_ not in OPERATOR_TYPES:
+        raise InvalidInput(
+            f"an attribute can't be defined as {type_}",
+            field=field,
+            hint="use text, number, boolean or version",
+        )
+    if defined is not None and defined is not type_ and in_use:
+        raise Conflict(
+            f"{name} holds a {defined} on some devices",
+            field=field,
+            hint="remove it from them, or choose another name",
+        )
+
+
+def clean_facts(facts: Facts) -> Facts:
+    """Return the facts with text that can be stored: a device may say anything of itself."""
+    texts = ("manufacturer", "model", "serial", "hardware_version", "firmware_version")
+    given = {name: text for name in texts if (text := getattr(facts, name)) is not None}
+    cleaned: dict[str, Any] = {name: _clean(text) for name, text in given.items()}
+    return replace(facts, **cleaned)
+
+
+def _clean(text: str) -> str:
+    return "".join(c for c in text[:MAX_TEXT] if not _unfit(c))
+
+
+def _unfit(character: str) -> bool:
+    return character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff"
+
+
+def _type_of(name: str, value: AttributeValue) -> AttributeType:
     field = f"attributes/{name}"
     if isinstance(value, bool):
         return AttributeType.BOOLEAN

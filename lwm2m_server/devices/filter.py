@@ -11,7 +11,7 @@ is false when the device has no value for the attribute; `not (...)` turns false
 without a region.
 """
 
-from lwm2m_server.devices.filter_evaluator import like, matches
+from lwm2m_server.devices.filter_evaluator import like, matches, resolve
 from lwm2m_server.devices.filter_lexer import FilterError
 from lwm2m_server.devices.filter_parser import parse
 from lwm2m_server.devices.filter_tree import Ago, All, And, Filter, Not, Operator, Or, Test, names
@@ -30,4 +30,5 @@ __all__ = [
     "matches",
     "names",
     "parse",
+    "resolve",
 ]

@@ -1,9 +1,20 @@
 """Decides in memory whether a device matches a filter.  The store's SQL decides the same (property test)."""
 
+from collections.abc import Mapping
+
 from lwm2m_server import versions
 from lwm2m_server.devices.attributes import AttributeType, Fact, value_of
 from lwm2m_server.devices.filter_tree import NEGATED, Ago, All, And, Filter, Literal, Not, Operator, Or, Test
 from lwm2m_server.devices.records import Device
+
+_SHAPES: Mapping[AttributeType, type | tuple[type, ...]] = {
+    AttributeType.TEXT: str,
+    AttributeType.VERSION: str,
+    AttributeType.IDENTIFIER: bytes,
+    AttributeType.NUMBER: (int, float),
+    AttributeType.BOOLEAN: (int, float),
+    AttributeType.TIME: (int, float),
+}
 
 
 def matches(tree: Filter, device: Device, now: float) -> bool:
@@ -47,7 +58,7 @@ def like(text: str, pattern: str) -> bool:
 def _test(test: Test, value: Fact, now: float) -> bool:
     if test.operator is Operator.EXISTS:
         return value is not None
-    if value is None:
+    if not isinstance(value, _SHAPES[test.type]):  # no value, or one of a type that the name had before
         return False
     operator = NEGATED.get(test.operator)
     if operator is not None:
@@ -75,8 +86,6 @@ def _compare_version(operator: Operator, value: str, literal: str) -> bool:
 
 
 def _ordered(operator: Operator, left: Fact, right: str | float) -> bool:
-    if isinstance(left, str) != isinstance(right, str):
-        return False
     match operator:
         case Operator.LESS:
             return left < right  # type: ignore[operator]

@@ -298,6 +298,10 @@ class DeploymentStore(Protocol):
         """
         ...
 
+    async def open_many(self, endpoints: Iterable[str]) -> dict[str, list[Deployment]]:
+        """Return the active deployments of those of the devices that have any: `open` for a whole batch."""
+        ...
+
     async def active(
         self, campaign_id: str, *, after: str | None = None, limit: int = 1000
     ) -> Page[Deployment]:

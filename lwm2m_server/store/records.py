@@ -58,8 +58,8 @@ class Event:
 class Registered:
     """A Register that is durable.
 
-    `created`: the endpoint was never seen before; `replaced`: the registration id that ended through it, for the
-    engine to drop.
+    `created`: the endpoint was never seen before; `replaced`: the registration id that ended through it, for
+    the engine to drop.
     """
 
     registration_id: str
@@ -103,8 +103,8 @@ class LiveRegistration:
 class StoredImage:
     """An image in the content files.
 
-    `digest` is its SHA-256 (32 raw bytes), `size` in bytes, `format` what it was recognised as; `data` holds what
-    the format's reader found (JSON).
+    `digest` is its SHA-256 (32 raw bytes), `size` in bytes, `format` what it was recognised as; `data` holds
+    what the format's reader found (JSON).
     """
 
     digest: bytes
@@ -145,8 +145,8 @@ class StoredManifest:
 class TrustedKey:
     """A public key whose manifests are accepted.
 
-    `key_id` is lower hex; `public_key` is as the firmware package writes it (opaque here). A revoked key stays
-    known so that old manifests can be explained.
+    `key_id` is lower hex; `public_key` is as the firmware package writes it (opaque here). A revoked key
+    stays known so that old manifests can be explained.
     """
 
     key_id: str

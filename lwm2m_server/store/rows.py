@@ -1,0 +1,195 @@
+"""Rows of the tables as records, and back."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Column
+
+from lwm2m_server import versions
+from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment, DeploymentState
+from lwm2m_server.devices.records import AttributeValue, Device, Facts, Registration
+from lwm2m_server.store import schema
+from lwm2m_server.store.database import AnyRow
+from lwm2m_server.store.records import Event, JsonValue, NewEvent, Page
+
+T = TypeVar("T")
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+# A row of `devices` is read by position: reading a fleet makes one of these a device.
+REGISTRATION_COLUMNS: tuple[Column[Any], ...] = (
+    schema.devices.c.registration_id,
+    schema.devices.c.endpoint,
+    schema.devices.c.address,
+    schema.devices.c.registered_at,
+    schema.devices.c.last_seen,
+    schema.devices.c.expires_at,
+    schema.devices.c.lifetime,
+    schema.devices.c.lwm2m_version,
+    schema.devices.c.binding,
+    schema.devices.c.queue_mode,
+    schema.devices.c.identity,
+    schema.devices.c.links,
+    schema.devices.c.objects,
+)
+_FACT_COLUMNS: tuple[Column[Any], ...] = tuple(schema.devices.c[field.name] for field in fields(Facts))
+DEVICE_COLUMNS: tuple[Column[Any], ...] = (
+    *REGISTRATION_COLUMNS,
+    *_FACT_COLUMNS,
+    schema.devices.c.created_at,
+    schema.devices.c.registered,
+    schema.devices.c.attributes,
+    schema.devices.c.formats,
+    schema.devices.c.revision,
+)
+_FACTS_AT = len(REGISTRATION_COLUMNS)
+_REST_AT = _FACTS_AT + len(_FACT_COLUMNS)
+
+
+# A fleet has few versions of LwM2M and of firmware.
+_version_key = lru_cache(1024)(versions.try_sort_key)
+
+
+def registration_of(row: Sequence[Any]) -> Registration:
+    """Return the registration in the first columns of a row."""
+    (id_, endpoint, address, registered_at, last_seen, expires_at, lifetime, version, binding, queue, identity,
+     links, objects) = row[:_FACTS_AT]  # fmt: skip
+    return Registration(
+        registration_id=id_,
+        endpoint=endpoint,
+        address=address,
+        registered_at=registered_at,
+        last_seen=last_seen,
+        expires_at=expires_at,
+        lifetime=lifetime,
+        lwm2m_version=version,
+        binding=binding,
+        queue_mode=queue,
+        identity=identity,
+        links=links,
+        objects=tuple(objects.split()),
+    )
+
+
+# What a Register writes, `created_at` (of a device that is new) apart.
+REGISTERED_COLUMNS = (
+    *(column.name for column in REGISTRATION_COLUMNS),
+    "lwm2m_key",
+    "registered",
+)
+
+
+def registered_row(registration: Registration) -> tuple[object, ...]:
+    """Return the columns of a live registration, in the order of `REGISTERED_COLUMNS`."""
+    return (
+        registration.registration_id,
+        registration.endpoint,
+        registration.address,
+        registration.registered_at,
+        registration.last_seen,
+        registration.expires_at,
+        registration.lifetime,
+        registration.lwm2m_version,
+        registration.binding,
+        registration.queue_mode,
+        registration.identity,
+        registration.links,
+        " ".join(registration.objects),
+        _version_key(registration.lwm2m_version),
+        True,
+    )
+
+
+def device_of(row: AnyRow) -> Device:
+    """Return the device in a row of `DEVICE_COLUMNS`."""
+    values = tuple(row)
+    created_at, registered, attributes, formats, revision = values[_REST_AT:]
+    return Device(
+        endpoint=values[1],
+        created_at=created_at,
+        registration=None if values[0] is None else registration_of(values),
+        registered=registered,
+        facts=facts_of(values[_FACTS_AT:_REST_AT]),
+        attributes=cast("dict[str, AttributeValue]", from_json(attributes)),
+        formats=cast("dict[str, int | bool]", from_json(formats)),
+        revision=revision,
+    )
+
+
+def facts_of(values: Sequence[Any]) -> Facts:
+    """Return the facts in the columns that have their names, in their order."""
+    return Facts(**dict(zip((field.name for field in fields(Facts)), values, strict=True)))
+
+
+def campaign_of(row: AnyRow) -> Campaign:
+    """Return the campaign in a row of its table."""
+    values = dict(row._mapping)  # noqa: SLF001  the public name of it in SQLAlchemy
+    return Campaign(**{**values, "state": CampaignState(values["state"])})
+
+
+def campaign_values(campaign: Campaign) -> dict[str, Any]:
+    """Return the columns of a campaign."""
+    return asdict(campaign) | {"state": campaign.state.value}
+
+
+def deployment_of(row: AnyRow) -> Deployment:
+    """Return the deployment in a row of its table."""
+    values = dict(row._mapping)  # noqa: SLF001
+    return Deployment(
+        **{**values, "state": DeploymentState(values["state"]), "retry_at": values["retry_at"] or None}
+    )
+
+
+def deployment_values(deployment: Deployment) -> dict[str, Any]:
+    """Return the columns of a deployment."""
+    return {name: getattr(deployment, name) for name in schema.deployments.c.keys()} | {  # noqa: SIM118
+        "state": deployment.state.value,
+        "retry_at": deployment.retry_at or 0.0,
+    }
+
+
+def event_of(row: AnyRow) -> Event:
+    """Return the event in a row of its table."""
+    values = dict(row._mapping)  # noqa: SLF001
+    return Event(**{**values, "data": from_json(values["data"])})
+
+
+def event_row(new: NewEvent) -> tuple[object, ...]:
+    """Return the columns of an event but for its id, in the order of the table."""
+    return (new.kind, new.at, new.endpoint, new.campaign_id, to_json(new.data))
+
+
+def plain_values(record: Any) -> dict[str, Any]:
+    """Return the columns of a record whose fields have their names; `data` becomes JSON."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    if "data" in values:
+        values["data"] = to_json(values["data"])
+    return values
+
+
+def plain_of(record: type[T], row: AnyRow) -> T:
+    """Return the record in a row whose columns have its fields' names."""
+    values = dict(row._mapping)  # noqa: SLF001
+    if "data" in values:
+        values["data"] = from_json(values["data"])
+    return record(**values)
+
+
+def page_of(items: Sequence[T], limit: int, key: Any) -> Page[T]:
+    """Return the first `limit` of up to `limit + 1` items; `key` gives what the next page comes after."""
+    if len(items) <= limit:
+        return Page(tuple(items))
+    return Page(tuple(items[:limit]), key(items[limit - 1]))
+
+
+def to_json(data: Mapping[str, Any]) -> str:
+    """Return the text that is stored for a JSON object."""
+    return _encode(dict(data)) if data else "{}"
+
+
+def from_json(text: str) -> dict[str, JsonValue]:
+    """Return the object in a stored text."""
+    return cast("dict[str, JsonValue]", json.loads(text)) if text != "{}" else {}

@@ -1,0 +1,226 @@
+"""The tables. `migrations/versions` builds them step by step; a test holds the two equal.
+
+Portable between SQLite and PostgreSQL. Times are seconds since the epoch (double), digests and identifiers raw
+bytes, JSON is text, versions stand beside a key whose text order is the order of versions.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+# 64 bits everywhere; SQLite numbers rows only in a column whose type is spelled INTEGER.
+Big = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+# The registration part stays when the registration has ended: `registered` tells. `attributes` repeats
+# device_attributes as JSON, so that a device is read with one statement.
+devices = Table(
+    "devices",
+    metadata,
+    Column("endpoint", String, primary_key=True),
+    Column("created_at", Double, nullable=False),
+    Column("registered", Boolean, nullable=False),
+    Column("registration_id", String, unique=True),
+    Column("address", String),
+    Column("identity", String),
+    Column("lwm2m_version", String),
+    Column("lwm2m_key", String),
+    Column("lifetime", Big),
+    Column("binding", String),
+    Column("queue_mode", Boolean),
+    Column("links", String),
+    Column("objects", String),
+    Column("registered_at", Double),
+    Column("last_seen", Double),
+    Column("expires_at", Double),
+    Column("manufacturer", String),
+    Column("model", String),
+    Column("serial", String),
+    Column("hardware_version", String),
+    Column("hardware_key", String),
+    Column("firmware_version", String),
+    Column("firmware_key", String),
+    Column("running_digest", LargeBinary),
+    Column("vendor_id", LargeBinary),
+    Column("class_id", LargeBinary),
+    Column("understands_manifests", Boolean),
+    Column("formats", String, nullable=False, server_default="{}"),
+    Column("attributes", String, nullable=False, server_default="{}"),
+    Column("revision", Integer, nullable=False, server_default="0"),
+    Index(None, "registered", "expires_at"),
+)
+
+# Numbers and booleans (0, 1) are in `number`, the rest in `text`; `sort_key` is there when the text is a version.
+device_attributes = Table(
+    "device_attributes",
+    metadata,
+    Column("endpoint", ForeignKey("devices.endpoint", ondelete="CASCADE"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("text", String),
+    Column("number", Double),
+    Column("sort_key", String),
+    Index(None, "name", "text"),
+    Index(None, "name", "number"),
+)
+
+attribute_types = Table(
+    "attribute_types",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("type", String, nullable=False),
+)
+
+observations = Table(
+    "observations",
+    metadata,
+    Column("endpoint", ForeignKey("devices.endpoint", ondelete="CASCADE"), primary_key=True),
+    Column("path", String, primary_key=True),
+    Column("owner", String, primary_key=True),
+    Column("created_at", Double, nullable=False),
+    Column("accept", Integer),
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("size", Big, nullable=False),
+    Column("name", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("version", String),
+    Column("format", String, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("data", String, nullable=False),
+)
+
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("vendor_id", LargeBinary, nullable=False),
+    Column("class_id", LargeBinary, nullable=False),
+    Column("sequence", Big, nullable=False),
+    Column("version", String, nullable=False),
+    Column("image_digest", ForeignKey("images.digest"), nullable=False, index=True),
+    Column("image_size", Big, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("manufacturer", String),
+    Column("model", String),
+    Column("data", String, nullable=False),
+    Index(None, "vendor_id", "class_id", "sequence"),
+)
+
+trusted_keys = Table(
+    "trusted_keys",
+    metadata,
+    Column("key_id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("algorithm", String, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("revoked_at", Double),
+)
+
+campaigns = Table(
+    "campaigns",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("manifest_id", ForeignKey("manifests.id"), nullable=False, index=True),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("filter", String, nullable=False),
+    Column("description", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("text", String, nullable=False),
+    Column("limit", Integer, nullable=False),
+    Column("retries", Integer, nullable=False),
+    Column("stop", String, nullable=False),
+    Column("approval", Boolean, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("approved_by", String, nullable=False),
+    Column("start_at", Double),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("targets", Integer, nullable=False),
+    Column("snapshot_done", Boolean, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Index(None, "state", "id"),
+)
+
+# No key to `devices`: what happened in a campaign stays when a device is deleted. `retry_at` is 0 for 'at once', so
+# that one index gives the due ones in order.
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("campaign_id", ForeignKey("campaigns.id", ondelete="CASCADE"), primary_key=True),
+    Column("endpoint", String, primary_key=True),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("text", String, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("retry_at", Double, nullable=False),
+    Column("from_version", String),
+    Column("to_version", String),
+    Column("offset", Big, nullable=False),
+    Column("size", Big, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("job", String, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Index(None, "campaign_id", "state", "reason", "endpoint"),
+    Index(None, "campaign_id", "state", "retry_at", "endpoint"),
+    Index(None, "endpoint", "state"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Big, primary_key=True, autoincrement=True),
+    Column("kind", String, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("endpoint", String),
+    Column("campaign_id", String),
+    Column("data", String, nullable=False),
+    Index(None, "endpoint", "id"),
+    Index(None, "campaign_id", "id"),
+    sqlite_autoincrement=True,  # an id is never used twice, also after pruning
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("secret_hash", LargeBinary, nullable=False, unique=True),
+    Column("role", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+)

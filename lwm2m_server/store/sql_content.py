@@ -1,0 +1,185 @@
+# ruff: noqa: D102  the docstrings are the ports'
+"""Images, manifests, trusted keys and tokens over SQL."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Table, delete, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lwm2m_server.store import sql_events
+from lwm2m_server.store.database import AnySelect, Database
+from lwm2m_server.store.records import NewEvent, Page, StoredImage, StoredManifest, Token, TrustedKey
+from lwm2m_server.store.rules import (
+    check_sequence,
+    digest_key,
+    image_in_use,
+    manifest_in_use,
+    no_image,
+    token_taken,
+)
+from lwm2m_server.store.rows import page_of, plain_of, plain_values
+from lwm2m_server.store.schema import campaigns, images, manifests, tokens, trusted_keys
+
+
+async def add_new(
+    connection: AsyncConnection, table: Table, values: dict[str, Any], events: Sequence[NewEvent]
+) -> bool:
+    """Insert a row with its events unless the primary key is there."""
+    statement = insert(table).values(values).on_conflict_do_nothing(index_elements=list(table.primary_key))
+    added = (await connection.execute(statement)).rowcount > 0
+    await sql_events.append(connection, events if added else ())
+    return added
+
+
+async def one(connection: AsyncConnection, query: AnySelect) -> bool:
+    """Return whether the query has a row."""
+    return (await connection.execute(query.limit(1))).first() is not None
+
+
+class SqlImageStore:
+    """See `ports.ImageStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, image: StoredImage, *, events: Sequence[NewEvent] = ()) -> bool:
+        values = plain_values(image)
+        return await self._database.write(lambda connection: add_new(connection, images, values, events))
+
+    async def get(self, digest: bytes) -> StoredImage | None:
+        rows = await self._database.read(select(images).where(images.c.digest == digest))
+        return plain_of(StoredImage, rows[0]) if rows else None
+
+    async def page(self, *, after: str | None = None, limit: int = 100) -> Page[StoredImage]:
+        query: AnySelect = select(images).order_by(images.c.digest).limit(limit + 1)
+        if after is not None:
+            query = query.where(images.c.digest > digest_key(after))
+        found = [plain_of(StoredImage, row) for row in await self._database.read(query)]
+        return page_of(found, limit, lambda image: image.digest.hex())
+
+    async def delete(self, digest: bytes, *, events: Sequence[NewEvent] = ()) -> bool:
+        async def work(connection: AsyncConnection) -> bool:
+            if await one(connection, select(manifests.c.id).where(manifests.c.image_digest == digest)):
+                raise image_in_use(digest)
+            gone = (await connection.execute(delete(images).where(images.c.digest == digest))).rowcount > 0
+            await sql_events.append(connection, events if gone else ())
+            return gone
+
+        return await self._database.write(work)
+
+
+class SqlManifestStore:
+    """See `ports.ManifestStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, manifest: StoredManifest, *, events: Sequence[NewEvent] = ()) -> bool:
+        check_sequence(manifest)
+        values = plain_values(manifest)
+
+        async def work(connection: AsyncConnection) -> bool:
+            if not await one(
+                connection, select(images.c.size).where(images.c.digest == manifest.image_digest)
+            ):
+                raise no_image(manifest.image_digest)
+            return await add_new(connection, manifests, values, events)
+
+        return await self._database.write(work)
+
+    async def get(self, manifest_id: str) -> StoredManifest | None:
+        rows = await self._database.read(select(manifests).where(manifests.c.id == manifest_id))
+        return plain_of(StoredManifest, rows[0]) if rows else None
+
+    async def page(self, *, after: str | None = None, limit: int = 100) -> Page[StoredManifest]:
+        query: AnySelect = select(manifests).order_by(manifests.c.id).limit(limit + 1)
+        if after is not None:
+            query = query.where(manifests.c.id > after)
+        found = [plain_of(StoredManifest, row) for row in await self._database.read(query)]
+        return page_of(found, limit, lambda manifest: manifest.id)
+
+    async def highest_sequence(self, vendor_id: bytes, class_id: bytes) -> int | None:
+        own = manifests.c
+        query = select(func.max(own.sequence)).where(own.vendor_id == vendor_id, own.class_id == class_id)
+        highest: int | None = (await self._database.read(query))[0][0]
+        return highest
+
+    async def delete(self, manifest_id: str, *, events: Sequence[NewEvent] = ()) -> bool:
+        async def work(connection: AsyncConnection) -> bool:
+            if await one(connection, select(campaigns.c.id).where(campaigns.c.manifest_id == manifest_id)):
+                raise manifest_in_use(manifest_id)
+            statement = delete(manifests).where(manifests.c.id == manifest_id)
+            gone = (await connection.execute(statement)).rowcount > 0
+            await sql_events.append(connection, events if gone else ())
+            return gone
+
+        return await self._database.write(work)
+
+
+class SqlTrustStore:
+    """See `ports.TrustStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, key: TrustedKey, *, events: Sequence[NewEvent] = ()) -> bool:
+        values = plain_values(key)
+        return await self._database.write(
+            lambda connection: add_new(connection, trusted_keys, values, events)
+        )
+
+    async def get(self, key_id: str) -> TrustedKey | None:
+        rows = await self._database.read(select(trusted_keys).where(trusted_keys.c.key_id == key_id))
+        return plain_of(TrustedKey, rows[0]) if rows else None
+
+    async def all(self, *, revoked: bool = False) -> list[TrustedKey]:
+        query: AnySelect = select(trusted_keys).order_by(trusted_keys.c.key_id)
+        if not revoked:
+            query = query.where(trusted_keys.c.revoked_at.is_(None))
+        return [plain_of(TrustedKey, row) for row in await self._database.read(query)]
+
+    async def revoke(self, key_id: str, *, now: float, events: Sequence[NewEvent] = ()) -> bool:
+        return await _revoke(self._database, trusted_keys, key_id, now, events)
+
+
+class SqlTokenStore:
+    """See `ports.TokenStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, token: Token, *, events: Sequence[NewEvent] = ()) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(insert(tokens).values(plain_values(token)))
+            await sql_events.append(connection, events)
+
+        try:
+            await self._database.write(work)
+        except IntegrityError as error:
+            raise token_taken(token) from error
+
+    async def by_hash(self, secret_hash: bytes) -> Token | None:
+        rows = await self._database.read(select(tokens).where(tokens.c.secret_hash == secret_hash))
+        return plain_of(Token, rows[0]) if rows else None
+
+    async def all(self) -> list[Token]:
+        rows = await self._database.read(select(tokens).order_by(tokens.c.id))
+        return [plain_of(Token, row) for row in rows]
+
+    async def revoke(self, token_id: str, *, now: float, events: Sequence[NewEvent] = ()) -> bool:
+        return await _revoke(self._database, tokens, token_id, now, events)
+
+
+async def _revoke(database: Database, table: Table, key: str, now: float, events: Sequence[NewEvent]) -> bool:
+    (column,) = table.primary_key
+
+    async def work(connection: AsyncConnection) -> bool:
+        statement = update(table).where(column == key, table.c.revoked_at.is_(None)).values(revoked_at=now)
+        changed = (await connection.execute(statement)).rowcount > 0
+        await sql_events.append(connection, events if changed else ())
+        return changed
+
+    return await database.write(work)

@@ -1,0 +1,217 @@
+# ruff: noqa: A002, D102  the port's words and its docstrings
+"""Devices and observations over SQL."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lwm2m_server import versions
+from lwm2m_server.devices.attributes import AttributeType, check_value, clean_facts, define
+from lwm2m_server.devices.filter import Filter
+from lwm2m_server.devices.records import AttributeValue, Device, Facts, Observation
+from lwm2m_server.store import sql_events
+from lwm2m_server.store.database import AnySelect, Database
+from lwm2m_server.store.records import NewEvent, Page
+from lwm2m_server.store.rows import DEVICE_COLUMNS, device_of, page_of, plain_of, plain_values, to_json
+from lwm2m_server.store.rules import no_device, stale_device
+from lwm2m_server.store.schema import attribute_types, device_attributes, devices, observations
+from lwm2m_server.store.sql_filter import condition
+
+_CHUNK = 500
+_d = devices.c
+
+
+class SqlDeviceStore:
+    """See `ports.DeviceStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, endpoint: str) -> Device | None:
+        rows = await self._database.read(select(*DEVICE_COLUMNS).where(_d.endpoint == endpoint))
+        return device_of(rows[0]) if rows else None
+
+    async def get_many(self, endpoints: Iterable[str]) -> dict[str, Device]:
+        wanted = list(dict.fromkeys(endpoints))
+        found: dict[str, Device] = {}
+        for start in range(0, len(wanted), _CHUNK):
+            query = select(*DEVICE_COLUMNS).where(_d.endpoint.in_(wanted[start : start + _CHUNK]))
+            found |= {row[1]: device_of(row) for row in await self._database.read(query)}
+        return found
+
+    async def page(
+        self, *, filter: Filter | None = None, now: float, after: str | None = None, limit: int = 100
+    ) -> Page[Device]:
+        query = _matching(select(*DEVICE_COLUMNS), filter, now, after).limit(limit + 1)
+        found = [device_of(row) for row in await self._database.read(query)]
+        return page_of(found, limit, lambda device: device.endpoint)
+
+    async def endpoints(
+        self, *, filter: Filter | None = None, now: float, after: str | None = None, limit: int = 1000
+    ) -> Page[str]:
+        query = _matching(select(_d.endpoint), filter, now, after).limit(limit + 1)
+        return page_of([row[0] for row in await self._database.read(query)], limit, lambda endpoint: endpoint)
+
+    async def count(self, *, filter: Filter | None = None, now: float) -> int:
+        query = select(func.count()).select_from(devices)
+        if filter is not None:
+            query = query.where(condition(filter, now))
+        return int((await self._database.read(query))[0][0])
+
+    async def set_facts(self, endpoint: str, facts: Facts) -> bool:
+        facts = clean_facts(facts)
+        values: dict[str, Any] = {
+            field.name: value for field in fields(facts) if (value := getattr(facts, field.name)) is not None
+        }
+        for name in ("hardware", "firmware"):
+            if (text := values.get(f"{name}_version")) is not None:
+                values[f"{name}_key"] = versions.try_sort_key(text)
+        if not values:
+            return await self.get(endpoint) is not None
+        return await self._set(endpoint, values)
+
+    async def set_formats(self, endpoint: str, formats: Mapping[str, int | bool]) -> bool:
+        return await self._set(endpoint, {"formats": to_json(formats)})
+
+    async def set_attributes(
+        self,
+        endpoint: str,
+        changes: Mapping[str, AttributeValue | None],
+        *,
+        revision: int | None = None,
+        events: Sequence[NewEvent] = (),
+    ) -> Device:
+        async def work(connection: AsyncConnection) -> Device:
+            device = await _device(connection, endpoint)
+            if revision is not None and revision != device.revision:
+                raise stale_device(endpoint)
+            types = await _types(connection)
+            checked = {name: check_value(name, value, types.get(name)) for name, value in changes.items()}
+            new_types = {name: type_ for name, type_ in checked.items() if type_ and name not in types}
+            for name, type_ in new_types.items():
+                await connection.execute(insert(attribute_types).values(name=name, type=type_))
+            await _replace_attributes(connection, endpoint, changes, checked)
+            attributes = {k: v for k, v in {**device.attributes, **changes}.items() if v is not None}
+            await connection.execute(
+                update(devices)
+                .where(_d.endpoint == endpoint)
+                .values(attributes=to_json(attributes), revision=_d.revision + 1)
+            )
+            await sql_events.append(connection, events)
+            return await _device(connection, endpoint)
+
+        return await self._database.write(work)
+
+    async def attribute_types(self) -> dict[str, AttributeType]:
+        rows = await self._database.read(select(attribute_types))
+        return {name: AttributeType(type_) for name, type_ in rows}
+
+    async def define_attribute(self, name: str, type: AttributeType) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            used = select(device_attributes.c.name).where(device_attributes.c.name == name).limit(1)
+            in_use = (await connection.execute(used)).first() is not None
+            define(name, type, (await _types(connection)).get(name), in_use=in_use)
+            statement = upsert(attribute_types).values(name=name, type=type)
+            await connection.execute(
+                statement.on_conflict_do_update(index_elements=["name"], set_={"type": type})
+            )
+
+        await self._database.write(work)
+
+    async def delete(self, endpoint: str, *, events: Sequence[NewEvent] = ()) -> bool:
+        async def work(connection: AsyncConnection) -> bool:
+            gone = (await connection.execute(delete(devices).where(_d.endpoint == endpoint))).rowcount > 0
+            await sql_events.append(connection, events if gone else ())
+            return gone
+
+        return await self._database.write(work)
+
+    async def _set(self, endpoint: str, values: Mapping[str, Any]) -> bool:
+        async def work(connection: AsyncConnection) -> bool:
+            statement = update(devices).where(_d.endpoint == endpoint).values(**values)
+            return (await connection.execute(statement)).rowcount > 0
+
+        return await self._database.write(work)
+
+
+class SqlObservationStore:
+    """See `ports.ObservationStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, observation: Observation) -> bool:
+        async def work(connection: AsyncConnection) -> bool:
+            await _device(connection, observation.endpoint)
+            key = _key(observation.endpoint, observation.path, observation.owner)
+            replaced = (await connection.execute(delete(observations).where(*key))).rowcount > 0
+            await connection.execute(insert(observations).values(plain_values(observation)))
+            return not replaced
+
+        return await self._database.write(work)
+
+    async def remove(self, endpoint: str, path: str, owner: str) -> bool:
+        async def work(connection: AsyncConnection) -> bool:
+            statement = delete(observations).where(*_key(endpoint, path, owner))
+            return (await connection.execute(statement)).rowcount > 0
+
+        return await self._database.write(work)
+
+    async def of(self, endpoint: str) -> list[Observation]:
+        query = select(observations).where(observations.c.endpoint == endpoint)
+        rows = await self._database.read(query.order_by(observations.c.path, observations.c.owner))
+        return [plain_of(Observation, row) for row in rows]
+
+
+def _key(endpoint: str, path: str, owner: str) -> tuple[Any, ...]:
+    own = observations.c
+    return (own.endpoint == endpoint, own.path == path, own.owner == owner)
+
+
+def _matching(query: AnySelect, filter: Filter | None, now: float, after: str | None) -> AnySelect:
+    if filter is not None:
+        query = query.where(condition(filter, now))
+    if after is not None:
+        query = query.where(_d.endpoint > after)
+    return query.order_by(_d.endpoint)
+
+
+async def _device(connection: AsyncConnection, endpoint: str) -> Device:
+    query: AnySelect = select(*DEVICE_COLUMNS).where(_d.endpoint == endpoint)
+    row = (await connection.execute(query)).first()
+    if row is None:
+        raise no_device(endpoint)
+    return device_of(row)
+
+
+async def _types(connection: AsyncConnection) -> dict[str, AttributeType]:
+    return {name: AttributeType(type_) for name, type_ in await connection.execute(select(attribute_types))}
+
+
+async def _replace_attributes(
+    connection: AsyncConnection,
+    endpoint: str,
+    changes: Mapping[str, AttributeValue | None],
+    types: Mapping[str, AttributeType | None],
+) -> None:
+    own = device_attributes.c
+    await connection.execute(
+        delete(device_attributes).where(own.endpoint == endpoint, own.name.in_(list(changes)))
+    )
+    for name, value in changes.items():
+        if value is None:
+            continue
+        textual = types[name] in (AttributeType.TEXT, AttributeType.VERSION)
+        await connection.execute(
+            insert(device_attributes).values(
+                endpoint=endpoint,
+                name=name,
+                text=value if textual else None,
+                number=None if textual else float(value),
+                sort_key=versions.try_sort_key(str(value)) if textual else None,
+            )
+        )

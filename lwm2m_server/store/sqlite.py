@@ -1,0 +1,44 @@
+"""The store over SQLite: all ports on one file."""
+
+import asyncio
+from pathlib import Path
+
+from lwm2m_server.store import migrate
+from lwm2m_server.store.database import Database
+from lwm2m_server.store.sql_campaigns import SqlCampaignStore, SqlDeploymentStore
+from lwm2m_server.store.sql_content import SqlImageStore, SqlManifestStore, SqlTokenStore, SqlTrustStore
+from lwm2m_server.store.sql_devices import SqlDeviceStore, SqlObservationStore
+from lwm2m_server.store.sql_events import SqlEventStore
+from lwm2m_server.store.sql_registrations import SqlRegistrationStore
+
+
+class SqliteStore:
+    """See `ports.Store`; made by `open_sqlite`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.devices = SqlDeviceStore(database)
+        self.registrations = SqlRegistrationStore(database)
+        self.observations = SqlObservationStore(database)
+        self.images = SqlImageStore(database)
+        self.manifests = SqlManifestStore(database)
+        self.trust = SqlTrustStore(database)
+        self.campaigns = SqlCampaignStore(database)
+        self.deployments = SqlDeploymentStore(database)
+        self.events = SqlEventStore(database)
+        self.tokens = SqlTokenStore(database)
+
+    async def close(self) -> None:
+        """Finish what is under way and close the database."""
+        await self._database.close()
+
+
+async def open_sqlite(path: Path) -> SqliteStore:
+    """Open the database at `path`: create it if need be, bring it to this version's schema, connect.
+
+    Raises `StoreError` (damaged, locked, unreadable) or its `SchemaError` (of a newer server, of another program).
+    """
+    await asyncio.to_thread(migrate.upgrade, path)
+    database = Database(path)
+    await database.open()
+    return SqliteStore(database)
