@@ -225,6 +225,12 @@ impl<'a> Encoder<'a> {
         }
     }
 
+    /// Appends options and payload that are encoded already; nothing can follow.
+    pub(crate) fn raw(&mut self, tail: &[u8]) {
+        self.buf.extend_from_slice(tail);
+        self.closed = true;
+    }
+
     /// True when an option came out of order, after the payload, or too long: the message is not what was meant.
     #[must_use]
     pub fn is_broken(&self) -> bool {

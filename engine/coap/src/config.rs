@@ -90,10 +90,16 @@ impl Config {
     /// `ACK_TIMEOUT` × `ACK_RANDOM_FACTOR`: the longest first wait for an acknowledgement.
     #[must_use]
     pub fn max_ack_wait(&self) -> Duration {
-        self.ack_timeout.mul_f64(self.random_factor())
+        self.ack_wait().mul_f64(self.random_factor())
     }
 
-    pub(crate) fn random_factor(&self) -> f64 {
+    /// `ACK_TIMEOUT`, kept within a range in which no derived time overflows.
+    pub(crate) fn ack_wait(&self) -> Duration {
+        self.ack_timeout
+            .clamp(Duration::from_millis(1), Duration::from_secs(3600))
+    }
+
+    fn random_factor(&self) -> f64 {
         if self.ack_random_factor.is_finite() {
             self.ack_random_factor.clamp(1.0, 16.0)
         } else {
@@ -120,12 +126,14 @@ impl Config {
     /// `EXCHANGE_LIFETIME`, 247 s by default.
     #[must_use]
     pub fn exchange_lifetime(&self) -> Duration {
-        self.max_transmit_span() + 2 * self.max_latency + self.ack_timeout
+        self.max_transmit_span()
+            .saturating_add(self.max_latency.saturating_mul(2))
+            .saturating_add(self.ack_wait())
     }
 
     /// `NON_LIFETIME`, 145 s by default.
     #[must_use]
     pub fn non_lifetime(&self) -> Duration {
-        self.max_transmit_span() + self.max_latency
+        self.max_transmit_span().saturating_add(self.max_latency)
     }
 }

@@ -8,9 +8,9 @@ use crate::code::Code;
 use crate::message::{Request, Response};
 
 /// Key of the other side: an address, or a number that the caller gave to a security association.
-pub trait Peer: Copy + Eq + Ord + Hash + fmt::Debug {}
+pub trait Peer: Copy + Eq + Hash + fmt::Debug {}
 
-impl<T: Copy + Eq + Ord + Hash + fmt::Debug> Peer for T {}
+impl<T: Copy + Eq + Hash + fmt::Debug> Peer for T {}
 
 /// A request, observation or push of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

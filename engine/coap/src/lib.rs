@@ -7,17 +7,32 @@
 
 #![forbid(unsafe_code)]
 
+mod answers;
+mod assembly;
 pub mod blob;
 pub mod block;
+mod call;
 pub mod code;
 pub mod codec;
 pub mod config;
+mod dedup;
+mod download;
 pub mod event;
+mod exchange;
 pub mod local;
 pub mod message;
+mod observe;
+mod observed;
 pub mod options;
+mod outbox;
+mod peers;
+mod random;
+mod receive;
+mod reliability;
 mod stack;
 pub mod time;
+mod timers;
+mod upload;
 
 pub use blob::{Blob, Served};
 pub use block::Block;

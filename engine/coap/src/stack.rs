@@ -1,10 +1,25 @@
-//! The endpoint as its caller sees it.
+//! The endpoint as its caller sees it, and the tables that its parts share.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::answers::Answers;
+use crate::assembly::Assemblies;
+use crate::block;
+use crate::call::Call;
+use crate::code::Token;
 use crate::config::Config;
-use crate::event::{Event, Exchange, Handle, Peer, Push, RequestError, Transmit, UnknownExchange};
-use crate::local::Local;
-use crate::message::{Delivery, Request, Response};
+use crate::dedup::{Dedup, Memory, Replay};
+use crate::event::{Event, Peer, Transmit};
+use crate::exchange::Open;
+use crate::outbox::Outbox;
+use crate::peers::Peers;
+use crate::random::{Keyed, Map, Random};
 use crate::time::Instant;
+use crate::timers::{Owner, Timers};
+
+/// Expired memory is given back in steps of this length.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Counters since the start, and the present size of each table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,13 +38,13 @@ pub struct Statistics {
     pub retransmissions: u64,
     /// Requests of peers that were refused with 5.03.
     pub refused: u64,
-    /// Requests of peers answered by [`Local`].
+    /// Requests of peers answered by [`crate::Local`].
     pub local: u64,
-    /// Blocks of pushes acknowledged.
+    /// Blocks of pushes and large request bodies acknowledged.
     pub pushed_blocks: u64,
     /// Requests, observations and pushes of ours now.
     pub calls: usize,
-    /// Peers with state for requests of ours now.
+    /// Peers with state now.
     pub peers: usize,
     /// Requests of peers waiting, and observations of peers, now.
     pub exchanges: usize,
@@ -46,19 +61,61 @@ pub struct Statistics {
 }
 
 /// One CoAP endpoint, client and server at once.
+///
+/// A key `P` names one peer for as long as anything of it may be under way: a caller that gives out numbers for
+/// security associations must not use one again within `EXCHANGE_LIFETIME`.
+#[derive(Debug)]
 pub struct Stack<P> {
-    config: Config,
-    peer: std::marker::PhantomData<P>,
+    pub(crate) config: Config,
+    pub(crate) szx: u8,
+    pub(crate) random: Random,
+    pub(crate) keys: Keyed,
+    pub(crate) out: Outbox<P>,
+    pub(crate) events: VecDeque<Event<P>>,
+    pub(crate) timers: Timers,
+    pub(crate) dedup: Dedup<P>,
+    pub(crate) peers: Peers<P>,
+    /// Message IDs of ours that may be answered by ACK or RST.
+    pub(crate) mids: Map<(P, u16), Owner>,
+    /// Tokens of ours in flight.
+    pub(crate) tokens: Map<(P, Token), u64>,
+    pub(crate) calls: Map<u64, Box<Call<P>>>,
+    pub(crate) exchanges: Map<u64, Box<Open<P>>>,
+    /// Tokens of peers that observe.
+    pub(crate) observers: Map<(P, Token), u64>,
+    pub(crate) assemblies: Assemblies<P>,
+    pub(crate) answers: Answers<P>,
+    pub(crate) counters: Statistics,
+    sweep_at: Option<Instant>,
+    last_id: u64,
 }
 
 impl<P: Peer> Stack<P> {
     /// An endpoint; `seed` determines message ids, tokens, back-off and hash order.
     #[must_use]
     pub fn new(config: Config, seed: u64) -> Self {
-        let _ = seed;
+        let mut random = Random::new(seed);
+        let keys = Keyed::new(&mut random);
         Self {
+            szx: block::szx(config.block_size),
+            random,
+            keys,
+            out: Outbox::new(config.max_output),
+            events: VecDeque::new(),
+            timers: Timers::default(),
+            dedup: Dedup::new(keys),
+            peers: Peers::new(keys, config.max_peers),
+            mids: Map::with_hasher(keys),
+            tokens: Map::with_hasher(keys),
+            calls: Map::with_hasher(keys),
+            exchanges: Map::with_hasher(keys),
+            observers: Map::with_hasher(keys),
+            assemblies: Assemblies::new(keys),
+            answers: Answers::new(keys),
+            counters: Statistics::default(),
+            sweep_at: None,
+            last_id: 0,
             config,
-            peer: std::marker::PhantomData,
         }
     }
 
@@ -68,121 +125,116 @@ impl<P: Peer> Stack<P> {
         &self.config
     }
 
-    /// Takes in one datagram. `local` is asked about each new request before anything is stored.
-    pub fn receive_datagram(&mut self, peer: P, datagram: &[u8], now: Instant, local: &mut impl Local<P>) {
-        let _ = (peer, datagram, now, local);
-    }
-
     /// The datagrams that wait to be sent, oldest first, for a batch (`sendmmsg`); then call [`Stack::sent`].
     pub fn transmits(&self) -> impl Iterator<Item = Transmit<'_, P>> {
-        std::iter::empty()
+        self.out.iter()
     }
 
     /// The first `count` of [`Stack::transmits`] have been sent (or dropped); their buffer is used again.
     pub fn sent(&mut self, count: usize) {
-        let _ = count;
+        self.out.advance(count);
     }
 
-    /// The next datagram to be sent, one at a time; it counts as sent.
+    /// The next datagram to be sent, one at a time; it counts as sent. Call it until it gives `None`.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_, P>> {
-        None
+        self.out.pop()
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event<P>> {
-        None
+        self.events.pop_front()
     }
 
     /// When [`Stack::handle_timeout`] wants to be called; calling it earlier or later does no harm.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        None
+        match (self.timers.next(), self.sweep_at) {
+            (Some(timer), Some(sweep)) => Some(timer.min(sweep)),
+            (timer, sweep) => timer.or(sweep),
+        }
     }
 
     /// Does what has become due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
-    }
-
-    /// Answers a request of a peer. A body above one block is cut and kept for the following Block2 requests.
-    /// With `response.observe` set and Observe 0 in the request the exchange stays open for [`Stack::notify`].
-    ///
-    /// # Errors
-    /// [`UnknownExchange`] when nobody waits for it any more.
-    pub fn respond(
-        &mut self,
-        exchange: Exchange,
-        response: Response,
-        now: Instant,
-    ) -> Result<(), UnknownExchange> {
-        let _ = (response, now);
-        Err(UnknownExchange).inspect_err(|_| drop(exchange))
-    }
-
-    /// Notifies the observer behind an exchange (RFC 7641 4.2). An error code ends the observation. While a
-    /// confirmable notification is under way only the newest later one is kept.
-    ///
-    /// # Errors
-    /// [`UnknownExchange`] when the observation has ended.
-    pub fn notify(
-        &mut self,
-        exchange: Exchange,
-        response: Response,
-        confirmable: bool,
-        now: Instant,
-    ) -> Result<(), UnknownExchange> {
-        let _ = (exchange, response, confirmable, now);
-        Err(UnknownExchange)
-    }
-
-    /// Sends a request, or queues it behind others to this peer. A large body goes by Block1, a large answer is
-    /// fetched by Block2; `request.observe = Some(0)` starts an observation.
-    ///
-    /// # Errors
-    /// [`RequestError`] when a bound is reached or the request is not one.
-    pub fn request(
-        &mut self,
-        peer: P,
-        request: Request,
-        delivery: Delivery,
-        now: Instant,
-    ) -> Result<Handle, RequestError> {
-        let _ = (peer, request, delivery, now);
-        Err(RequestError::TooMany)
-    }
-
-    /// Starts a Block1 transfer. Requests to the same peer may go out between its blocks.
-    ///
-    /// # Errors
-    /// [`RequestError`] when a bound is reached or the push is not one.
-    pub fn push(&mut self, peer: P, push: Push, now: Instant) -> Result<Handle, RequestError> {
-        let _ = (peer, push, now);
-        Err(RequestError::TooMany)
-    }
-
-    /// Ends a request or a push at once; ends an observation actively by a GET with Observe 1 (RFC 7641 3.6).
-    /// `Failure` with [`crate::Reason::Cancelled`] follows. False when the handle is not known.
-    pub fn cancel(&mut self, handle: Handle, now: Instant) -> bool {
-        let _ = (handle, now);
-        false
-    }
-
-    /// Ends a request, a push or an observation without a word to the peer: the next notification gets a RST.
-    /// `Failure` with [`crate::Reason::Cancelled`] follows. False when the handle is not known.
-    pub fn forget(&mut self, handle: Handle, now: Instant) -> bool {
-        let _ = (handle, now);
-        false
+        while let Some(owner) = self.timers.pop(now) {
+            match owner {
+                Owner::Call(id) => self.call_timer(id, now),
+                Owner::Exchange(id) => self.exchange_timer(id, now),
+            }
+        }
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            self.dedup.sweep(now);
+            self.assemblies.sweep(&self.config, now);
+            self.answers.sweep(&self.config, now);
+            self.peers.sweep(now);
+            let clean = self.dedup.len() == 0
+                && self.assemblies.len() == 0
+                && self.answers.len() == 0
+                && self.peers.is_idle();
+            self.sweep_at = (!clean).then_some(now + SWEEP_INTERVAL);
+        }
     }
 
     /// Drops all that concerns a peer. Its handles end with [`crate::Reason::PeerGone`], its observations with
-    /// [`Event::Cancelled`].
+    /// [`Event::Cancelled`]; its requests that wait for an answer are forgotten.
     pub fn forget_peer(&mut self, peer: P, now: Instant) {
-        let _ = (peer, now);
+        for owner in self.peers.members(peer) {
+            match owner {
+                Owner::Call(id) => self.lose_call(id, now),
+                Owner::Exchange(id) => self.lose_exchange(id, now),
+            }
+        }
     }
 
     /// Counters and table sizes.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        Statistics::default()
+        Statistics {
+            sent: self.out.sent,
+            dropped: self.out.dropped,
+            calls: self.calls.len(),
+            peers: self.peers.len(),
+            exchanges: self.exchanges.len(),
+            seen: self.dedup.len(),
+            assemblies: self.assemblies.len(),
+            answers: self.answers.len(),
+            timers: self.timers.len(),
+            events: self.events.len(),
+            ..self.counters
+        }
+    }
+
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Sees to it that what expires is given back.
+    pub(crate) fn schedule_sweep(&mut self, now: Instant) {
+        self.sweep_at.get_or_insert(now + SWEEP_INTERVAL);
+    }
+
+    pub(crate) fn remember(
+        &mut self,
+        key: (P, u16),
+        datagram: &[u8],
+        confirmable: bool,
+        replay: Replay,
+        now: Instant,
+    ) {
+        let memory = Memory {
+            confirmable,
+            config: &self.config,
+            now,
+        };
+        self.dedup.remember(key, datagram, replay, &memory);
+        self.schedule_sweep(now);
+    }
+
+    /// A Message ID for a message to this peer.
+    pub(crate) fn mid(&mut self, peer: P, now: Instant) -> u16 {
+        let mid = self.peers.mid(peer, now);
+        self.schedule_sweep(now);
+        mid
     }
 }

@@ -1,0 +1,108 @@
+//! Everything that is drawn from the injected seed: tokens, message ids, back-off, hash keys.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
+
+/// A hash map whose order and collisions a peer cannot foresee without the seed.
+pub(crate) type Map<K, V> = HashMap<K, V, Keyed>;
+
+/// SplitMix64: small, fast, and enough for values that must differ but need not be secret from the host itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in 0..1.
+    pub(crate) fn fraction(&mut self) -> f64 {
+        f64::from(u32::try_from(self.next() >> 32).unwrap_or_default()) / 4_294_967_296.0
+    }
+}
+
+/// Keys of the hash function.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keyed(u64, u64);
+
+impl Keyed {
+    pub(crate) fn new(random: &mut Random) -> Self {
+        Self(random.next(), random.next() | 1)
+    }
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = FoldHasher;
+
+    fn build_hasher(&self) -> FoldHasher {
+        FoldHasher {
+            state: self.0,
+            key: self.1,
+        }
+    }
+}
+
+/// Multiply and fold, 8 bytes a step.
+#[derive(Clone, Debug)]
+pub(crate) struct FoldHasher {
+    state: u64,
+    key: u64,
+}
+
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    let bytes = product.to_le_bytes();
+    let (low, high) = bytes.split_at(8);
+    word(low) ^ word(high)
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    let mut padded = [0; 8];
+    for (to, from) in padded.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    u64::from_le_bytes(padded)
+}
+
+impl Hasher for FoldHasher {
+    fn finish(&self) -> u64 {
+        fold(self.state ^ 0xa076_1d64_78bd_642f, self.key.rotate_left(32) | 1)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let mut chunks = bytes.chunks_exact(8);
+        for chunk in &mut chunks {
+            self.write_u64(word(chunk));
+        }
+        let length = u64::try_from(bytes.len()).unwrap_or_default();
+        self.write_u64(word(chunks.remainder()) ^ length.rotate_left(56));
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.write_u64(value.into());
+    }
+
+    fn write_u16(&mut self, value: u16) {
+        self.write_u64(value.into());
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(value.into());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.state = fold(self.state ^ value ^ 0xe703_7ed1_a0b4_28db, self.key);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+}
