@@ -1,15 +1,33 @@
+# ruff: noqa: PYI021  the docstrings stand here because this is where Python's side reads
 """The engine: one thread that owns sockets, CoAP exchanges, block-wise transfers, blobs and liveness.
 
-Python submits actions (the methods below queue them; `flush` hands the batch over) and drains events. The engine
-never calls Python: `fileno()` becomes readable when events wait.
+Python submits actions (the methods below queue them; `flush` hands the batch over) and drains events. The
+engine never calls Python: `fileno()` becomes readable when events wait. All methods may be called from any
+thread; after `close`, in a forked child, and when the engine's thread has ended they raise EngineError.
 """
 
-from typing import final
+from typing import TypeAlias, final
+
+__all__ = [
+    "Alive",
+    "Cancelled",
+    "Download",
+    "Engine",
+    "EngineError",
+    "Event",
+    "Failure",
+    "Notification",
+    "Peer",
+    "Progress",
+    "QueueFull",
+    "Request",
+    "Response",
+]
 
 class EngineError(Exception):
     """The engine refused an action or a setting; the message says why."""
 
-class QueueFull(EngineError):
+class QueueFull(EngineError):  # noqa: N818  reads as what happened
     """Too many actions wait; try again after the next drain."""
 
 @final
@@ -29,7 +47,7 @@ class Peer:
     def scheme(self) -> str: ...
     @property
     def identity(self) -> str | None: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, value: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
 @final
@@ -136,7 +154,9 @@ class Failure:
     @property
     def peer(self) -> Peer: ...
     @property
-    def reason(self) -> str: ...  # timeout | reset | peer-gone | cancelled | too-large | protocol
+    def reason(
+        self,
+    ) -> str: ...  # timeout | reset | peer-gone | cancelled | too-large | protocol | busy | invalid
     @property
     def detail(self) -> str: ...
     @property
@@ -144,7 +164,10 @@ class Failure:
 
 @final
 class Notification:
-    """A fresh notification of an observation (stale ones are dropped, RFC 7641 3.4); an error code ends it."""
+    """A fresh notification (stale ones are dropped, RFC 7641 3.4); an error code ends the observation.
+
+    When Python has fallen behind, only the latest of each observation waits.
+    """
 
     def __new__(
         cls, *, handle: int, peer: Peer, code: int, content_format: int | None = None, payload: bytes = b""
@@ -204,13 +227,13 @@ class Cancelled:
 
 @final
 class Alive:
-    """Registrations that were refreshed by an Update which changed nothing: (location id, seconds since epoch)."""
+    """Registrations refreshed by an Update that changed nothing: (location id, seconds since the epoch)."""
 
     def __new__(cls, *, updates: list[tuple[str, float]]) -> Alive: ...
     @property
     def updates(self) -> list[tuple[str, float]]: ...
 
-Event = Request | Response | Failure | Notification | Progress | Download | Cancelled | Alive
+Event: TypeAlias = Request | Response | Failure | Notification | Progress | Download | Cancelled | Alive
 
 @final
 class Engine:
@@ -225,9 +248,9 @@ class Engine:
         nstart: int = 1,
         processing_delay: float = 0.5,  # seconds until an unanswered CON gets an empty ACK
         transfer_timeout: float = 300.0,  # seconds without progress after which a push fails
-        max_body: int = 1 << 20,  # bytes assembled of one incoming body
+        max_body: int = 1048576,  # bytes assembled of one incoming body
         max_assemblies: int = 1024,
-        max_peers: int = 1 << 20,  # peers with exchange or deduplication state
+        max_peers: int = 1048576,  # peers with exchange or deduplication state
         max_queued: int = 64,  # requests waiting for one peer
         max_events: int = 8192,  # requests waiting for Python; above it new ones get 5.03
         max_actions: int = 65536,
@@ -255,14 +278,13 @@ class Engine:
         accept: int | None = None,
         observe: int | None = None,
         etag: bytes | None = None,
-        block2: tuple[int, int]
-        | None = None,  # (number, size): fetch this block alone instead of the whole body
+        block2: tuple[int, int] | None = None,  # (number, size): fetch this block alone, not the whole body
         confirmable: bool = True,
         timeout: float | None = None,  # seconds until the answer, when the acknowledgement has come; None: 93
     ) -> int: ...
-    def cancel(
-        self, handle: int
-    ) -> None: ...  # request, push; an observation is cancelled actively (GET, Observe 1)
+    # ends a request or push; an observation is cancelled actively (GET, Observe 1); Failure "cancelled"
+    # follows
+    def cancel(self, handle: int) -> None: ...
     def push(
         self,
         peer: Peer,
@@ -297,20 +319,16 @@ class Engine:
         content_format: int | None = None,
         confirmable: bool = False,
     ) -> None: ...
-    def stream(
-        self, path: tuple[str, ...]
-    ) -> None: ...  # give Block1 blocks of this path to Python one by one
+    # gives Block1 blocks of this path to Python one by one
+    def stream(self, path: tuple[str, ...]) -> None: ...
     # blobs
-    def add_blob(
-        self, digest: bytes, file: str
-    ) -> int: ...  # memory-maps the file; returns its size in bytes
+    # memory-maps the file; returns its size in bytes
+    def add_blob(self, digest: bytes, file: str) -> int: ...
     def remove_blob(self, digest: bytes) -> None: ...
-    def offer(
-        self, path: tuple[str, ...], digest: bytes, host: str
-    ) -> None: ...  # `host` may GET this path; counted
+    # `host` may GET this path; counted
+    def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None: ...
     def withdraw(self, path: tuple[str, ...], host: str) -> None: ...
     # registrations
-    def keep(
-        self, location: str, peer: Peer
-    ) -> None: ...  # answer bare Updates of /rd/<location> from this peer
+    # answers bare Updates of /rd/<location> from this peer
+    def keep(self, location: str, peer: Peer) -> None: ...
     def drop(self, location: str) -> None: ...

@@ -19,13 +19,18 @@ from lwm2m_server.transport.api import (
     TransportError,
 )
 from lwm2m_server.transport.codes import Code, dotted, is_success
+from lwm2m_server.transport.engine import EngineTransport
+from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 
 __all__ = [
     "Alive",
     "Cancelled",
     "Code",
     "Download",
+    "EngineTransport",
     "Failure",
+    "MemoryNetwork",
+    "MemoryTransport",
     "Notification",
     "Peer",
     "PeerGone",

@@ -1,7 +1,8 @@
 """What the rest of the server and the reference device know of the network.
 
-The value types are the engine's own frozen classes. `EngineTransport` is the real thing, `MemoryTransport` a fake in
-memory; the same contract tests hold both. All callbacks run on the event loop's thread and must not block.
+The value types are the engine's own frozen classes. `EngineTransport` is the real thing, `MemoryTransport` a
+fake in memory; the same contract tests hold both. All callbacks run on the event loop's thread and must not
+block.
 """
 
 from collections.abc import Callable
@@ -46,34 +47,34 @@ class TransportError(Unavailable):
     code = "transport"
 
 
-class RequestTimeout(TransportError):
+class RequestTimeout(TransportError):  # noqa: N818  reads as what happened
     """No acknowledgement after all retransmissions, or no answer within the time that was given."""
 
     code = "timeout"
 
 
-class RequestReset(TransportError):
-    """The peer answered with a Reset: it does not want the message (RFC 7252 4.2). Repeating it won't help."""
+class RequestReset(TransportError):  # noqa: N818  reads as what happened
+    """The peer answered with a Reset: it does not want the message (RFC 7252 4.2); repeating won't help."""
 
     code = "reset"
 
 
-class PeerGone(TransportError):
+class PeerGone(TransportError):  # noqa: N818  reads as what happened
     """The peer's state was dropped (session ended, address unreachable, or this transport was closed)."""
 
     code = "peer-gone"
 
 
-class TransportBusy(TransportError):
+class TransportBusy(TransportError):  # noqa: N818  reads as what happened
     """Too many actions wait inside the engine; nothing was sent. Try again a little later."""
 
     code = "busy"
 
 
-class TransferFailed(TransportError):
-    """A push stopped without a final answer; `offset` bytes were acknowledged, so a new push may go on from there.
+class TransferFailed(TransportError):  # noqa: N818  reads as what happened
+    """A push stopped without a final answer; `offset` bytes were acknowledged, a new push may go on there.
 
-    `reason` is one of `timeout`, `reset`, `peer-gone`, `cancelled`, `too-large`, `protocol`.
+    `reason` is `timeout`, `reset`, `peer-gone`, `cancelled`, `too-large`, `protocol`, `busy` or `invalid`.
     """
 
     code = "transfer"
@@ -87,7 +88,8 @@ class TransferFailed(TransportError):
 class Transport(Protocol):
     """A CoAP endpoint, client and server at once.
 
-    `path` and `query` are the decoded Uri-Path segments and Uri-Query parameters. Codes are ints as in `Code`.
+    `path` and `query` are the decoded Uri-Path segments and Uri-Query parameters. Codes are ints as in
+    `Code`.
     """
 
     async def start(self) -> None:
@@ -101,8 +103,8 @@ class Transport(Protocol):
     async def listen(self, host: str, port: int) -> str:
         """Bind a socket (port 0: any) and return its address, `192.0.2.1:5683` or `[2001:db8::1]:5683`.
 
-        Requests of our own leave from the first listener of the peer's address family; without one, the engine binds
-        a socket to any port.
+        Requests of our own leave from the first listener of the peer's address family; without one, the
+        engine binds a socket to any port.
         """
         ...
 
@@ -114,7 +116,7 @@ class Transport(Protocol):
         on_download: Callable[[Download], None] | None = None,
         on_cancelled: Callable[[int], None] | None = None,
     ) -> None:
-        """Name the receivers. Requests come in batches, all that one drain brought; each must get a `respond`."""
+        """Name the receivers. Requests come in batches, as drained; each must get a `respond`."""
         ...
 
     async def request(
@@ -129,13 +131,14 @@ class Transport(Protocol):
         accept: int | None = None,
         etag: bytes | None = None,
         block2: tuple[int, int] | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  the exchange's own, from its acknowledgement on
     ) -> Response:
         """Send a request and return its answer, bodies assembled both ways; error codes are answers too.
 
-        `block2` (number, size in bytes) asks for that block alone. `timeout` is in seconds from the acknowledgement;
-        None takes the engine's. Cancelling the awaiting task cancels the exchange. Raises `RequestTimeout`,
-        `RequestReset`, `PeerGone`, `TransportBusy` or a plain `TransportError` whose code is the reason.
+        `block2` (number, size in bytes) asks for that block alone. `timeout` is in seconds from the
+        acknowledgement; None takes the engine's. Cancelling the awaiting task cancels the exchange. Raises
+        `RequestTimeout`, `RequestReset`, `PeerGone`, `TransportBusy` or a plain `TransportError` whose code
+        is the reason.
         """
         ...
 
@@ -150,9 +153,9 @@ class Transport(Protocol):
     ) -> tuple[int, Response]:
         """Register an observation (RFC 7641); return its handle and the first answer.
 
-        When the answer's `observe` is None the peer did not accept, and nothing more comes. `on_end` gets the reason
-        once, when the observation ends otherwise than by `cancel`: a Failure's reason, or the code such as `4.04`.
-        Raises as `request`.
+        When the answer's `observe` is None the peer did not accept, and nothing more comes. `on_end` gets the
+        reason once, when the observation ends otherwise than by `cancel`: a Failure's reason, or the code
+        such as `4.04`. Raises as `request`.
         """
         ...
 
@@ -171,10 +174,10 @@ class Transport(Protocol):
         content_format: int = 42,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Response:
-        """PUT a blob by Block1 from `offset` bytes on (a multiple of `block_size`) and return the final answer.
+        """PUT a blob by Block1 from `offset` bytes (a multiple of `block_size`) on; return the final answer.
 
-        An answer with an error code ends the push and is returned; the last Progress before it tells how far it came.
-        Raises `TransferFailed` when it stops without an answer, and `TransportBusy`.
+        An answer with an error code ends the push and is returned; the last Progress before it tells how far
+        it came. Raises `TransferFailed` when it stops without an answer, and `TransportBusy`.
         """
         ...
 
@@ -210,7 +213,7 @@ class Transport(Protocol):
         ...
 
     def stream(self, path: tuple[str, ...]) -> None:
-        """Give the Block1 blocks of requests to this path to `on_requests` one by one instead of whole bodies.
+        """Give the Block1 blocks of requests to this path to `on_requests` one by one, not whole bodies.
 
         Each block must be answered: 2.31 with `block1` repeated while more follow.
         """
@@ -228,7 +231,7 @@ class Transport(Protocol):
         ...
 
     def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None:
-        """Let the peer at this host (address without port) GET the blob under this path; offers are counted."""
+        """Let this host (address without port) GET the blob under this path; offers are counted."""
         ...
 
     def withdraw(self, path: tuple[str, ...], host: str) -> None:
@@ -236,7 +239,7 @@ class Transport(Protocol):
         ...
 
     def keep(self, location: str, peer: Peer) -> None:
-        """Answer Updates of /rd/<location> that change nothing and come from this very peer; see `on_alive`."""
+        """Answer Updates of /rd/<location> that change nothing and come from this peer; see `on_alive`."""
         ...
 
     def drop(self, location: str) -> None:

@@ -1,4 +1,4 @@
-"""CoAP codes (RFC 7252 12.1, RFC 7959 2.9, RFC 8132 2) as the numbers that stand in the header: class * 32 + detail."""
+"""CoAP codes (RFC 7252 12.1, RFC 7959 2.9, RFC 8132 2) as they stand in the header: class * 32 + detail."""
 
 from enum import IntEnum
 

@@ -1,1 +1,27 @@
-//! endpoint
+//! Sockets, event loop, blobs and registration liveness around the `CoAP` core.
+//!
+//! [`Engine`] is what a caller holds; its thread owns everything that happens per datagram. The caller submits
+//! [actions](Engine::request) and drains [`Event`]s; neither side ever waits for the other's work.
+
+#![deny(unsafe_code)]
+
+mod action;
+mod blob;
+mod core;
+mod engine;
+mod event;
+mod key;
+mod liveness;
+mod offers;
+mod reporter;
+mod settings;
+mod shared;
+mod site;
+mod socket;
+mod worker;
+
+pub use blob::Digest;
+pub use engine::{Engine, Error, Target, entropy};
+pub use event::{Download, Event, reason};
+pub use key::PeerKey;
+pub use settings::{SettingError, Settings};

@@ -1,5 +1,7 @@
 //! The Python module `lwm2m_server._engine`: conversion between the engine's types and Python's, nothing else.
 
+mod convert;
+mod engine;
 mod errors;
 mod peer;
 mod values;
@@ -17,10 +19,24 @@ fn digest(bytes: &[u8]) -> PyResult<[u8; 32]> {
 /// The engine of lwm2m-server.
 #[pymodule]
 mod _engine {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::engine::Engine;
     #[pymodule_export]
     use crate::errors::{EngineError, QueueFull};
     #[pymodule_export]
     use crate::peer::Peer;
     #[pymodule_export]
     use crate::values::{Alive, Cancelled, Download, Failure, Notification, Progress, Request, Response};
+
+    /// `Event` is the union of the event classes, for annotations.
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let mut union = module.getattr("Request")?;
+        for name in ["Response", "Failure", "Notification", "Progress", "Download", "Cancelled", "Alive"] {
+            union = union.bitor(module.getattr(name)?)?;
+        }
+        module.add("Event", union)
+    }
 }

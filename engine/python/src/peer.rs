@@ -1,8 +1,10 @@
 //! `Peer`: the other side of an exchange.
 
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use endpoint::{PeerKey, Target};
 use pyo3::prelude::*;
 
 use crate::errors::EngineError;
@@ -24,17 +26,38 @@ impl Scheme {
 
 /// The other side: address, and the identity that its security session proved (None on plain `CoAP`).
 #[pyclass(frozen, eq, hash, module = "lwm2m_server._engine")]
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
-    pub scheme: Scheme,
-    pub identity: Option<Arc<str>>,
+    scheme: Scheme,
+    identity: Option<Arc<str>>,
+    /// The listener that it came in by and is to be answered by; no part of who it is.
+    listener: Option<u16>,
+}
+
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        (self.address, self.scheme, &self.identity) == (other.address, other.scheme, &other.identity)
+    }
+}
+
+impl Eq for Peer {}
+
+impl Hash for Peer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.address, self.scheme, &self.identity).hash(state);
+    }
 }
 
 impl Peer {
-    /// A peer on plain UDP.
-    pub fn plain(address: SocketAddr) -> Self {
-        Self { address, scheme: Scheme::Coap, identity: None }
+    /// The peer of an event.
+    pub fn from_key(key: PeerKey) -> Self {
+        Self { address: key.address(), scheme: Scheme::Coap, identity: None, listener: Some(key.listener()) }
+    }
+
+    /// Where to send to.
+    pub fn target(&self) -> Target {
+        Target { address: self.address, listener: self.listener }
     }
 }
 
@@ -51,7 +74,7 @@ impl Peer {
                 "address: {address:?} is not an IP address with a port, such as 192.0.2.1:5683 or [2001:db8::1]:5683"
             ))
         })?;
-        Ok(Self::plain(parsed))
+        Ok(Self { address: parsed, scheme: Scheme::Coap, identity: None, listener: None })
     }
 
     #[getter]

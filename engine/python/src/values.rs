@@ -47,13 +47,17 @@ pub struct Request {
 #[pymethods]
 impl Request {
     #[new]
-    #[pyo3(signature = (*, exchange, peer, code, path, query = Vec::new(), content_format = None, accept = None,
-        observe = None, etags = Vec::new(), payload = None, block1 = None, size1 = None))]
+    #[pyo3(
+        signature = (*, exchange, peer, code, path, query = Vec::new(), content_format = None, accept = None,
+            observe = None, etags = Vec::new(), payload = None, block1 = None, size1 = None),
+        text_signature = "(*, exchange, peer, code, path, query=(), content_format=None, accept=None, \
+            observe=None, etags=(), payload=b'', block1=None, size1=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         exchange: u64,
-        peer: PyRef<'_, Peer>,
+        peer: &Bound<'_, Peer>,
         code: u8,
         path: Vec<String>,
         query: Vec<String>,
@@ -67,7 +71,7 @@ impl Request {
     ) -> Self {
         Self {
             exchange,
-            peer: peer.clone(),
+            peer: peer.get().clone(),
             code,
             path,
             query,
@@ -146,13 +150,17 @@ pub struct Response {
 #[pymethods]
 impl Response {
     #[new]
-    #[pyo3(signature = (*, handle, peer, code, content_format = None, payload = None, location_path = Vec::new(),
-        location_query = Vec::new(), etag = None, max_age = None, block2 = None, size2 = None, observe = None))]
+    #[pyo3(
+        signature = (*, handle, peer, code, content_format = None, payload = None, location_path = Vec::new(),
+            location_query = Vec::new(), etag = None, max_age = None, block2 = None, size2 = None, observe = None),
+        text_signature = "(*, handle, peer, code, content_format=None, payload=b'', location_path=(), \
+            location_query=(), etag=None, max_age=None, block2=None, size2=None, observe=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         handle: u64,
-        peer: PyRef<'_, Peer>,
+        peer: &Bound<'_, Peer>,
         code: u8,
         content_format: Option<u16>,
         payload: Option<Py<PyBytes>>,
@@ -166,7 +174,7 @@ impl Response {
     ) -> Self {
         Self {
             handle,
-            peer: peer.clone(),
+            peer: peer.get().clone(),
             code,
             content_format,
             payload: payload.unwrap_or_else(|| PyBytes::new(py, b"").unbind()),
@@ -233,9 +241,12 @@ pub struct Failure {
 #[pymethods]
 impl Failure {
     #[new]
-    #[pyo3(signature = (*, handle, peer, reason, detail = String::new(), offset = 0))]
-    fn new(handle: u64, peer: PyRef<'_, Peer>, reason: String, detail: String, offset: u64) -> Self {
-        Self { handle, peer: peer.clone(), reason, detail, offset }
+    #[pyo3(
+        signature = (*, handle, peer, reason, detail = String::new(), offset = 0),
+        text_signature = "(*, handle, peer, reason, detail='', offset=0)"
+    )]
+    fn new(handle: u64, peer: &Bound<'_, Peer>, reason: String, detail: String, offset: u64) -> Self {
+        Self { handle, peer: peer.get().clone(), reason, detail, offset }
     }
 
     #[getter]
@@ -264,17 +275,20 @@ pub struct Notification {
 #[pymethods]
 impl Notification {
     #[new]
-    #[pyo3(signature = (*, handle, peer, code, content_format = None, payload = None))]
+    #[pyo3(
+        signature = (*, handle, peer, code, content_format = None, payload = None),
+        text_signature = "(*, handle, peer, code, content_format=None, payload=b'')"
+    )]
     fn new(
         py: Python<'_>,
         handle: u64,
-        peer: PyRef<'_, Peer>,
+        peer: &Bound<'_, Peer>,
         code: u8,
         content_format: Option<u16>,
         payload: Option<Py<PyBytes>>,
     ) -> Self {
         let payload = payload.unwrap_or_else(|| PyBytes::new(py, b"").unbind());
-        Self { handle, peer: peer.clone(), code, content_format, payload }
+        Self { handle, peer: peer.get().clone(), code, content_format, payload }
     }
 
     #[getter]
@@ -342,14 +356,14 @@ impl Download {
     #[new]
     #[pyo3(signature = (*, peer, path, digest, offset, size, repeated = 0))]
     fn new(
-        peer: PyRef<'_, Peer>,
+        peer: &Bound<'_, Peer>,
         path: Vec<String>,
         digest: &[u8],
         offset: u64,
         size: u64,
         repeated: u64,
     ) -> PyResult<Self> {
-        Ok(Self { peer: peer.clone(), path, digest: crate::digest(digest)?, offset, size, repeated })
+        Ok(Self { peer: peer.get().clone(), path, digest: crate::digest(digest)?, offset, size, repeated })
     }
 
     #[getter]

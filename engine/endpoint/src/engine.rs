@@ -1,0 +1,363 @@
+//! The engine as its caller's thread sees it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use coap::{Code, Delivery, Exchange, Request, Response};
+
+use crate::action::Action;
+use crate::blob::{Blob, Digest};
+use crate::core::Core;
+use crate::event::Event;
+use crate::key::PeerKey;
+use crate::settings::{Settings, SettingError};
+use crate::shared::{Shared, lock};
+use crate::socket;
+use crate::worker::Worker;
+
+/// Why the engine refused.
+#[derive(Debug)]
+pub enum Error {
+    /// A setting or an argument, named.
+    Invalid(String),
+    /// Too many actions wait.
+    QueueFull,
+    /// It was closed, or belongs to another process.
+    Closed(&'static str),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(what) => f.write_str(what),
+            Self::QueueFull => f.write_str("too many actions wait; try again after the next drain"),
+            Self::Closed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<SettingError> for Error {
+    fn from(error: SettingError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// A peer as the caller names it.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The listener to use; None takes the first of the address family.
+    pub listener: Option<u16>,
+}
+
+#[derive(Default)]
+struct Front {
+    /// Bound addresses, by the number of the listener.
+    listeners: Vec<SocketAddr>,
+    blobs: HashMap<Digest, Arc<Blob>>,
+}
+
+/// One `CoAP` endpoint with its thread. All methods may be called from any thread; none waits for the network.
+pub struct Engine {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    front: Mutex<Front>,
+    next_handle: AtomicU64,
+    closed: AtomicBool,
+    process: u32,
+}
+
+impl Engine {
+    /// Checks the settings and starts the thread. `seed` determines message ids and tokens.
+    ///
+    /// # Errors
+    /// A setting cannot be used, or the system gives no thread or descriptor.
+    pub fn new(settings: &Settings, seed: u64) -> Result<Self> {
+        let checked = settings.check()?;
+        let system = |error: std::io::Error| Error::Invalid(format!("engine: cannot start: {error}"));
+        let shared = Arc::new(Shared::new(checked.max_actions).map_err(system)?);
+        let of_thread = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("lwm2m-engine".into())
+            .spawn(move || Worker::new(Core::new(checked, seed, &of_thread), of_thread).run())
+            .map_err(system)?;
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+            front: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+            closed: AtomicBool::new(false),
+            process: process::id(),
+        })
+    }
+
+    /// Readable while events wait.
+    pub fn events_fd(&self) -> BorrowedFd<'_> {
+        self.shared.events_signal.as_fd()
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.process != process::id() {
+            return Err(Error::Closed("the engine belongs to the process that this one was forked from"));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed("the engine is closed"));
+        }
+        if self.shared.is_finished() {
+            return Err(Error::Closed("the engine's thread has ended"));
+        }
+        Ok(())
+    }
+
+    /// Binds a socket and serves it.
+    ///
+    /// # Errors
+    /// The host is not an address or name, or the system refuses.
+    pub fn listen(&self, host: &str, port: u16) -> Result<SocketAddr> {
+        self.check_open()?;
+        let failed = |error: std::io::Error| Error::Invalid(format!("listen: {host} port {port}: {error}"));
+        let mut found = (host, port).to_socket_addrs().map_err(failed)?;
+        let address = found.next().ok_or_else(|| Error::Invalid(format!("listen: {host} has no address")))?;
+        self.add_listener(&mut lock(&self.front), address).map_err(failed)
+    }
+
+    fn add_listener(&self, front: &mut Front, address: SocketAddr) -> std::io::Result<SocketAddr> {
+        let socket = socket::bind(address)?;
+        let bound = socket.local_addr()?.as_socket().ok_or_else(|| std::io::Error::other("not an IP socket"))?;
+        front.listeners.push(bound);
+        self.shared.submit_or_wait(Action::Listen(socket));
+        self.shared.wake();
+        Ok(bound)
+    }
+
+    fn key(&self, target: Target) -> Result<PeerKey> {
+        let mut front = lock(&self.front);
+        if let Some(listener) = target.listener {
+            return Ok(PeerKey::new(listener, target.address));
+        }
+        let ipv6 = target.address.is_ipv6();
+        let position = |front: &Front| front.listeners.iter().position(|bound| bound.is_ipv6() == ipv6);
+        if position(&front).is_none() {
+            let any: IpAddr =
+                if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+            self.add_listener(&mut front, SocketAddr::new(any, 0))
+                .map_err(|error| Error::Invalid(format!("peer: no socket for {}: {error}", target.address)))?;
+        }
+        let listener = position(&front).and_then(|index| u16::try_from(index).ok()).unwrap_or(u16::MAX);
+        Ok(PeerKey::new(listener, target.address))
+    }
+
+    /// Takes up to `limit` events, and hands waiting actions over.
+    ///
+    /// # Errors
+    /// The engine is closed or its thread has ended, and all events were taken.
+    pub fn drain(&self, limit: usize) -> Result<Vec<Event>> {
+        let events = self.shared.drain(limit);
+        if events.is_empty() {
+            self.check_open()?;
+        }
+        self.flush();
+        Ok(events)
+    }
+
+    /// Hands waiting actions over.
+    pub fn flush(&self) {
+        if self.shared.holding_back.load(Ordering::Relaxed) || self.shared.actions_waiting() > 0 {
+            self.shared.wake();
+        }
+    }
+
+    fn start(&self, action: impl FnOnce(u64) -> Action) -> Result<u64> {
+        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        self.shared.submit(action(handle)).map_err(|_| Error::QueueFull)?;
+        Ok(handle)
+    }
+
+    /// Sends a request; the handle ends with a response or a failure.
+    ///
+    /// # Errors
+    /// Too many actions wait, or the engine is closed.
+    pub fn request(&self, target: Target, request: Request, delivery: Delivery) -> Result<u64> {
+        self.check_open()?;
+        let peer = self.key(target)?;
+        self.start(|handle| Action::Request { handle, peer, request: Box::new(request), delivery })
+    }
+
+    /// Pushes a blob by Block1 from `offset` bytes on.
+    ///
+    /// # Errors
+    /// No blob has this digest, the offset lies behind its end, too many actions wait, or the engine is closed.
+    pub fn push(
+        &self,
+        target: Target,
+        code: Code,
+        path: Vec<String>,
+        digest: &Digest,
+        (offset, block_size): (u64, u16),
+        content_format: Option<u16>,
+    ) -> Result<u64> {
+        self.check_open()?;
+        let blob = self.blob(digest)?;
+        if offset > 0 && offset >= blob.size() {
+            let size = blob.size();
+            return Err(Error::Invalid(format!("offset: {offset} lies behind the {size} bytes of the blob")));
+        }
+        let peer = self.key(target)?;
+        let push = coap::Push { code, path, query: Vec::new(), content_format, source: blob, offset, block_size };
+        self.start(|handle| Action::Push { handle, peer, push: Box::new(push) })
+    }
+
+    /// Ends a request, a push or an observation; unknown handles are ignored.
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn cancel(&self, handle: u64) -> Result<()> {
+        self.submit(Action::Cancel { handle })
+    }
+
+    fn submit(&self, action: Action) -> Result<()> {
+        self.check_open()?;
+        self.shared.submit_or_wait(action);
+        Ok(())
+    }
+
+    /// Answers a request; one that has ended meanwhile is ignored.
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn respond(&self, exchange: u64, response: Response) -> Result<()> {
+        self.submit(Action::Respond { exchange: Exchange(exchange), response: Box::new(response) })
+    }
+
+    /// Notifies an observer; one that has gone meanwhile is ignored.
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn notify(&self, exchange: u64, response: Response, confirmable: bool) -> Result<()> {
+        let (exchange, response) = (Exchange(exchange), Box::new(response));
+        self.submit(Action::Notify { exchange, response, confirmable })
+    }
+
+    /// Hands the Block1 blocks of this path over one by one.
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn stream(&self, path: Vec<String>) -> Result<()> {
+        self.submit(Action::Stream { path })
+    }
+
+    /// Maps a file under its digest; returns its size in bytes.
+    ///
+    /// # Errors
+    /// The file is missing or not a regular one.
+    pub fn add_blob(&self, digest: Digest, file: &Path) -> Result<u64> {
+        self.check_open()?;
+        let blob = Blob::open(digest, file)
+            .map_err(|error| Error::Invalid(format!("file: {}: {error}", file.display())))?;
+        let size = blob.size();
+        lock(&self.front).blobs.insert(digest, Arc::new(blob));
+        Ok(size)
+    }
+
+    fn blob(&self, digest: &Digest) -> Result<Arc<Blob>> {
+        let blob = lock(&self.front).blobs.get(digest).cloned();
+        blob.ok_or_else(|| Error::Invalid("digest: no blob was added under it".into()))
+    }
+
+    /// Forgets a blob; transfers under way keep it until they end.
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn remove_blob(&self, digest: Digest) -> Result<()> {
+        lock(&self.front).blobs.remove(&digest);
+        self.submit(Action::RemoveBlob { digest })
+    }
+
+    /// Lets a host GET a blob under this path; offers are counted.
+    ///
+    /// # Errors
+    /// No blob has this digest, or the engine is closed.
+    pub fn offer(&self, path: Vec<String>, digest: &Digest, host: IpAddr) -> Result<()> {
+        let blob = self.blob(digest)?;
+        self.submit(Action::Offer { path, blob, host: host.to_canonical() })
+    }
+
+    /// Takes one offer back.
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn withdraw(&self, path: Vec<String>, host: IpAddr) -> Result<()> {
+        self.submit(Action::Withdraw { path, host: host.to_canonical() })
+    }
+
+    /// Answers bare Updates of /rd/`location` from this peer.
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn keep(&self, location: String, target: Target) -> Result<()> {
+        self.check_open()?;
+        let peer = self.key(target)?;
+        self.submit(Action::Keep { location, peer })
+    }
+
+    /// Leaves Updates of this location to Python again.
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn forget(&self, location: String) -> Result<()> {
+        self.submit(Action::Drop { location })
+    }
+
+    /// Counters, table sizes and queue depths by name.
+    pub fn statistics(&self) -> Vec<(&'static str, u64)> {
+        let mut statistics = lock(&self.shared.statistics).clone();
+        statistics.extend([
+            ("requests_sent", self.next_handle.load(Ordering::Relaxed) - 1),
+            ("events_waiting", self.shared.events_waiting() as u64),
+            ("requests_waiting", self.shared.depths.requests.load(Ordering::Relaxed) as u64),
+            ("actions_waiting", self.shared.actions_waiting() as u64),
+            ("blobs", lock(&self.front).blobs.len() as u64),
+        ]);
+        statistics
+    }
+
+    /// Stops the thread and waits for its end. Calling it again does nothing.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let thread = lock(&self.thread).take();
+        if self.process != process::id() {
+            // The thread did not come along when the process forked, and the descriptors are shared with the parent.
+            std::mem::forget(thread);
+            return;
+        }
+        if let Some(thread) = thread {
+            self.shared.stop();
+            // A panic of the thread was counted and printed when it happened; here only its end matters.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A seed that nobody can guess.
+pub fn entropy() -> u64 {
+    // The standard library seeds its hashers from the system's entropy, which is all that is needed here.
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), process::id())
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,272 @@
+//! `Engine`: arguments in, events out; the work is the endpoint's.
+
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coap::{Code, Delivery, Response};
+use endpoint::Settings;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use crate::convert::{block, error, event};
+use crate::digest;
+use crate::errors::EngineError;
+use crate::peer::Peer;
+use crate::values::BlockTuple;
+
+/// One `CoAP` endpoint, client and server at once.
+#[pyclass(frozen, module = "lwm2m_server._engine")]
+pub struct Engine {
+    engine: endpoint::Engine,
+}
+
+fn host_address(host: &str) -> PyResult<IpAddr> {
+    host.parse().map_err(|_| EngineError::new_err(format!("host: {host:?} is not an IP address")))
+}
+
+fn etag(value: Option<Vec<u8>>) -> PyResult<Option<Vec<u8>>> {
+    match value {
+        Some(value) if !(1..=8).contains(&value.len()) => {
+            Err(EngineError::new_err(format!("etag: {} bytes, but it has 1 to 8 (RFC 7252 5.10.6)", value.len())))
+        }
+        value => Ok(value),
+    }
+}
+
+fn positive_seconds(name: &str, value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| EngineError::new_err(format!("{name}: must be above 0 seconds, not {value}")))
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (*, ack_timeout = 2.0, ack_random_factor = 1.5, max_retransmit = 4, nstart = 1,
+        processing_delay = 0.5, transfer_timeout = 300.0, max_body = 1_048_576, max_assemblies = 1024,
+        max_peers = 1_048_576, max_queued = 64, max_events = 8192, max_actions = 65536, busy_max_age = 5,
+        progress_bytes = 65536, block_size = 1024, seed = None))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        ack_timeout: f64,
+        ack_random_factor: f64,
+        max_retransmit: i64,
+        nstart: i64,
+        processing_delay: f64,
+        transfer_timeout: f64,
+        max_body: i64,
+        max_assemblies: i64,
+        max_peers: i64,
+        max_queued: i64,
+        max_events: i64,
+        max_actions: i64,
+        busy_max_age: i64,
+        progress_bytes: i64,
+        block_size: i64,
+        seed: Option<u64>,
+    ) -> PyResult<Self> {
+        let settings = Settings {
+            ack_timeout,
+            ack_random_factor,
+            max_retransmit,
+            nstart,
+            processing_delay,
+            transfer_timeout,
+            max_body,
+            max_assemblies,
+            max_peers,
+            max_queued,
+            max_events,
+            max_actions,
+            busy_max_age,
+            progress_bytes,
+            block_size,
+        };
+        let engine = endpoint::Engine::new(&settings, seed.unwrap_or_else(endpoint::entropy)).map_err(error)?;
+        Ok(Self { engine })
+    }
+
+    fn listen(&self, py: Python<'_>, host: &str, port: u16) -> PyResult<String> {
+        let bound = py.detach(|| self.engine.listen(host, port)).map_err(error)?;
+        Ok(bound.to_string())
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.engine.close());
+    }
+
+    fn fileno(&self) -> i32 {
+        self.engine.events_fd().as_raw_fd()
+    }
+
+    #[pyo3(signature = (limit = 4096))]
+    fn drain(&self, py: Python<'_>, limit: usize) -> PyResult<Py<PyList>> {
+        let events = py.detach(|| self.engine.drain(limit)).map_err(error)?;
+        let objects = events.into_iter().map(|item| event(py, item)).collect::<PyResult<Vec<_>>>()?;
+        Ok(PyList::new(py, objects)?.unbind())
+    }
+
+    fn flush(&self) {
+        self.engine.flush();
+    }
+
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let statistics = PyDict::new(py);
+        for (name, value) in py.detach(|| self.engine.statistics()) {
+            statistics.set_item(name, value)?;
+        }
+        Ok(statistics)
+    }
+
+    #[pyo3(
+        signature = (peer, code, path, *, query = Vec::new(), payload = b"".as_slice(), content_format = None,
+            accept = None, observe = None, etag = None, block2 = None, confirmable = true, timeout = None),
+        text_signature = "($self, peer, code, path, *, query=(), payload=b'', content_format=None, accept=None, \
+            observe=None, etag=None, block2=None, confirmable=True, timeout=None)"
+    )]
+    #[allow(clippy::too_many_arguments)]
+    fn request(
+        &self,
+        peer: &Bound<'_, Peer>,
+        code: u8,
+        path: Vec<String>,
+        query: Vec<String>,
+        payload: &[u8],
+        content_format: Option<u16>,
+        accept: Option<u16>,
+        observe: Option<u32>,
+        etag: Option<Vec<u8>>,
+        block2: Option<(u32, u32)>,
+        confirmable: bool,
+        timeout: Option<f64>,
+    ) -> PyResult<u64> {
+        let request = coap::Request {
+            code: Code(code),
+            path,
+            query,
+            content_format,
+            accept,
+            observe,
+            etags: self::etag(etag)?.into_iter().collect(),
+            block2: block2.map(|(num, size)| block("block2", (num, false, size))).transpose()?,
+            payload: payload.to_vec(),
+            ..coap::Request::default()
+        };
+        let timeout = timeout.map(|value| positive_seconds("timeout", value)).transpose()?;
+        self.engine.request(peer.get().target(), request, Delivery { confirmable, timeout }).map_err(error)
+    }
+
+    fn cancel(&self, py: Python<'_>, handle: u64) -> PyResult<()> {
+        py.detach(|| self.engine.cancel(handle)).map_err(error)
+    }
+
+    #[pyo3(signature = (peer, path, digest, *, offset = 0, block_size = 1024, code = 3, content_format = 42))]
+    #[allow(clippy::too_many_arguments)]
+    fn push(
+        &self,
+        peer: &Bound<'_, Peer>,
+        path: Vec<String>,
+        digest: &[u8],
+        offset: u64,
+        block_size: u32,
+        code: u8,
+        content_format: u16,
+    ) -> PyResult<u64> {
+        let digest = self::digest(digest)?;
+        block("block_size", (0, false, block_size))?;
+        let size = u16::try_from(block_size)?;
+        let target = peer.get().target();
+        self.engine.push(target, Code(code), path, &digest, (offset, size), Some(content_format)).map_err(error)
+    }
+
+    #[pyo3(
+        signature = (exchange, code, *, payload = b"".as_slice(), content_format = None,
+            location_path = Vec::new(), etag = None, max_age = None, block1 = None, observe = false),
+        text_signature = "($self, exchange, code, *, payload=b'', content_format=None, location_path=(), \
+            etag=None, max_age=None, block1=None, observe=False)"
+    )]
+    #[allow(clippy::too_many_arguments)]
+    fn respond(
+        &self,
+        py: Python<'_>,
+        exchange: u64,
+        code: u8,
+        payload: &[u8],
+        content_format: Option<u16>,
+        location_path: Vec<String>,
+        etag: Option<Vec<u8>>,
+        max_age: Option<u32>,
+        block1: Option<BlockTuple>,
+        observe: bool,
+    ) -> PyResult<()> {
+        let response = Response {
+            code: Code(code),
+            content_format,
+            etag: self::etag(etag)?,
+            max_age,
+            location_path,
+            block1: block1.map(|value| block("block1", value)).transpose()?,
+            observe: observe.then_some(0),
+            payload: payload.to_vec(),
+            ..Response::default()
+        };
+        py.detach(|| self.engine.respond(exchange, response)).map_err(error)
+    }
+
+    #[pyo3(
+        signature = (exchange, code, *, payload = b"".as_slice(), content_format = None, confirmable = false),
+        text_signature = "($self, exchange, code, *, payload=b'', content_format=None, confirmable=False)"
+    )]
+    fn notify(
+        &self,
+        py: Python<'_>,
+        exchange: u64,
+        code: u8,
+        payload: &[u8],
+        content_format: Option<u16>,
+        confirmable: bool,
+    ) -> PyResult<()> {
+        let response = Response { code: Code(code), content_format, payload: payload.to_vec(), ..Response::default() };
+        py.detach(|| self.engine.notify(exchange, response, confirmable)).map_err(error)
+    }
+
+    fn stream(&self, py: Python<'_>, path: Vec<String>) -> PyResult<()> {
+        py.detach(|| self.engine.stream(path)).map_err(error)
+    }
+
+    fn add_blob(&self, py: Python<'_>, digest: &[u8], file: PathBuf) -> PyResult<u64> {
+        let digest = self::digest(digest)?;
+        py.detach(|| self.engine.add_blob(digest, &file)).map_err(error)
+    }
+
+    fn remove_blob(&self, py: Python<'_>, digest: &[u8]) -> PyResult<()> {
+        let digest = self::digest(digest)?;
+        py.detach(|| self.engine.remove_blob(digest)).map_err(error)
+    }
+
+    fn offer(&self, py: Python<'_>, path: Vec<String>, digest: &[u8], host: &str) -> PyResult<()> {
+        let (digest, host) = (self::digest(digest)?, host_address(host)?);
+        py.detach(|| self.engine.offer(path, &digest, host)).map_err(error)
+    }
+
+    fn withdraw(&self, py: Python<'_>, path: Vec<String>, host: &str) -> PyResult<()> {
+        let host = host_address(host)?;
+        py.detach(|| self.engine.withdraw(path, host)).map_err(error)
+    }
+
+    fn keep(&self, py: Python<'_>, location: String, peer: &Bound<'_, Peer>) -> PyResult<()> {
+        let target = peer.get().target();
+        py.detach(|| self.engine.keep(location, target)).map_err(error)
+    }
+
+    fn drop(&self, py: Python<'_>, location: String) -> PyResult<()> {
+        py.detach(|| self.engine.forget(location)).map_err(error)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Engine(fileno={})", self.fileno())
+    }
+}

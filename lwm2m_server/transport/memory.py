@@ -1,0 +1,328 @@
+"""A `Transport` in memory, for tests of all above the engine: it fakes exchanges and transfers, not CoAP."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+from lwm2m_server.transport.api import (
+    Download,
+    Notification,
+    Peer,
+    PeerGone,
+    Progress,
+    Request,
+    Response,
+)
+from lwm2m_server.transport.codes import Code, dotted, is_success
+from lwm2m_server.transport.dispatch import Handlers
+from lwm2m_server.transport.memory_client import Exchanges, Transfer, send_blocks, send_whole
+from lwm2m_server.transport.memory_network import MemoryNetwork
+from lwm2m_server.transport.memory_server import Answer, MemoryServer, Message, slice_block
+
+__all__ = ["MemoryNetwork", "MemoryTransport"]
+
+
+@dataclass
+class _Observation:
+    peer: Peer
+    path: tuple[str, ...]
+    on_notify: Callable[[Notification], None]
+    on_end: Callable[[str], None]
+
+
+class MemoryTransport:
+    """One endpoint on a `MemoryNetwork`; see `Transport` for what each method promises."""
+
+    def __init__(
+        self,
+        network: MemoryNetwork,
+        *,
+        max_body: int = 1 << 20,
+        progress_bytes: int = 65536,
+        block_size: int = 1024,
+    ) -> None:
+        self._network = network
+        self._handlers = Handlers()
+        self._server = MemoryServer(network, self._handlers, progress_bytes=progress_bytes)
+        self._max_body = max_body
+        self._progress_bytes = progress_bytes
+        self._block_size = block_size
+        self._address: str | None = None
+        self._handles = count(1)
+        self._exchanges = Exchanges(network)
+        self._observations: dict[int, _Observation] = {}
+        self._closed = False
+        self._received = 0
+
+    # the protocol
+
+    async def start(self) -> None:
+        """Do nothing: a fake needs no thread."""
+
+    async def close(self) -> None:
+        """Give the addresses back and fail what waits."""
+        self._closed = True
+        self._network.unbind(self)
+        self._exchanges.fail_all()
+        observations, self._observations = self._observations, {}
+        for observation in observations.values():
+            self._handlers.call(observation.on_end, "peer-gone")
+
+    async def listen(self, host: str, port: int) -> str:
+        """Take an address; the first one is where our own requests come from."""
+        address = self._network.bind(self, host, port)
+        self._address = self._address or address
+        return address
+
+    def set_handlers(
+        self,
+        *,
+        on_requests: Callable[[list[Request]], None],
+        on_alive: Callable[[list[tuple[str, float]]], None] | None = None,
+        on_download: Callable[[Download], None] | None = None,
+        on_cancelled: Callable[[int], None] | None = None,
+    ) -> None:
+        """Name the receivers."""
+        self._handlers.on_requests = on_requests
+        self._handlers.on_alive = on_alive
+        self._handlers.on_download = on_download
+        self._handlers.on_cancelled = on_cancelled
+
+    async def request(
+        self,
+        peer: Peer,
+        code: int,
+        path: tuple[str, ...],
+        *,
+        query: tuple[str, ...] = (),
+        payload: bytes = b"",
+        content_format: int | None = None,
+        accept: int | None = None,
+        etag: bytes | None = None,
+        block2: tuple[int, int] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  the exchange's own, in virtual time
+    ) -> Response:
+        """Send a request and wait for its answer."""
+        message = Message(
+            source=self._source(),
+            token=next(self._handles),
+            code=code,
+            path=path,
+            query=query,
+            payload=payload,
+            content_format=content_format,
+            accept=accept,
+            etag=etag,
+            block2=block2,
+        )
+        if len(payload) > self._block_size and self._peer_streams(peer, path):
+            answer = await send_blocks(
+                self._exchanges, self._transfer(peer, message, payload, block_size=self._block_size)
+            )
+        else:
+            answer = await self._exchanges.send(peer, message, timeout)
+        if block2 is not None and answer.block2 is None and is_success(answer.code):
+            answer = slice_block(answer, block2)
+        return _response(message.token, peer, answer)
+
+    async def observe(
+        self,
+        peer: Peer,
+        path: tuple[str, ...],
+        *,
+        accept: int | None = None,
+        on_notify: Callable[[Notification], None],
+        on_end: Callable[[str], None],
+    ) -> tuple[int, Response]:
+        """Register an observation."""
+        handle = next(self._handles)
+        self._observations[handle] = _Observation(peer, path, on_notify, on_end)
+        message = Message(
+            source=self._source(),
+            token=handle,
+            code=Code.GET,
+            path=path,
+            notify=lambda answer: self._notified(handle, answer),
+            accept=accept,
+            observe=0,
+        )
+        try:
+            answer = await self._exchanges.send(peer, message)
+        except BaseException:
+            self._observations.pop(handle, None)
+            raise
+        if answer.observe is None:
+            self._observations.pop(handle, None)
+        return handle, _response(handle, peer, answer)
+
+    def cancel(self, handle: int) -> None:
+        """Cancel an observation: the peer gets a GET with Observe 1."""
+        observation = self._observations.pop(handle, None)
+        if observation is None:
+            return
+        message = Message(
+            source=self._source(), token=handle, code=Code.GET, path=observation.path, observe=1
+        )
+        self._network.send(lambda: self._exchanges.arrive(observation.peer, message))
+
+    async def push(
+        self,
+        peer: Peer,
+        path: tuple[str, ...],
+        digest: bytes,
+        *,
+        offset: int = 0,
+        block_size: int = 1024,
+        content_format: int = 42,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Response:
+        """PUT a blob block by block, or in one piece where the peer takes whole bodies."""
+        message = Message(
+            source=self._source(),
+            token=next(self._handles),
+            code=Code.PUT,
+            path=path,
+            content_format=content_format,
+        )
+        body = self._server.blob(digest)
+        transfer = self._transfer(
+            peer, message, body, offset=offset, block_size=block_size, on_progress=on_progress
+        )
+        send = send_blocks if self._peer_streams(peer, path) else send_whole
+        return _response(message.token, peer, await send(self._exchanges, transfer))
+
+    def respond(
+        self,
+        exchange: int,
+        code: int,
+        *,
+        payload: bytes = b"",
+        content_format: int | None = None,
+        location_path: tuple[str, ...] = (),
+        etag: bytes | None = None,
+        max_age: int | None = None,
+        block1: tuple[int, bool, int] | None = None,
+        observe: bool = False,
+    ) -> None:
+        """Answer a request."""
+        answer = Answer(code, payload, content_format, location_path, etag, max_age, block1)
+        self._server.respond(exchange, answer, observe=observe)
+
+    def notify(
+        self,
+        exchange: int,
+        code: int,
+        *,
+        payload: bytes = b"",
+        content_format: int | None = None,
+        confirmable: bool = False,
+    ) -> None:
+        """Send a notification."""
+        self._server.notify(exchange, Answer(code, payload, content_format), confirmable=confirmable)
+
+    def stream(self, path: tuple[str, ...]) -> None:
+        """Give blocks of this path one by one."""
+        self._server.stream(path)
+
+    def add_blob(self, digest: bytes, file: str) -> int:
+        """Make a file known."""
+        return self._server.add_blob(digest, file)
+
+    def remove_blob(self, digest: bytes) -> None:
+        """Forget a file."""
+        self._server.remove_blob(digest)
+
+    def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None:
+        """Open a path to a host."""
+        self._server.offer(path, digest, host)
+
+    def withdraw(self, path: tuple[str, ...], host: str) -> None:
+        """Take one offer back."""
+        self._server.withdraw(path, host)
+
+    def keep(self, location: str, peer: Peer) -> None:
+        """Answer bare Updates of this location from this peer."""
+        self._server.keep(location, peer)
+
+    def drop(self, location: str) -> None:
+        """Stop doing so."""
+        self._server.drop(location)
+
+    def statistics(self) -> dict[str, int]:
+        """Return counters and depths, a part of what the engine counts."""
+        counters = {"requests_received": self._received, "requests_sent": self._exchanges.sent}
+        return {**counters, "calls": len(self._exchanges), **self._server.depths()}
+
+    # inside
+
+    def receive(self, message: Message) -> None:
+        """Take a message that arrives; called by the network's other end."""
+        self._received += 1
+        if len(message.payload) > self._max_body:
+            message.reply(Answer(Code.REQUEST_ENTITY_TOO_LARGE))
+        else:
+            self._server.receive(message)
+
+    def streams(self, path: tuple[str, ...]) -> bool:
+        """Say whether bodies for this path are wanted block by block."""
+        return self._server.streams(path)
+
+    def _source(self) -> Peer:
+        if self._closed:
+            raise PeerGone("the transport was closed")
+        if self._address is None:
+            self._address = self._network.bind(self, "10.255.255.1", 0)
+        return Peer(self._address)
+
+    def _peer_streams(self, peer: Peer, path: tuple[str, ...]) -> bool:
+        target = self._network.find(peer.address)
+        return target is not None and target.streams(path)
+
+    def _transfer(
+        self,
+        peer: Peer,
+        message: Message,
+        body: bytes,
+        *,
+        offset: int = 0,
+        block_size: int,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Transfer:
+        def report(done: int) -> None:
+            progress = Progress(handle=message.token, offset=done, size=len(body))
+            self._handlers.call(on_progress, progress)
+
+        return Transfer(peer, message, body, offset, block_size, self._progress_bytes, report)
+
+    def _notified(self, handle: int, answer: Answer) -> bool:
+        observation = self._observations.get(handle)
+        if observation is None:
+            return False
+        notification = Notification(
+            handle=handle,
+            peer=observation.peer,
+            code=answer.code,
+            content_format=answer.content_format,
+            payload=answer.payload,
+        )
+        self._handlers.call(observation.on_notify, notification)
+        if not is_success(answer.code):
+            del self._observations[handle]
+            self._handlers.call(observation.on_end, dotted(answer.code))
+        return True
+
+
+def _response(handle: int, peer: Peer, answer: Answer) -> Response:
+    return Response(
+        handle=handle,
+        peer=peer,
+        code=answer.code,
+        content_format=answer.content_format,
+        payload=answer.payload,
+        location_path=answer.location_path,
+        etag=answer.etag,
+        max_age=answer.max_age,
+        block2=answer.block2,
+        size2=answer.size2,
+        observe=answer.observe,
+    )
