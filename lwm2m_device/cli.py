@@ -1,0 +1,210 @@
+"""The command `lwm2m-device`: run a reference device, look at its flash, or run a fleet.
+
+Log lines go to stderr, data to stdout. Exit codes as those of `lwm2m`: 0 done, 1 failed,
+2 wrong use (flags, files), 4 the flash is in use, 6 no network.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from lwm2m_device import uri
+from lwm2m_device.settings import Delivery, DeviceSettings, Faults
+from lwm2m_server import versions
+from lwm2m_server.errors import Conflict, InvalidInput, Lwm2mError, Unavailable
+
+app = typer.Typer(
+    help="Reference LwM2M device with simulated flash, boot loader and signed updates.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_LWM2M_VERSIONS = ("1.0", "1.1", "1.2")
+_BLOCK_SIZES = (16, 32, 64, 128, 256, 512, 1024)
+
+_EXIT_CODES = {InvalidInput: 2, Conflict: 4, Unavailable: 6}
+
+_Choice = TypeVar("_Choice", int, str)
+
+
+@app.command()
+def run(  # noqa: PLR0917  Typer reads the flags from the signature
+    server: Annotated[str, typer.Option(help="URI of the LwM2M server.", metavar="coap://HOST:PORT")],
+    endpoint: Annotated[str, typer.Option(help="Endpoint name of this device.")],
+    flash: Annotated[
+        Path, typer.Option(help="File that holds the simulated flash; made when it is missing.")
+    ],
+    vendor: Annotated[str, typer.Option(help="Vendor domain; makes the vendor identifier.")] = "",
+    class_name: Annotated[
+        str, typer.Option("--class", help="Device class; makes the class identifier.")
+    ] = "",
+    trust: Annotated[
+        list[Path] | None, typer.Option(help="PEM public key that may sign manifests; repeat for more.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Take raw images, no manifests.")] = False,
+    manufacturer: Annotated[str, typer.Option(help="Resource /3/0/0.")] = "Acme",
+    model: Annotated[str, typer.Option(help="Resource /3/0/1.")] = "M1",
+    serial: Annotated[str, typer.Option(help="Resource /3/0/2; the endpoint name when left out.")] = "",
+    hardware: Annotated[str, typer.Option(help="Hardware version, /3/0/18.")] = "1.0",
+    initial_version: Annotated[
+        str, typer.Option(help="Version of the factory image of a new flash.")
+    ] = "1.0.0",
+    initial_image: Annotated[Path | None, typer.Option(help="Factory image of a new flash.")] = None,
+    lifetime: Annotated[int, typer.Option(min=0, max=0xFFFFFFFF, help="Seconds; 0 never expires.")] = 300,
+    lwm2m_version: Annotated[str, typer.Option(help="1.0, 1.1 or 1.2.")] = "1.1",
+    delivery: Annotated[Delivery, typer.Option(help="How packages may come.")] = Delivery.BOTH,
+    bind: Annotated[str, typer.Option(help="Local address and port.", metavar="HOST:PORT")] = "",
+    slot_size: Annotated[
+        int | None, typer.Option(min=1, help="Bytes of an image slot of a new flash.")
+    ] = None,
+    page_size: Annotated[int | None, typer.Option(min=64, help="Bytes of a page of a new flash.")] = None,
+    block_size: Annotated[int, typer.Option(help="Bytes of a block of a download.")] = 1024,
+    max_boots: Annotated[int, typer.Option(min=1, max=250, help="Boots on trial before a revert.")] = 3,
+    confirm_timeout: Annotated[float, typer.Option(min=1, help="Seconds of a boot on trial.")] = 300.0,
+    fetch_patience: Annotated[
+        float, typer.Option(min=1, help="Seconds a download waits without progress.")
+    ] = 900.0,
+    die_at_percent: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Fault: SIGKILL itself at this part of a download.")
+    ] = None,
+    bad_boot: Annotated[
+        bool, typer.Option("--bad-boot", help="Fault: a new image crashes at each boot.")
+    ] = False,
+    silent: Annotated[bool, typer.Option("--silent", help="Fault: never answer again after Update.")] = False,
+) -> None:
+    """Run one device until SIGTERM or SIGINT."""
+    settings = DeviceSettings(
+        endpoint=_endpoint(endpoint),
+        server=server,
+        flash=flash,
+        vendor=vendor,
+        class_name=class_name,
+        manufacturer=manufacturer,
+        model=model,
+        serial=serial,
+        hardware=hardware,
+        initial_version=versions.parse(initial_version).text,
+        initial_image=None if initial_image is None else _read(initial_image, "initial-image"),
+        trust=tuple(_read(each, "trust") for each in trust or []),
+        plain=plain,
+        lifetime=lifetime,
+        lwm2m_version=_one_of(lwm2m_version, _LWM2M_VERSIONS, "lwm2m-version"),
+        delivery=delivery,
+        local=_local(bind),
+        slot_size=slot_size,
+        page_size=page_size,
+        block_size=_one_of(block_size, _BLOCK_SIZES, "block-size"),
+        max_boots=max_boots,
+        confirm_timeout=confirm_timeout,
+        fetch_patience=fetch_patience,
+        faults=Faults(die_at_percent, bad_boot, silent),
+    )
+    _check_identity(settings)
+    asyncio.run(_run(settings))
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="Flash file of a device.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """Show what a flash file holds: slots, boot state, update under way, wear."""
+    from lwm2m_device.report import describe
+
+    found = describe(file)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for section, values in found.items():
+        print(section)
+        for name, value in values.items():
+            print(f"  {name.replace('_', ' ')}: {_shown(value)}")
+
+
+def main() -> None:
+    """Entry point: errors for users are one line on stderr, with the way out."""
+    try:
+        app(standalone_mode=True)
+    except Lwm2mError as error:
+        field = f" [{error.field}]" if error.field else ""
+        hint = f"\n  {error.hint}" if error.hint else ""
+        print(f"lwm2m-device: {error.message}{field}{hint}", file=sys.stderr)
+        sys.exit(next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 1))
+
+
+async def _run(settings: DeviceSettings) -> None:
+    from lwm2m_device.device import Device, World
+    from lwm2m_server.transport import EngineTransport
+
+    def log(line: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        print(f"{now} {settings.endpoint}: {line}", file=sys.stderr, flush=True)
+
+    device = Device(settings, World.real(EngineTransport, log))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, device.stop)
+    await device.run()
+
+
+def _check_identity(settings: DeviceSettings) -> None:
+    uri.parse(settings.server, field="server")
+    if settings.plain:
+        return
+    for name, given in (
+        ("vendor", settings.vendor),
+        ("class", settings.class_name),
+        ("trust", settings.trust),
+    ):
+        if not given:
+            raise InvalidInput(
+                f"A device that takes manifests needs --{name}.",
+                field=name,
+                hint="Give --vendor, --class and --trust, or --plain for a device that takes raw images.",
+            )
+
+
+def _endpoint(text: str) -> str:
+    if not text or len(text.encode()) > 255 or any(character < " " for character in text):
+        raise InvalidInput("An endpoint name has 1 to 255 bytes and no control characters.", field="endpoint")
+    return text
+
+
+def _one_of(value: _Choice, allowed: tuple[_Choice, ...], field: str) -> _Choice:
+    if value not in allowed:
+        listed = ", ".join(str(each) for each in allowed)
+        raise InvalidInput(f"{value} is not one of {listed}.", field=field, hint=f"Choose one of {listed}.")
+    return value
+
+
+def _read(file: Path, field: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"The file {file} can't be read: {error.strerror}.", field=field) from None
+
+
+def _local(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise InvalidInput(f"{text!r} is not HOST:PORT.", field="bind", hint="For example 0.0.0.0:0.")
+    return host.strip("[]"), int(port)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_shown(each)}" for name, each in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if value != "" else "-"

@@ -1,0 +1,171 @@
+"""The device: boots, runs its LwM2M client until it reboots or is stopped, and boots again.
+
+All that outlives a reboot is in the flash, so a reboot inside of the process, a new process and a kill
+-9 in between come to the same.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from lwm2m_device import uri
+from lwm2m_device.bootloader import Boot, BootLoader
+from lwm2m_device.judges import judges_for
+from lwm2m_device.pace import LoopPace, Pace, wait_for
+from lwm2m_device.settings import DeviceSettings, Log
+from lwm2m_device.stack import Stack
+from lwm2m_device.storage import Storage, open_storage, start_up
+from lwm2m_device.updater import Updater
+from lwm2m_server.clock import Clock, SystemClock
+from lwm2m_server.transport import Peer, Transport, TransportError
+
+_CRASH_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class World:
+    """What a device needs from outside. `transport` makes a new endpoint for each boot."""
+
+    transport: Callable[[], Transport]
+    log: Log
+    clock: Clock
+    pace: Pace
+
+    @classmethod
+    def real(cls, transport: Callable[[], Transport], log: Log) -> "World":
+        """Take the machine's clock and the event loop's time."""
+        return cls(transport, log, SystemClock(), LoopPace())
+
+
+class Device:
+    """One device with its flash file."""
+
+    def __init__(self, settings: DeviceSettings, world: World) -> None:
+        self.settings = settings
+        self._world = world
+        self._reboot = asyncio.Event()
+        self._stopping = False
+        self.stack: Stack | None = None
+
+    def stop(self) -> None:
+        """De-register and end `run`."""
+        self._stopping = True
+        self._reboot.set()
+
+    async def run(self) -> None:
+        """Run until `stop`; raises Lwm2mError when the flash file or the server's URI can't be used."""
+        uri.parse(self.settings.server, field="server")
+        storage = open_storage(
+            self.settings.flash,
+            page_size=self.settings.page_size,
+            slot_size=self.settings.slot_size,
+            log=self._world.log,
+        )
+        try:
+            while not self._stopping:
+                self._reboot.clear()
+                await self._boot(storage)
+                storage.damaged = False
+        finally:
+            storage.flash.close()
+
+    async def _boot(self, storage: Storage) -> None:
+        log = self._world.log
+        loader, boot = start_up(self.settings, storage, log)
+        version = "nothing: recovery" if boot.image is None else boot.image.version
+        log(f"Boot: {version}{self._place(loader, boot)}")
+        if boot.trial and self.settings.faults.bad_boot:
+            log("The new image crashes (as ordered)")
+            await wait_for(self._reboot, _CRASH_SECONDS, self._world.pace)
+            return
+        judges = judges_for(self.settings, boot, loader.floor)
+        updater = Updater(storage.flash, storage.layout, loader, boot, judges=judges, clock=self._world.clock)
+        damaged = storage.damaged or loader.damaged or updater.damaged
+        notes, install = updater.reconcile()
+        for note in notes:
+            log(note)
+        if not install:
+            await self._serve(updater, damaged=damaged)
+
+    def _place(self, loader: BootLoader, boot: Boot) -> str:
+        if boot.slot is None:
+            return ""
+        trial = f", trial {loader.state.attempts} of {self.settings.max_boots}" if boot.trial else ""
+        return f" in slot {loader.slots[boot.slot].name}{trial}"
+
+    async def _serve(self, updater: Updater, *, damaged: bool) -> None:
+        """Run the LwM2M client until a reboot or the end."""
+        transport = self._world.transport()
+        await transport.start()
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await transport.listen(*await self._local())
+            stack = Stack(
+                self.settings,
+                updater,
+                transport,
+                damaged=damaged,
+                pace=self._world.pace,
+                clock=self._world.clock,
+                find=find_peer,
+                reboot=self._reboot_soon(tasks),
+                log=self._world.log,
+            )
+            self.stack = stack
+            tasks += [asyncio.ensure_future(each) for each in stack.tasks()]
+            limit = self.settings.confirm_timeout if updater.boot.trial else None
+            if not await wait_for(self._reboot, limit, self._world.pace):
+                await self._judge_trial(updater)
+            if self._stopping:
+                await stack.registration.deregister()
+        finally:
+            self.stack = None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await transport.close()
+
+    async def _judge_trial(self, updater: Updater) -> None:
+        """Reboot a new image that could not reach the server in time; one that could runs on."""
+        if updater.loader.state.trial is None:
+            await self._reboot.wait()
+        else:
+            self._world.log(
+                f"No server reached within {self.settings.confirm_timeout:.0f} s on trial; rebooting"
+            )
+
+    def _reboot_soon(self, tasks: list[asyncio.Task[None]]) -> Callable[[], None]:
+        async def later() -> None:
+            await self._world.pace.sleep(self.settings.reboot_delay)
+            self._reboot.set()
+
+        return lambda: tasks.append(_spawn(later()))
+
+    async def _local(self) -> tuple[str, int]:
+        if self.settings.local is not None:
+            return self.settings.local
+        server = uri.parse(self.settings.server, field="server")
+        with contextlib.suppress(TransportError):
+            peer = await find_peer(server.host, server.port)
+            return ("::" if ":" in peer.host else "0.0.0.0"), 0
+        return "0.0.0.0", 0
+
+
+async def find_peer(host: str, port: int) -> Peer:
+    """Look a host up; raises TransportError when there is no address for it."""
+    try:
+        return Peer(uri.address(str(ipaddress.ip_address(host)), port))
+    except ValueError:
+        pass
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port)
+    except OSError as error:
+        raise TransportError(f"The host {host} has no address: {error.strerror}.", field="server") from None
+    return Peer(uri.address(str(found[0][4][0]), port))
+
+
+def _spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(work)

@@ -1,0 +1,127 @@
+"""Object 5 Firmware Update v1.1 and the private object SUIT Update Agent, as views of the updater.
+
+The SUIT Update Agent tells a server that this device takes manifests: 0 Vendor Identifier, 1 Class
+Identifier (UUID bytes), 2 Sequence Number (the highest confirmed), 3 Running Digest, 4 Refusal Code, 5
+Refusal Text.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+from uuid import UUID
+
+from lwm2m_device.machine import State
+from lwm2m_device.settings import DeviceSettings
+from lwm2m_device.tree import BAD_REQUEST, Instance, ObjectNode, RequestError, Resource, define
+from lwm2m_device.updater import Updater
+from lwm2m_server.lwm2m.model import SUIT_AGENT
+from lwm2m_server.lwm2m.model import ResourceType as Type
+from lwm2m_server.lwm2m.values import Value
+
+_COAP = 0
+
+
+class Agent(Protocol):
+    """What the firmware object sets off. Both raise RequestError for what the present State doesn't allow."""
+
+    def write_package(self, package: bytes) -> None:
+        """Take a whole package that came in one piece."""
+        ...
+
+    def write_uri(self, uri: str) -> None:
+        """Take a package URI, empty for a reset."""
+        ...
+
+    def execute_update(self) -> None:
+        """Install what was downloaded."""
+        ...
+
+    def cancel(self) -> None:
+        """Give the update up."""
+        ...
+
+
+def firmware_object(updater: Updater, agent: Agent, settings: DeviceSettings) -> ObjectNode:
+    """Object 5."""
+
+    def plainly(action: Callable[[], None]) -> Callable[[str], None]:
+        def execute(arguments: str) -> None:
+            if arguments:
+                raise RequestError(BAD_REQUEST, "This resource takes no arguments.")
+            action()
+
+        return execute
+
+    def write_severity(value: Value) -> None:
+        updater.configure(severity=_integer(value))
+
+    def write_defer(value: Value) -> None:
+        updater.configure(defer=_integer(value))
+
+    def write_package(value: Value) -> None:
+        agent.write_package(value if isinstance(value, bytes) else str(value).encode())
+
+    def package_text(value: Callable[[], str]) -> Callable[[], str]:
+        """Give name and version of the package only while there is one."""
+        return lambda: value() if updater.state.state in (State.DOWNLOADED, State.UPDATING) else ""
+
+    instance = Instance.of(
+        Resource(define(0, "Package", Type.OPAQUE, operations="W", mandatory=True), write=write_package),
+        Resource(
+            define(1, "Package URI", Type.STRING, operations="RW", mandatory=True, limits="0..255"),
+            lambda: updater.state.uri,
+            lambda value: agent.write_uri(str(value)),
+        ),
+        Resource(
+            define(2, "Update", Type.NONE, operations="E", mandatory=True),
+            execute=plainly(agent.execute_update),
+        ),
+        Resource(define(3, "State", Type.INTEGER, mandatory=True), lambda: int(updater.state.state)),
+        Resource(define(5, "Update Result", Type.INTEGER, mandatory=True), lambda: int(updater.state.result)),
+        Resource(define(6, "PkgName", Type.STRING), package_text(lambda: settings.model)),
+        Resource(define(7, "PkgVersion", Type.STRING), package_text(lambda: updater.state.version)),
+        Resource(
+            define(8, "Firmware Update Protocol Support", Type.INTEGER, multiple=True), lambda: {0: _COAP}
+        ),
+        Resource(
+            define(9, "Firmware Update Delivery Method", Type.INTEGER, mandatory=True),
+            lambda: settings.delivery.number,
+        ),
+        Resource(define(10, "Cancel", Type.NONE, operations="E"), execute=plainly(agent.cancel)),
+        Resource(
+            define(11, "Severity", Type.INTEGER, operations="RW", limits="0..2"),
+            lambda: updater.state.severity,
+            write_severity,
+        ),
+        Resource(define(12, "Last State Change Time", Type.TIME), lambda: int(updater.state.changed)),
+        Resource(
+            define(
+                13, "Maximum Defer Period", Type.UNSIGNED, operations="RW", limits="0..4294967295", units="s"
+            ),
+            lambda: updater.state.defer,
+            write_defer,
+        ),
+    )
+    return ObjectNode(5, "1.1", {0: instance})
+
+
+def suit_object(updater: Updater, vendor_id: UUID, class_id: UUID) -> ObjectNode:
+    """Object SUIT Update Agent."""
+
+    def running_digest() -> bytes:
+        return b"" if updater.boot.image is None else updater.boot.image.digest
+
+    instance = Instance.of(
+        Resource(define(0, "Vendor Identifier", Type.OPAQUE, mandatory=True), lambda: vendor_id.bytes),
+        Resource(define(1, "Class Identifier", Type.OPAQUE, mandatory=True), lambda: class_id.bytes),
+        Resource(define(2, "Sequence Number", Type.UNSIGNED, mandatory=True), lambda: updater.loader.floor),
+        Resource(define(3, "Running Digest", Type.OPAQUE, mandatory=True), running_digest),
+        Resource(define(4, "Refusal Code", Type.STRING, mandatory=True), lambda: updater.state.code),
+        Resource(define(5, "Refusal Text", Type.STRING, mandatory=True), lambda: updater.state.text),
+    )
+    return ObjectNode(SUIT_AGENT, "1.0", {0: instance})
+
+
+def _integer(value: Value) -> int:
+    if not isinstance(value, int | float):
+        raise RequestError(BAD_REQUEST, "A number is wanted.")
+    return int(value)

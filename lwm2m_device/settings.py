@@ -1,0 +1,73 @@
+"""What a device is and how it behaves: everything that its flags say."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Delivery(StrEnum):
+    """Firmware Update Delivery Method, resource 9 of object 5."""
+
+    PULL = "pull"
+    PUSH = "push"
+    BOTH = "both"
+
+    @property
+    def number(self) -> int:
+        """The value of the resource."""
+        return {"pull": 0, "push": 1, "both": 2}[self.value]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Misbehaviour on demand, for tests and demonstrations.
+
+    `die_at_percent`: SIGKILL itself, once, when that part of the image is stored. `bad_boot`: a new
+    image never reaches the server. `silent`: after Execute the device never answers again.
+    """
+
+    die_at_percent: int | None = None
+    bad_boot: bool = False
+    silent: bool = False
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """The device's identity, its server and its limits.
+
+    `server` is a URI such as coap://127.0.0.1:5683. `trust` are PEM public keys (files' contents) that
+    may sign manifests. `plain` takes images without manifests. `local` is the host and port to bind;
+    None: any of the server's address family. Times in seconds; `lifetime` 0 never expires.
+    """
+
+    endpoint: str
+    server: str
+    flash: Path
+    vendor: str = ""
+    class_name: str = ""
+    manufacturer: str = "Acme"
+    model: str = "M1"
+    serial: str = ""
+    hardware: str = "1.0"
+    initial_version: str = "1.0.0"
+    initial_image: bytes | None = None
+    trust: tuple[bytes, ...] = ()
+    plain: bool = False
+    lifetime: int = 300
+    lwm2m_version: str = "1.1"
+    delivery: Delivery = Delivery.BOTH
+    component: tuple[bytes, ...] = (b"\x00",)
+    slot_size: int | None = None
+    page_size: int | None = None
+    block_size: int = 1024
+    local: tuple[str, int] | None = None
+    max_boots: int = 3
+    confirm_timeout: float = 300.0
+    fetch_patience: float = 900.0
+    reboot_delay: float = 0.5
+    faults: Faults = field(default_factory=Faults)
+
+
+Log = Callable[[str], None]
+"""Takes one line for people."""

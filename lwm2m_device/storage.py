@@ -1,0 +1,153 @@
+"""Opens the flash file: makes a new one, takes a known one, and salvages what is left of a damaged one.
+
+A foreign file is never overwritten: it is moved aside. Damage never stops the device: every part of the
+flash checks itself, and a slot with an intact image is kept whatever happened to the rest.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from lwm2m_device.bootloader import Boot, BootLoader
+from lwm2m_device.flash import Flash, PowerSupply
+from lwm2m_device.judges import VERSION_LINE
+from lwm2m_device.layout import PAGE_SIZE, SLOT_SIZE, Layout, decode_geometry
+from lwm2m_device.settings import DeviceSettings, Log
+from lwm2m_device.slots import VERSION_LIMIT, ImageHeader, Slot
+from lwm2m_server.errors import InvalidInput
+
+_HEAD = 64
+
+
+@dataclass
+class Storage:
+    """An open flash with its layout; `damaged` when something had to be salvaged."""
+
+    flash: Flash
+    layout: Layout
+    damaged: bool
+
+
+def open_storage(
+    file: Path, *, page_size: int | None, slot_size: int | None, log: Log, supply: PowerSupply | None = None
+) -> Storage:
+    """Open or make the file. Sizes of None are those of the file, or the defaults for a new one.
+
+    Raises InvalidInput when a size differs from that of an existing file, Conflict when another device
+    has it open.
+    """
+    head = _head(file)
+    found = decode_geometry(head)
+    if found is not None:
+        _check_sizes(found, page_size, slot_size)
+        return Storage(_open(file, found, supply), found, damaged=False)
+    try:
+        layout = Layout(page_size or PAGE_SIZE, slot_size or SLOT_SIZE)
+    except ValueError as error:
+        raise InvalidInput(f"This flash can't be made: {error}.", field="slot-size") from None
+    # A file of erased cells only is one whose making was interrupted.
+    if not _head(file, layout.size).strip(b"\xff"):
+        return Storage(_format(file, layout, supply), layout, damaged=False)
+    return Storage(_salvage(file, layout, log, supply), layout, damaged=True)
+
+
+def start_up(settings: DeviceSettings, storage: Storage, log: Log) -> tuple[BootLoader, Boot]:
+    """Boot; a device that never had an image gets its factory image first."""
+    loader = BootLoader(storage.flash, storage.layout, max_attempts=settings.max_boots)
+    if not any(slot.header() for slot in loader.slots) and loader.floor == 0:
+        image = settings.initial_image or _factory_image(settings)
+        _program_factory(loader, image, settings)
+        log(f"Factory image {settings.initial_version} programmed into slot A")
+    boot = loader.boot()
+    for note in boot.notes:
+        log(note)
+    return loader, boot
+
+
+def _program_factory(loader: BootLoader, image: bytes, settings: DeviceSettings) -> None:
+    capacity = loader.slots[0].capacity
+    if len(image) > capacity:
+        raise InvalidInput(
+            f"The initial image has {len(image)} bytes, a slot {capacity}.",
+            field="initial-image",
+            hint="Choose a larger --slot-size for a new flash file.",
+        )
+    if len(settings.initial_version.encode()) > VERSION_LIMIT:
+        raise InvalidInput(
+            f"The version's text is longer than {VERSION_LIMIT} bytes.", field="initial-version"
+        )
+    digest = hashlib.sha256(image).digest()
+    loader.install_factory(image, ImageHeader(settings.initial_version, digest, len(image), 0))
+
+
+def _factory_image(settings: DeviceSettings) -> bytes:
+    return VERSION_LINE + f"{settings.initial_version}\n{settings.manufacturer} {settings.model}\n".encode()
+
+
+def _head(file: Path, length: int = _HEAD) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(length)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise InvalidInput(f"The flash file {file} can't be read: {error.strerror}.", field="flash") from None
+
+
+def _check_sizes(layout: Layout, page_size: int | None, slot_size: int | None) -> None:
+    for name, wanted, present in (
+        ("page-size", page_size, layout.page_size),
+        ("slot-size", slot_size, layout.slot_size),
+    ):
+        if wanted is not None and wanted != present:
+            raise InvalidInput(
+                f"The flash file was made with a {name} of {present} bytes, not {wanted}.",
+                field=name,
+                hint=f"Leave --{name} out, or name a new flash file.",
+            )
+
+
+def _open(file: Path, layout: Layout, supply: PowerSupply | None) -> Flash:
+    return Flash(file, size=layout.size, page_size=layout.page_size, supply=supply)
+
+
+def _format(file: Path, layout: Layout, supply: PowerSupply | None) -> Flash:
+    flash = _open(file, layout, supply)
+    flash.erase(0, layout.size)
+    _write_geometry(flash, layout)
+    return flash
+
+
+def _write_geometry(flash: Flash, layout: Layout) -> None:
+    region = layout.geometry
+    flash.erase(region.start, region.length)
+    flash.write(region.start, layout.encode_geometry())
+    flash.sync()
+
+
+def _salvage(file: Path, layout: Layout, log: Log, supply: PowerSupply | None) -> Flash:
+    """Keep a flash with a damaged geometry page if a slot holds an image; move anything else aside."""
+    if _has_image(file, layout):
+        log(f"The flash file {file} is damaged: its geometry is rewritten, the images are kept")
+        flash = _open(file, layout, supply)
+        _write_geometry(flash, layout)
+        return flash
+    aside = _free_name(file)
+    file.rename(aside)
+    log(f"{file} is no flash file of this device, or too damaged: kept as {aside}, a new one is made")
+    return _format(file, layout, supply)
+
+
+def _has_image(file: Path, layout: Layout) -> bool:
+    flash = Flash(file, size=layout.size, page_size=layout.page_size, read_only=True)
+    try:
+        return any(Slot(flash, layout, index).is_intact() for index in (0, 1))
+    finally:
+        flash.close()
+
+
+def _free_name(file: Path) -> Path:
+    number = 1
+    while (candidate := file.with_name(f"{file.name}.unusable-{number}")).exists():
+        number += 1
+    return candidate

@@ -1,0 +1,349 @@
+"""The update of this device: the machine of object 5 over flash and boot loader, without a network.
+
+Every method commits to flash before it returns, in an order that makes a power cut at any point come out
+either before or after it. `reconcile` runs at each boot and finishes or takes back what a cut left half
+done.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lwm2m_device.bootloader import Boot, BootLoader, Outcome
+from lwm2m_device.download import EnvelopeStore, ImageDownload
+from lwm2m_device.flash import Flash
+from lwm2m_device.layout import Layout
+from lwm2m_device.machine import Result, State, Trigger, refusal, step
+from lwm2m_device.slots import VERSION_LIMIT, ImageHeader
+from lwm2m_device.update_state import StateStore, UpdateState
+from lwm2m_server.clock import Clock
+from lwm2m_server.firmware.refusals import Refusal, RefusalCode
+from lwm2m_server.firmware.refusals import refusal as refuse
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a manifest announces: where the image is, its SHA-256, bytes, version, sequence number."""
+
+    source: str
+    digest: bytes
+    size: int
+    version: str
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The two decisions that the updater leaves to others; both raise `Refusal`.
+
+    `manifest` verifies an envelope in full. `image` gets a reader (offset, length) of the stored image
+    and its size, and returns the version that the image itself names. `plain` devices take images and no
+    manifests.
+    """
+
+    manifest: Callable[[bytes], Offer]
+    image: Callable[[Callable[[int, int], bytes], int], str]
+    plain: bool = False
+
+
+class Updater:
+    """Object 5's state with the means to change it; listeners are called after each change."""
+
+    def __init__(
+        self, flash: Flash, layout: Layout, loader: BootLoader, boot: Boot, *, judges: Judges, clock: Clock
+    ) -> None:
+        self.boot = boot
+        self.loader = loader
+        self._judges = judges
+        self._clock = clock
+        self._store = StateStore(flash, layout)
+        inactive = 1 - (loader.state.active if boot.slot is None else boot.slot)
+        self.slot = loader.slots[inactive]
+        self._download = ImageDownload(flash, layout, self.slot)
+        self._envelopes = EnvelopeStore(flash, layout)
+        self.listeners: list[Callable[[], None]] = []
+
+    @property
+    def state(self) -> UpdateState:
+        """The present state, as it is in flash."""
+        return self._store.state
+
+    @property
+    def damaged(self) -> bool:
+        """Say whether the stored update state can't be read; `reconcile` mends it."""
+        return self._store.damaged
+
+    @property
+    def plain(self) -> bool:
+        """Say whether packages are images rather than envelopes."""
+        return self._judges.plain
+
+    @property
+    def offset(self) -> int:
+        """The next byte of the image that is wanted, while Downloading."""
+        return self._download.offset
+
+    @property
+    def package_limit(self) -> int:
+        """The largest package in bytes: an image in the slot, or an envelope in the manifest area."""
+        return self.slot.capacity if self.plain else self._envelopes.limit
+
+    @property
+    def fetching_image(self) -> bool:
+        """Say whether the bytes that are wanted belong to the image, not to an envelope."""
+        return self.state.state is State.DOWNLOADING and (self.plain or bool(self.state.digest))
+
+    def request(self, trigger: Trigger, *, uri: str = "", source: str = "") -> int:
+        """Apply a request of the server and return the CoAP code of its answer.
+
+        `uri` is what the server wrote, `source` the same made absolute; both are for a pull.
+        """
+        before = self.state
+        found = step(before.state, trigger)
+        if found is None:
+            return refusal(before.state, trigger)
+        if trigger is Trigger.PACKAGE or trigger is Trigger.URI:
+            if self.plain:
+                self._download.begin()
+            self._enter(found.state, Result.INITIAL, _fresh(before, uri=uri, source=source))
+        elif trigger is Trigger.UPDATE:
+            self._enter(found.state, Result.INITIAL, before)
+        else:
+            self._enter(found.state, found.result or Result.INITIAL, _fresh(before))
+            if before.state is State.DOWNLOADED:
+                self.slot.drop()
+        return found.code
+
+    def accept_envelope(self, envelope: bytes) -> None:
+        """Verify an envelope and get ready for its image; raises Refusal, see `refused`."""
+        offer = self._judges.manifest(envelope)
+        if offer.size > self.slot.capacity:
+            raise _too_large(offer.size, self.slot.capacity)
+        _check_version_text(offer.version)
+        self._download.begin()
+        self._envelopes.store(envelope)
+        self._store.store(
+            replace(
+                self.state,
+                source=offer.source,
+                etag=b"",
+                digest=offer.digest,
+                size=offer.size,
+                version=offer.version,
+                sequence=offer.sequence,
+            )
+        )
+
+    def expect(self, etag: bytes, size: int = 0) -> None:
+        """Note entity tag and size (0: unknown) of the bytes that come next; a changed tag starts over."""
+        if etag == self.state.etag:
+            return
+        if self.offset:
+            self._download.begin()
+        known = size if self.plain else self.state.size
+        if known > self.slot.capacity:
+            raise _too_large(known, self.slot.capacity)
+        self._store.store(replace(self.state, etag=etag, size=known))
+
+    def store(self, data: bytes) -> None:
+        """Store the next bytes; raises Refusal when there are more than announced or than fit."""
+        end = self.offset + len(data)
+        if self.state.size and end > self.state.size:
+            raise refuse(
+                RefusalCode.SIZE_MISMATCH,
+                f"The image is longer than the {self.state.size} bytes of its manifest.",
+            )
+        if end > self.slot.capacity:
+            raise _too_large(end, self.slot.capacity)
+        self._download.store(data)
+
+    def holds(self, offset: int, data: bytes) -> bool:
+        """Say whether these bytes are already stored at this offset: a repeated block."""
+        return offset + len(data) <= self.offset and self.slot.read(offset, len(data)) == data
+
+    def finish(self) -> None:
+        """Check the whole image as it lies in the slot and make it installable; raises Refusal."""
+        state = self.state
+        if state.size and self.offset != state.size:
+            raise refuse(
+                RefusalCode.SIZE_MISMATCH,
+                f"The image has {self.offset} bytes, its manifest says {state.size}.",
+            )
+        digest = self._download.digest()
+        if self.plain:
+            state = self._describe_plain(digest)
+        elif digest != state.digest:
+            raise refuse(
+                RefusalCode.DIGEST_MISMATCH,
+                "The stored image does not have the digest that its manifest names.",
+            )
+        header = ImageHeader(state.version, digest, self.offset, state.sequence)
+        if self.slot.header() != header:
+            self.slot.seal(header)
+        self._enter(State.DOWNLOADED, Result.INITIAL, state)
+
+    def fail(self, result: Result, code: str, text: str) -> None:
+        """End the download with a result, and keep the reason for object 42801."""
+        if step(self.state.state, Trigger.DOWNLOAD_FAILED) is None:
+            return
+        was = self.state.state
+        self._enter(State.IDLE, result, replace(_fresh(self.state), code=code, text=text))
+        if was is State.DOWNLOADED:
+            self.slot.drop()
+
+    def refused(self, error: Refusal) -> None:
+        """End the download for a refusal."""
+        self.fail(Result(error.update_result), str(error.code), error.message)
+
+    def install(self) -> None:
+        """Hand the downloaded image to the boot loader; it starts it at the next boot."""
+        self.loader.request(self.slot.index)
+
+    def confirm(self) -> None:
+        """Keep the image that runs on trial: the server was reached. Does nothing outside a trial."""
+        if self.loader.state.trial is not None:
+            self.loader.confirm()
+        if self.state.state is State.UPDATING:
+            self._enter(State.IDLE, Result.UPDATED, _fresh(self.state))
+
+    def configure(self, *, severity: int | None = None, defer: int | None = None) -> None:
+        """Keep Severity (0..2) or Maximum Defer Period (seconds)."""
+        state = self.state
+        self._store.store(
+            replace(
+                state,
+                severity=state.severity if severity is None else severity,
+                defer=state.defer if defer is None else defer,
+            )
+        )
+
+    def reconcile(self) -> tuple[list[str], bool]:
+        """Bring State in line with flash and boot loader; return notes, and whether to reboot at once."""
+        notes: list[str] = []
+        if self._store.damaged:
+            notes.append("The update state was damaged; a download that was under way starts over.")
+            self._store.store(UpdateState())
+        if self.boot.trial:
+            self._resume_trial()
+            return notes, False
+        install = False
+        if self.state.state is State.UPDATING:
+            install = self._settle_installation(notes)
+        elif self.state.state is State.DOWNLOADED:
+            self._check_downloaded(notes)
+        elif self.state.state is State.DOWNLOADING:
+            self._resume_download(notes)
+        if not install:
+            self.loader.clear_outcome()
+        return notes, install
+
+    def _resume_trial(self) -> None:
+        image = self.boot.image
+        if self.state.state is not State.UPDATING and image is not None:
+            known = replace(
+                _fresh(self.state),
+                digest=image.digest,
+                size=image.size,
+                version=image.version,
+                sequence=image.sequence,
+            )
+            self._enter(State.UPDATING, Result.INITIAL, known)
+
+    def _settle_installation(self, notes: list[str]) -> bool:
+        image, outcome = self.boot.image, self.loader.state.outcome
+        if image is not None and image == self._wanted():
+            self._enter(State.IDLE, Result.UPDATED, _fresh(self.state))
+            notes.append(f"The installation of {image.version} is complete.")
+            return False
+        if outcome is Outcome.NONE and self._sealed():
+            notes.append("The installation had been ordered but not begun; it begins now.")
+            self.install()
+            return True
+        result, text = _INSTALL_FAILURES.get(outcome, (Result.INTEGRITY, "The image was no longer intact."))
+        self._enter(State.IDLE, result, replace(_fresh(self.state), text=text))
+        notes.append(f"The installation failed: {text}")
+        return False
+
+    def _check_downloaded(self, notes: list[str]) -> None:
+        if not self._sealed():
+            text = "The downloaded image is no longer intact."
+            notes.append(text)
+            self.fail(Result.INTEGRITY, RefusalCode.DIGEST_MISMATCH, text)
+
+    def _resume_download(self, notes: list[str]) -> None:
+        if self._sealed():
+            self._enter(State.DOWNLOADED, Result.INITIAL, self.state)
+            return
+        if not self.fetching_image:
+            if not self.state.source:
+                self.fail(
+                    Result.CONNECTION_LOST,
+                    RefusalCode.FETCH_FAILED,
+                    "The manifest was still on its way at power loss.",
+                )
+            return
+        if not self.plain and not self._manifest_holds():
+            self.fail(Result.INTEGRITY, RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
+            return
+        self.slot.drop()
+        kept = self._download.resume()
+        notes.append(f"The download goes on at byte {kept}.")
+
+    def _manifest_holds(self) -> bool:
+        envelope = self._envelopes.load()
+        if envelope is None:
+            return False
+        try:
+            offer = self._judges.manifest(envelope)
+        except Refusal:
+            return False
+        return offer.digest == self.state.digest and offer.size == self.state.size
+
+    def _sealed(self) -> bool:
+        return bool(self.state.digest) and self.slot.header() == self._wanted() and self.slot.is_intact()
+
+    def _wanted(self) -> ImageHeader:
+        state = self.state
+        return ImageHeader(state.version, state.digest, state.size, state.sequence)
+
+    def _describe_plain(self, digest: bytes) -> UpdateState:
+        version = self._judges.image(self.slot.read, self.offset)
+        _check_version_text(version)
+        # Without a manifest nothing numbers the images: count them, so that the boot loader knows the order.
+        return replace(
+            self.state, digest=digest, size=self.offset, version=version, sequence=self.loader.floor + 1
+        )
+
+    def _enter(self, state: State, result: Result, base: UpdateState) -> None:
+        changed = self._clock.now() if state is not self.state.state else self.state.changed
+        self._store.store(replace(base, state=state, result=result, changed=changed))
+        for listener in self.listeners:
+            listener()
+
+
+_INSTALL_FAILURES = {
+    Outcome.BOOT_FAILED: (Result.UPDATE_FAILED, "The new image never reached the server and was reverted."),
+    Outcome.IMAGE_DAMAGED: (Result.INTEGRITY, "The new image was damaged before it could start."),
+    Outcome.BELOW_FLOOR: (Result.UPDATE_FAILED, "The new image's sequence number is too low to be started."),
+}
+
+
+def _fresh(state: UpdateState, *, uri: str = "", source: str = "") -> UpdateState:
+    """Forget the update but keep what the server configured."""
+    return UpdateState(
+        uri=uri, source=source, severity=state.severity, defer=state.defer, changed=state.changed
+    )
+
+
+def _check_version_text(version: str) -> None:
+    if len(version.encode()) > VERSION_LIMIT:
+        raise refuse(
+            RefusalCode.UNSUPPORTED,
+            f"The version's text is longer than {VERSION_LIMIT} bytes.",
+            field="version",
+        )
+
+
+def _too_large(size: int, capacity: int) -> Refusal:
+    return refuse(
+        RefusalCode.STORAGE_FULL, f"The image has {size} bytes, the slot {capacity}.", field="image-size"
+    )
