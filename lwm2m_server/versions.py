@@ -1,7 +1,8 @@
 """Versions of firmware: parsing, total order and a text key for databases.
 
 Semantic Versioning 2.0.0, read tolerantly because devices are: a leading `v`, one to four numbers (`2.1`,
-`1.2.3.4` as MCUboot counts), leading zeros. Missing numbers are 0. Build metadata (`+…`) has no part in the order.
+`1.2.3.4` as MCUboot counts), leading zeros. Missing numbers are 0. Build metadata (`+…`) has no part in the
+order.
 """
 
 from __future__ import annotations
@@ -117,13 +118,16 @@ def try_parse(text: str | None) -> Version | None:
 
 
 def compare(left: str, right: str) -> int:
-    """-1, 0 or 1 as `left` is older than, equal to or newer than `right`; `InvalidInput` when one is no version."""
+    """Return -1, 0 or 1 as `left` is older than, equal to or newer than `right`.
+
+    `InvalidInput` for no version.
+    """
     one, two = parse(left), parse(right)
     return (one > two) - (one < two)
 
 
 def sort_key(text: str) -> str:
-    """Key for databases: `sort_key(a) < sort_key(b)` exactly when `a < b`; `InvalidInput` when it is no version."""
+    """Return a key for databases whose plain order is that of versions; `InvalidInput` when it is none."""
     return parse(text).key
 
 
@@ -136,8 +140,8 @@ def try_sort_key(text: str | None) -> str | None:
 def same(reported: str | None, wanted: str) -> bool:
     """Whether a device that reports `reported` runs `wanted`.
 
-    Same precedence, and the same build metadata where both name some: 1.0.0+7 is not 1.0.0+8. Texts that are no
-    versions must be equal as they stand.
+    Same precedence, and the same build metadata where both name some: 1.0.0+7 is not 1.0.0+8. Texts that are
+    no versions must be equal as they stand.
     """
     if reported is None:
         return False

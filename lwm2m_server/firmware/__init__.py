@@ -1,7 +1,7 @@
 """Firmware: image formats, SUIT manifests and the update state machine.
 
-Pure: no I/O, no clock, no randomness. Used by the server (builds, signs, verifies, drives updates) and by the reference
-device (verifies, processes).
+Pure: no I/O, no clock, no randomness. Used by the server (builds, signs, verifies, drives updates) and by the
+reference device (verifies, processes).
 
 - `images`: digest, size, format and version of an image file.
 - `build`, `envelope`, `describe`: make, sign, verify and show a SUIT envelope (draft-ietf-suit-manifest-37).

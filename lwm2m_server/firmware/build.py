@@ -1,8 +1,8 @@
-"""Build a SUIT envelope from a description: one component, pulled from a URI (draft-ietf-suit-manifest-37, section 7).
+"""Build a SUIT envelope (draft-ietf-suit-manifest-37, section 7): one component, fetched from a URI.
 
-The manifest checks vendor and class before everything else, fetches the image into the component and matches its
-digest after the download and again before it is started. The version is in the signed part twice: machine-readable
-(update-management, where its form can hold it) and as text.
+The manifest checks vendor and class before everything else, fetches the image into the component and matches
+its digest after the download and again before it is started. The version is in the signed part twice:
+machine-readable (update-management, where its form can hold it) and as text.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from lwm2m_server.firmware.commands import (
 from lwm2m_server.firmware.envelope import wrap
 from lwm2m_server.firmware.manifest import Common, ComponentText, LanguageText, Manifest
 from lwm2m_server.firmware.suit import (
+    DIGEST_SHA256,
     ComponentTextKey,
     ConditionCode,
     Digest,
-    DIGEST_SHA256,
     DirectiveCode,
     TextKey,
     class_id,
@@ -47,9 +47,9 @@ class ManifestDescription:
     """What an operator says about an update.
 
     `vendor_domain` and `class_name` give the identifiers (UUID5(DNS, domain), UUID5(vendor id, class name)).
-    `component` is the component identifier, a path of byte strings. `image_uri` may be relative to the server that
-    the manifest comes from (`/fw/<digest>`). `manufacturer` and `model` are what a plain device reports in `/3/0/0`
-    and `/3/0/1`; the server checks them on its behalf.
+    `component` is the component identifier, a path of byte strings. `image_uri` may be relative to the server
+    that the manifest comes from (`/fw/<digest>`). `manufacturer` and `model` are what a plain device reports
+    in `/3/0/0` and `/3/0/1`; the server checks them on its behalf.
     """
 
     vendor_domain: str
@@ -68,7 +68,7 @@ class ManifestDescription:
 
 
 def build_manifest(description: ManifestDescription) -> bytes:
-    """The unsigned envelope (tag 107); `InvalidInput` names the field that does not fit."""
+    """Make the unsigned envelope (tag 107); `InvalidInput` names the field that does not fit."""
     _check(description)
     vendor = vendor_id(description.vendor_domain.lower())
     shared: Sequence = (

@@ -1,8 +1,9 @@
 """The strict CBOR layer under SUIT and COSE (RFC 8949, section 4.2: core deterministic encoding).
 
-Accepted is only what a deterministic encoder would have written: shortest heads, definite lengths, map keys unique and
-in bytewise order, nothing behind the item; and within what SUIT needs: no floats, no simple values but false, true and
-nil, tags only where the caller allows them, bounded depth and size. So decoding and encoding again gives the same bytes.
+Accepted is only what a deterministic encoder would have written: shortest heads, definite lengths, map keys
+unique and in bytewise order, nothing behind the item; and within what SUIT needs: no floats, no simple values
+but false, true and nil, tags only where the caller allows them, bounded depth and size. So decoding and
+encoding again gives the same bytes.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def as_map(value: object, field: str) -> dict[Any, Any]:
 
 
 def _ordered(value: Any) -> Any:
-    """The same value with the keys of every map in bytewise order of their encodings."""
+    """Put the keys of every map into the bytewise order of their encodings."""
     if isinstance(value, Mapping):
         pairs = sorted(value.items(), key=lambda pair: encode(pair[0]))
         return {key: _ordered(item) for key, item in pairs}

@@ -1,7 +1,7 @@
-"""Command sequences of a SUIT manifest as typed values (draft-ietf-suit-manifest-37, section 8.4.6 and following).
+"""Command sequences of a SUIT manifest as typed values (draft-ietf-suit-manifest-37, section 8.4.6 on).
 
-On the wire a sequence is a flat array `command, argument, command, argument …`. What is not known here is kept as it is
-(`Unknown`), so that manifests of others can be read and shown; the processor refuses to run it.
+On the wire a sequence is a flat array `command, argument, command, argument …`. What is not known here is
+kept as it is (`Unknown`), so that manifests of others can be read and shown; the processor refuses to run it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Parameters:
     other: tuple[tuple[int, Any], ...] = ()
 
     def known(self) -> Iterator[tuple[ParameterKey, Any]]:
-        """The parameters that are set, by number."""
+        """Yield the parameters that are set, by number."""
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name != "other" and value is not None:
@@ -126,7 +126,7 @@ def parse_sequence(data: bytes, field: str, depth: int = 0) -> Sequence:
 
 
 def encode_sequence(sequence: Sequence) -> bytes:
-    """The encoded array: the content of the byte string that holds it."""
+    """Return the encoded array: the content of the byte string that holds it."""
     flat: list[Any] = []
     for command in sequence:
         flat += _to_cbor(command)
@@ -236,7 +236,7 @@ def _to_cbor(command: Command) -> list[Any]:
             return [int(DirectiveCode.OVERRIDE_PARAMETERS), _parameters_to_cbor(command.parameters)]
         case TryEach():
             branches: list[bytes | None] = [encode_sequence(branch) for branch in command.branches]
-            return [int(DirectiveCode.TRY_EACH), branches + [None] if command.optional else branches]
+            return [int(DirectiveCode.TRY_EACH), [*branches, None] if command.optional else branches]
         case RunSequence():
             return [int(DirectiveCode.RUN_SEQUENCE), encode_sequence(command.sequence)]
         case Unknown():

@@ -1,10 +1,11 @@
 """COSE_Sign1 with detached payload (RFC 9052, section 4.2) and the keys for it.
 
-Signing uses the fully-specified algorithms of RFC 9864: ESP256 (-9) and Ed25519 (-19). Their predecessors ES256 (-7) and
-EdDSA (-8) are accepted when the key is on P-256 or Ed25519. Private keys are for the CLI: the server holds none.
+Signing uses the fully-specified algorithms of RFC 9864: ESP256 (-9) and Ed25519 (-19). Their predecessors
+ES256 (-7) and EdDSA (-8) are accepted when the key is on P-256 or Ed25519. Private keys are for the CLI: the
+server holds none.
 
-The key identifier is the first 8 bytes of SHA-256 over the DER SubjectPublicKeyInfo. We write it into the *protected*
-header, so that every byte of a block is either signed or the signature.
+The key identifier is the first 8 bytes of SHA-256 over the DER SubjectPublicKeyInfo. We write it into the
+*protected* header, so that every byte of a block is either signed or the signature.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class VerificationKey:
 
     @classmethod
     def from_pem(cls, pem: bytes, *, field: str = "key") -> VerificationKey:
-        """From a PEM public key (SubjectPublicKeyInfo, P-256 or Ed25519); `InvalidInput` for anything else."""
+        """Read a PEM public key (P-256 or Ed25519); `InvalidInput` for anything else."""
         if b"PRIVATE KEY" in pem:
             raise InvalidInput(
                 "this file holds a private key; a public key is wanted",
@@ -132,7 +133,10 @@ class SigningKey:
 
     @classmethod
     def generate(cls, key_type: KeyType = KeyType.ESP256) -> SigningKey:
-        """A new key, from the random generator of the `cryptography` library. For the CLI and for tests."""
+        """Make a new key, from the random generator of the `cryptography` library.
+
+        For the CLI and for tests.
+        """
         if key_type is KeyType.ED25519:
             return cls(ed25519.Ed25519PrivateKey.generate(), key_type)
         return cls(ec.generate_private_key(ec.SECP256R1()), key_type)
@@ -199,7 +203,7 @@ class Sign1:
 
 
 def sign1(key: SigningKey, payload: bytes) -> bytes:
-    """A COSE_Sign1 block (tag 18) over the detached `payload`."""
+    """Make a COSE_Sign1 block (tag 18) over the detached `payload`."""
     protected = cbor.encode({_ALG: int(_SIGN_WITH[key.key_type]), _KID: key.public.key_id})
     signature = key.sign(_sig_structure(protected, payload))
     return cbor.encode(cbor.Tag(SIGN1_TAG, [protected, {}, None, signature]))
@@ -238,12 +242,15 @@ def verify_blocks(
     *,
     field: str = "authentication",
 ) -> VerificationKey:
-    """The first trusted key whose signature over `payload` holds.
+    """Return the first trusted key whose signature over `payload` holds.
 
-    Blocks of unknown kinds, algorithms and signers are passed over. A block that names a trusted key and does not
-    hold ends it at once. Without a valid block: `unknown-key` when the signers are strangers, else `signature`.
+    Blocks of unknown kinds, algorithms and signers are passed over. A block that names a trusted key and does
+    not hold ends it at once. Without a valid block: `unknown-key` when the signers are strangers, else
+    `signature`.
     """
-    keys = list(trusted)
+    keys, blocks = list(trusted), list(blocks)
+    if not blocks:
+        raise NotTrusted("the manifest is not signed", field=field, hint="sign it: lwm2m manifest sign")
     found: VerificationKey | None = None
     anonymous = False
     for index, block in enumerate(blocks):

@@ -1,8 +1,8 @@
 """The SUIT envelope: digest, signatures, severed members (draft-ietf-suit-manifest-37, sections 8.2 and 8.3).
 
-Order matters: `verify` checks the digest over the manifest and a signature over that digest before a single byte of the
-manifest is interpreted. The digest covers the manifest's byte string *with* its CBOR head; the signed payload is the
-encoded SUIT_Digest *without* one.
+Order matters: `verify` checks the digest over the manifest and a signature over that digest before a single
+byte of the manifest is interpreted. The digest covers the manifest's byte string *with* its CBOR head; the
+signed payload is the encoded SUIT_Digest *without* one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _MEMBERS: Final = frozenset(int(key) for key in (*SEVERABLE, ManifestKey.COSWID)
 class Envelope:
     """The outer structure, nothing in it interpreted.
 
-    `manifest` is the content of key 3, `blocks` the authentication blocks, `severed` and `payloads` the contents of
-    the severed members and of the integrated payloads.
+    `manifest` is the content of key 3, `blocks` the authentication blocks, `severed` and `payloads` the
+    contents of the severed members and of the integrated payloads.
     """
 
     digest: Digest
@@ -46,7 +46,7 @@ class Envelope:
         return cbor.encode(cbor.Tag(ENVELOPE_TAG, members | dict(self.severed) | dict(self.payloads)))
 
     def without_text(self) -> Envelope:
-        """The same envelope without a severed text member, for devices that have no use for it."""
+        """Drop a severed text member, for devices that have no use for it."""
         return replace(self, severed=tuple(item for item in self.severed if item[0] != ManifestKey.TEXT))
 
 
@@ -54,7 +54,8 @@ class Envelope:
 class Verified:
     """A manifest whose digest and signature hold.
 
-    `facts` is what server and device ask of it; `key_id` the identifier of the key that signed, `envelope` the bytes.
+    `facts` is what server and device ask of it; `key_id` the identifier of the key that signed, `envelope`
+    the bytes.
     """
 
     envelope: bytes
@@ -64,7 +65,7 @@ class Verified:
 
 
 def wrap(manifest: Manifest, severed: Iterable[tuple[int, bytes]] = ()) -> Envelope:
-    """An unsigned envelope around a manifest."""
+    """Put an unsigned envelope around a manifest."""
     content = manifest.encode()
     return Envelope(Digest.of(cbor.bstr(content)), (), content, tuple(severed))
 
@@ -93,7 +94,7 @@ def parse_envelope(data: bytes) -> Envelope:
 
 
 def sign(envelope: bytes, key: SigningKey) -> bytes:
-    """The envelope with one more authentication block (COSE_Sign1, detached) by `key`.
+    """Add an authentication block (COSE_Sign1, detached) by `key`.
 
     The manifest and its severed members are checked first: nothing is signed that `verify` would refuse.
     """
@@ -105,7 +106,7 @@ def sign(envelope: bytes, key: SigningKey) -> bytes:
 
 
 def verify(envelope: bytes, trusted: Iterable[VerificationKey]) -> Verified:
-    """Check digest, signature, then the manifest; `Refusal` with its code (`signature`, `unknown-key`, `malformed`…)."""
+    """Check digest, signature, then the manifest; `Refusal` with its code (`signature`, `malformed`…)."""
     parsed = parse_envelope(envelope)
     _check_digest(parsed)
     key = verify_blocks(parsed.blocks, parsed.digest.encode(), trusted, field="envelope/2")
@@ -114,7 +115,7 @@ def verify(envelope: bytes, trusted: Iterable[VerificationKey]) -> Verified:
 
 
 def read_unverified(envelope: bytes) -> Manifest:
-    """The manifest with only its digests checked, for showing and for signing. Never act on it."""
+    """Read a manifest with only its digests checked, for showing and for signing. Never act on it."""
     parsed = parse_envelope(envelope)
     _check_digest(parsed)
     manifest = resolve(parse_manifest(parsed.manifest), dict(parsed.severed))

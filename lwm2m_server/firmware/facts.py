@@ -54,7 +54,10 @@ class ComponentFacts:
 
 @dataclass(frozen=True, slots=True)
 class ManifestFacts:
-    """The whole manifest. `version` is the version of the update as text, `None` when the manifest names none."""
+    """The whole manifest.
+
+    `version` is the version of the update as text, `None` when the manifest names none.
+    """
 
     sequence_number: int
     version: str | None
@@ -94,7 +97,10 @@ class ManifestFacts:
 
 
 def facts_of(manifest: Manifest) -> ManifestFacts:
-    """Facts of a manifest; `Malformed` when its machine-readable version and its text contradict each other."""
+    """Facts of a manifest.
+
+    `Malformed` when its machine-readable version and its text contradict each other.
+    """
     collector = _Collector(len(manifest.common.components))
     collector.go(manifest.common.shared_sequence)
     for name in _SEQUENCES:
@@ -190,7 +196,7 @@ def _component(component: ComponentId, found: _Found, text: LanguageText | None)
 
 
 def _version(manifest: Manifest, text: str | None) -> str | None:
-    """The version: machine-readable where there is one, in the words of the text where both agree."""
+    """Find the version: machine-readable where there is one, in the words of the text where both agree."""
     if manifest.set_version is None:
         return text
     machine = version_from_integers(manifest.set_version)

@@ -1,7 +1,7 @@
-"""The SUIT manifest: data model, strict reading, writing byte for byte (draft-ietf-suit-manifest-37, section 8.4).
+"""The SUIT manifest: model, strict reading, writing byte for byte (draft-ietf-suit-manifest-37, section 8.4).
 
-A manifest is only read after its digest and a signature have been checked (`envelope.verify`). What is read must encode
-to the same bytes again; anything else is refused as malformed.
+A manifest is only read after its digest and a signature have been checked (`envelope.verify`). What is read
+must encode to the same bytes again; anything else is refused as malformed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ComponentText:
     entries: tuple[tuple[int, str], ...]
 
     def get(self, key: ComponentTextKey) -> str:
-        """The entry, or nothing."""
+        """Return the entry, or nothing."""
         return dict(self.entries).get(int(key), "")
 
 
@@ -58,7 +58,7 @@ class LanguageText:
     components: tuple[ComponentText, ...] = ()
 
     def get(self, key: TextKey) -> str:
-        """The entry, or nothing."""
+        """Return the entry, or nothing."""
         return dict(self.entries).get(int(key), "")
 
 
@@ -93,7 +93,7 @@ class Manifest:
     opaque: tuple[tuple[int, Any], ...] = ()
 
     def encode(self) -> bytes:
-        """The encoded map: the content of the envelope's byte string under key 3."""
+        """Return the encoded map: the content of the envelope's byte string under key 3."""
         members: dict[int, Any] = {
             ManifestKey.VERSION: MANIFEST_VERSION,
             ManifestKey.SEQUENCE_NUMBER: self.sequence_number,
@@ -134,10 +134,10 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 def resolve(manifest: Manifest, severed: Mapping[int, bytes]) -> Manifest:
-    """The manifest with severed members put in their places; `severed` maps key to content of its byte string.
+    """Put severed members in their places; `severed` maps key to content of its byte string.
 
-    `NotTrusted` with `digest-mismatch` when a member is not the one that was signed. Members that did not come along
-    stay digests.
+    `NotTrusted` with `digest-mismatch` when a member is not the one that was signed. Members that did not
+    come along stay digests.
     """
     changes: dict[str, Any] = {}
     for key, content in severed.items():
@@ -159,7 +159,7 @@ def resolve(manifest: Manifest, severed: Mapping[int, bytes]) -> Manifest:
 
 
 def encode_text(text: Text) -> bytes:
-    """The encoded text map: the content of the byte string under key 23."""
+    """Return the encoded text map: the content of the byte string under key 23."""
     return cbor.encode(
         {
             entry.language: dict(entry.entries)

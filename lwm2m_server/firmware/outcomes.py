@@ -24,8 +24,9 @@ class Ending(StrEnum):
 class Outcome:
     """End of an attempt.
 
-    `reason` is a stable kebab-case code, `text` a sentence for people. `retryable` tells whether another attempt may
-    help; `max_retries` bounds those attempts (`None`: as the campaign says), `retry_after` is the least delay in seconds.
+    `reason` is a stable kebab-case code, `text` a sentence for people. `retryable` tells whether another
+    attempt may help; `max_retries` bounds those attempts (`None`: as the campaign says), `retry_after` is the
+    least delay in seconds.
     """
 
     ending: Ending
@@ -37,29 +38,29 @@ class Outcome:
 
 
 def succeeded(reason: str, text: str = "") -> Outcome:
-    """Reached on evidence only: the device shows the new version."""
+    """Say that the device shows the new version: the only evidence of success."""
     return Outcome(Ending.SUCCEEDED, reason, text)
 
 
 def cancelled(text: str, reason: str = "aborted") -> Outcome:
-    """Ended by us or by the device's own cancel; not a failure."""
+    """Say that it was ended by us or by the device's own cancel; not a failure."""
     return Outcome(Ending.CANCELLED, reason, text)
 
 
 def failed(reason: str, text: str, *, max_retries: int | None = None, retry_after: float = 60.0) -> Outcome:
-    """A failure that another attempt may overcome."""
+    """Say that another attempt may overcome the failure."""
     return Outcome(
         Ending.FAILED, reason, text, retryable=True, max_retries=max_retries, retry_after=retry_after
     )
 
 
 def failed_for_good(reason: str, text: str) -> Outcome:
-    """A failure that the same artefact would meet again."""
+    """Say that the same artefact would meet the failure again."""
     return Outcome(Ending.FAILED, reason, text)
 
 
 def rejected(reason: str, text: str) -> Outcome:
-    """The device refuses this update; no attempt will change that."""
+    """Say that the device refuses this update; no attempt will change that."""
     return Outcome(Ending.REJECTED, reason, text)
 
 

@@ -1,7 +1,7 @@
 """Why a manifest or an image is refused: stable codes, used by server and device alike.
 
-Each refusal is an error for users (`lwm2m_server.errors`) whose `code` is one of `RefusalCode`; the device reports the
-same text in object 42801 and the nearest Update Result in object 5.
+Each refusal is an error for users (`lwm2m_server.errors`) whose `code` is one of `RefusalCode`; the device
+reports the same text in object 42801 and the nearest Update Result in object 5.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ UPDATE_RESULT = {
     RefusalCode.SEQUENCE_ROLLBACK: 8,
     RefusalCode.VERSION_ROLLBACK: 8,
 }
-"""Update Result (resource 5 of object 5) that a device reports for each refusal. A pull answered with 4.04 is 7."""
+"""Update Result (resource 5 of object 5) that a device reports for each refusal.
+
+A pull answered with 4.04 is 7.
+"""
 
 FINAL = frozenset(RefusalCode) - {
     RefusalCode.DIGEST_MISMATCH,
@@ -52,10 +55,13 @@ FINAL = frozenset(RefusalCode) - {
     RefusalCode.STORAGE_FULL,
     RefusalCode.FETCH_FAILED,
 }
-"""Refusals of the update as such: the same manifest will never be taken. The others are failures of a transfer."""
+"""Refusals of the update as such.
+
+The same manifest will never be taken. The others are failures of a transfer.
+"""
 
 
-class Refusal(Lwm2mError):
+class Refusal(Lwm2mError):  # noqa: N818  a refusal is no fault
     """A manifest or an image is refused; `code` is the text of a `RefusalCode`."""
 
     code = RefusalCode.UNSUPPORTED.value
@@ -83,7 +89,7 @@ class Mismatch(Refusal, InvalidInput):
 
 
 def refusal(code: RefusalCode, message: str, *, field: str | None = None, hint: str | None = None) -> Refusal:
-    """The refusal of the right class for `code`."""
+    """Make the refusal of the right class for `code`."""
     if code is RefusalCode.MALFORMED:
         return Malformed(message, code=code.value, field=field, hint=hint)
     if code in {RefusalCode.SIGNATURE, RefusalCode.UNKNOWN_KEY, RefusalCode.DIGEST_MISMATCH}:

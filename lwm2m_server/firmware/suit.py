@@ -1,4 +1,4 @@
-"""Numbers and small values of SUIT (draft-ietf-suit-manifest-37; extensions: trust-domains-12, update-management-14)."""
+"""Numbers and small values of SUIT (draft-ietf-suit-manifest-37, update-management-14)."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Digest:
 
     @classmethod
     def of(cls, data: bytes, algorithm: int = DIGEST_SHA256) -> Digest:
-        """The digest of `data`."""
+        """Digest `data`."""
         return cls(algorithm, _hash(algorithm, "digest")(data))
 
     @classmethod
@@ -154,11 +154,11 @@ class Digest:
         return hmac.compare_digest(self.value, _hash(self.algorithm, "digest")(data))
 
     def to_cbor(self) -> list[int | bytes]:
-        """The array for the encoder."""
+        """Return the array for the encoder."""
         return [self.algorithm, self.value]
 
     def encode(self) -> bytes:
-        """The encoded array, without byte string head: the detached payload of signatures."""
+        """Return the encoded array, without byte string head: the detached payload of signatures."""
         return cbor.encode(self.to_cbor())
 
 
@@ -173,7 +173,7 @@ def class_id(vendor: bytes, class_name: str) -> bytes:
 
 
 def component_text(component: ComponentId) -> str:
-    """A component identifier for people: parts in hex, joined by `/`."""
+    """Show a component identifier to people: parts in hex, joined by `/`."""
     return "/".join(part.hex() for part in component)
 
 
@@ -181,10 +181,10 @@ _PRERELEASE: Final = {"alpha": -3, "beta": -2, "rc": -1}
 
 
 def version_to_integers(version: Version) -> tuple[int, ...] | None:
-    """Machine-readable version (update-management-14): numbers, then -1 rc, -2 beta, -3 alpha with their numbers.
+    """Encode a machine-readable version: numbers, then -1 rc, -2 beta, -3 alpha with their numbers.
 
-    `None` for what that form cannot hold without loss: a fourth number, other pre-release words. Build metadata has
-    no place in it.
+    `None` for what that form cannot hold without loss: a fourth number, other pre-release words. Build
+    metadata has no place in it.
     """
     if version.numbers[3]:
         return None

@@ -1,12 +1,12 @@
 """The update machine: drives object 5 (Firmware Update) of one device from the offer to the evidence.
 
-`step` is the whole interface: job, view and one event in; the new job, the new view, actions and perhaps the outcome
-out. This file folds events into job and view and keeps the timers; `update_decide` has the table of what to do next;
-`update_run` the requests.
+`step` is the whole interface: job, view and one event in; the new job, the new view, actions and perhaps the
+outcome out. This file folds events into job and view and keeps the timers; `update_decide` has the table of
+what to do next; `update_run` the requests.
 
-One request is outstanding at a time. After each registration, notification or doubtful answer the device is read again
-before anything is decided. Each phase is bounded by a timer that only progress restarts, and the whole by another one,
-so that every job ends.
+One request is outstanding at a time. After each registration, notification or doubtful answer the device is
+read again before anything is decided. Each phase is bounded by a timer that only progress restarts, and the
+whole by another one, so that every job ends.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def step(job: UpdateJob, view: DeviceView, event: Event, now: float) -> Step:
     return Step(run.job, run.view, tuple(run.actions), None, _wake_at(run))
 
 
-# -- events -----------------------------------------------------------------------------------------------------
+# -- events ---------------------------------------------------------------------
 
 
 def _take(run: Run, event: Event) -> None:
@@ -112,7 +112,7 @@ def _registered(run: Run) -> None:
 
 
 def _forget_request(run: Run) -> None:
-    """The peer that was asked is no more: its answer will not come, or is late."""
+    """Drop the request: the peer that was asked is no more; its answer will not come, or is late."""
     if run.job.ask is Ask.PUSH:
         run.actions.append(StopPush())
     run.change(ask=None)
@@ -249,7 +249,7 @@ def _success(code: int) -> bool:
     return 64 <= code < 96
 
 
-# -- time -------------------------------------------------------------------------------------------------------
+# -- time ---------------------------------------------------------------------
 
 
 def _phase_limit(job: UpdateJob) -> float:
@@ -318,7 +318,7 @@ def _wake_at(run: Run) -> float:
     return max(min(times), run.now)
 
 
-# -- what next --------------------------------------------------------------------------------------------------
+# -- what next ---------------------------------------------------------------------
 
 
 def _go_on(run: Run) -> None:
@@ -337,7 +337,7 @@ def _go_on(run: Run) -> None:
 
 
 def _stop_delivery(run: Run) -> None:
-    """Cancelled before the installation: stop sending, and end at once where the device has nothing to drop."""
+    """Stop sending before the installation; end at once where the device has nothing to drop."""
     job = run.job
     if job.ask is Ask.PUSH:
         _forget_request(run)

@@ -1,7 +1,8 @@
 """The table of the update machine: what to do in each phase of the job for each State of the device.
 
-Rules run on fresh knowledge only: State, Result and versions were read since the last registration or notification. A
-CoAP answer alone proves nothing, and success is reached on the evidence of the running version and digest.
+Rules run on fresh knowledge only: State, Result and versions were read since the last registration or
+notification. A CoAP answer alone proves nothing, and success is reached on the evidence of the running
+version and digest.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _cancel(run: Run) -> bool:
     return True
 
 
-# -- rules ------------------------------------------------------------------------------------------------------
+# -- rules ---------------------------------------------------------------------
 
 
 def _wait(run: Run) -> None:
@@ -106,7 +107,7 @@ def _prepare(run: Run) -> None:
 
 
 def _refused(run: Run) -> None:
-    """A write was answered with an error: the Result says why, else the way of delivery is not taken."""
+    """Judge a write that was answered with an error: the Result says why, else the way is not taken."""
     code, result = run.job.error or 0, run.fresh_result()
     run.change(error=None)
     if result in (PROTOCOL, URI_RESULT) and run.job.method is Method.PULL:
@@ -214,7 +215,7 @@ def _not_begun(run: Run) -> None:
     elif run.job.accepted and not run.job.registered_since:
         run.wait()
     else:
-        # the answer was lost and the State proves that it was not taken, or the device restarted before it began
+        # the State proves that an unanswered Execute was not taken, or the device restarted before it began
         run.execute()
 
 
@@ -251,7 +252,7 @@ def _installed(run: Run) -> None:
 
 
 def _deferred(run: Run) -> None:
-    """The user of the device puts the installation off: no failure, but bounded."""
+    """Wait while the user of the device puts the installation off: no failure, but bounded."""
     since = run.job.execute_sent_at or run.now
     if run.now - since >= run.job.timers.deferral:
         run.finish(failed("deferred", "the installation was put off for too long", retry_after=3600.0))
@@ -262,7 +263,7 @@ def _deferred(run: Run) -> None:
 
 
 def _failure(run: Run, result: int) -> Outcome:
-    """What an Update Result means; a refusal in object 42801 that fits the Result says it better."""
+    """Say what an Update Result means; a refusal in object 42801 that fits the Result says it better."""
     code = run.view.refusal_code
     if run.job.kind is Kind.MANIFEST and code and result in _RESULTS_OF.get(code, {result}):
         return by_refusal(code, run.view.refusal_text)

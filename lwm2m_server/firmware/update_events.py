@@ -1,8 +1,8 @@
 """What goes into the update machine (events) and what comes out of it (actions).
 
-Every action carries a number; answers (`Answered`, `StatusRead`, `PushProgress`, `PushEnded`) repeat it, and those with
-another number than the outstanding one are late and ignored. CoAP codes are their numeric values (2.04 is 68);
-`None` stands for "no answer": time-out, reset, peer gone.
+Every action carries a number; answers (`Answered`, `StatusRead`, `PushProgress`, `PushEnded`) repeat it, and
+those with another number than the outstanding one are late and ignored. CoAP codes are their numeric values
+(2.04 is 68); `None` stands for "no answer": time-out, reset, peer gone.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ from dataclasses import dataclass, field
 from lwm2m_server.firmware.outcomes import Outcome
 from lwm2m_server.firmware.update_job import DeviceView, UpdateJob
 
-# -- actions ----------------------------------------------------------------------------------------------------
+# -- actions ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """Observe State and Result (`/5/0/3`, `/5/0/5`); report changes as `Notified`. Failing is no matter: we poll."""
+    """Observe State and Result (`/5/0/3`, `/5/0/5`).
+
+    Report changes as `Notified`. Failing is no matter: we poll.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ReadStatus:
-    """Read `/5/0`, `/3/0/3` and, where registered, `/42801/0`; answer with `StatusRead`, or `Answered` when it fails."""
+    """Read `/5/0`, `/3/0/3` and, where registered, `/42801/0`.
+
+    Answer with `StatusRead`, or `Answered` when it fails.
+    """
 
     number: int
 
@@ -45,7 +51,7 @@ class WriteUri:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Send the artefact to `/5/0/0` block-wise from `offset`; `PushProgress` on the way, `PushEnded` at the end.
+    """Send the artefact to `/5/0/0` from `offset`; `PushProgress` on the way, `PushEnded` at the end.
 
     Nothing else may be sent to the device meanwhile.
     """
@@ -61,14 +67,17 @@ class StopPush:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Execute `/5/0/2` without argument; answer with `Answered`. Never repeated by anyone but this machine."""
+    """Execute `/5/0/2` without argument.
+
+    Answer with `Answered`. Never repeated by anyone but this machine.
+    """
 
     number: int
 
 
 Action = Observe | ReadStatus | Reset | WriteUri | Push | StopPush | Execute
 
-# -- events -----------------------------------------------------------------------------------------------------
+# -- events ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +99,8 @@ class Gone:
 class StatusRead:
     """Answer to `ReadStatus`. `None`: the device has no such resource or the value could not be read.
 
-    `version` is `/3/0/3`, `package_version` `/5/0/7`, `delivery` `/5/0/9`, `protocols` `/5/0/8`; the last three are
-    resources 3, 4, 5 of 42801.
+    `version` is `/3/0/3`, `package_version` `/5/0/7`, `delivery` `/5/0/9`, `protocols` `/5/0/8`; the last
+    three are resources 3, 4, 5 of 42801.
     """
 
     number: int
@@ -116,7 +125,10 @@ class Notified:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Answer to `Reset`, `WriteUri`, `Execute`, or failed `ReadStatus`. `max_age` in seconds where 5.03 carried one."""
+    """Answer to `Reset`, `WriteUri`, `Execute`, or failed `ReadStatus`.
+
+    `max_age` in seconds where 5.03 carried one.
+    """
 
     number: int
     code: int | None
@@ -133,7 +145,10 @@ class PushProgress:
 
 @dataclass(frozen=True, slots=True)
 class PushEnded:
-    """The push ended with `code` (2.04 when complete), or with no answer; `offset` is the next byte to be sent."""
+    """The push ended with `code` (2.04 when complete), or with no answer.
+
+    `offset` is the next byte to be sent.
+    """
 
     number: int
     code: int | None
@@ -143,7 +158,7 @@ class PushEnded:
 
 @dataclass(frozen=True, slots=True)
 class DownloadProgress:
-    """The device itself has fetched the artefact, or the image that a manifest names, up to `offset` bytes."""
+    """The device itself fetched the artefact, or the image that a manifest names, up to `offset` bytes."""
 
     offset: int
 

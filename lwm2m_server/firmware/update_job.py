@@ -63,8 +63,8 @@ class Ask(StrEnum):
 class Timers:
     """Bounds in seconds.
 
-    A phase ends as `silent` or `stalled` after its time without progress. `downloading` must cover the 300 s for which
-    some clients answer 5.03 after a broken transfer. `total` bounds the whole job.
+    A phase ends as `silent` or `stalled` after its time without progress. `downloading` must cover the 300 s
+    for which some clients answer 5.03 after a broken transfer. `total` bounds the whole job.
     """
 
     offered: float = 3600.0
@@ -84,12 +84,13 @@ class Timers:
 class UpdateJob:
     """One update of one device.
 
-    `digest` and `size` describe what is delivered (envelope or image); `uris` are its absolute URIs, one a scheme,
-    best first. `target_version` and `target_digest` (of the image) are the evidence of success. `prefer` decides for
-    images where the device takes both ways (pull by default); a manifest is pushed wherever the device allows it.
+    `digest` and `size` describe what is delivered (envelope or image); `uris` are its absolute URIs, one a
+    scheme, best first. `target_version` and `target_digest` (of the image) are the evidence of success.
+    `prefer` decides for images where the device takes both ways (pull by default); a manifest is pushed
+    wherever the device allows it.
 
-    The rest is the machine's own: build jobs with `new_job` and change them through `update.step` only. Of use to
-    others: `phase`, `method`, `offset` (bytes that arrived), `started_at`, `heard_at`.
+    The rest is the machine's own: build jobs with `new_job` and change them through `update.step` only. Of
+    use to others: `phase`, `method`, `offset` (bytes that arrived), `started_at`, `heard_at`.
     """
 
     kind: Kind
@@ -170,8 +171,9 @@ class UpdateJob:
 class DeviceView:
     """What is known of the device now; `DeviceView()` when nothing is.
 
-    `fresh` says that State, Result and versions were read since the last registration or notification: only then is
-    anything decided on them. `locked`: it answers 5.03 to everything because a push of ours is unfinished.
+    `fresh` says that State, Result and versions were read since the last registration or notification: only
+    then is anything decided on them. `locked`: it answers 5.03 to everything because a push of ours is
+    unfinished.
     """
 
     registered: bool = False
@@ -201,7 +203,7 @@ def new_job(
     prefer: Method | None = None,
     timers: Timers | None = None,
 ) -> UpdateJob:
-    """A job for one attempt, not yet started; give it `Started` as its first event."""
+    """Make a job for one attempt, not yet started; give it `Started` as its first event."""
     job = UpdateJob(
         kind=kind,
         digest=digest,

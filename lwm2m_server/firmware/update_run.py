@@ -70,14 +70,14 @@ class Run:
             self.change(settling_since=self.now)
         return self.now - (self.job.settling_since or 0.0) >= self.job.timers.settle
 
-    # -- requests -----------------------------------------------------------------------------------------------
+    # -- requests ---------------------------------------------------------------------
 
     def read(self) -> None:
         """Ask for State, Result and versions."""
         self.actions.append(ReadStatus(self._ask(Ask.READ)))
 
     def reset(self) -> None:
-        """Bring the device's machine to Idle: by an empty URI where it pulls, else by a NUL package; then the other."""
+        """Bring the device to Idle: by an empty URI where it pulls, else by a NUL package; then the other."""
         by_uri = (self.view.delivery != PUSH_ONLY) == (self.job.resets % 2 == 0)
         self.change(resets=self.job.resets + 1)
         self.actions.append(Reset(self._ask(Ask.RESET), by_uri))
@@ -152,7 +152,7 @@ class Run:
         if method is not None and method not in self.job.refused:
             self.change(refused=(*self.job.refused, method))
 
-    # -- what is known ------------------------------------------------------------------------------------------
+    # -- what is known ---------------------------------------------------------------------
 
     def can(self, method: Method) -> bool:
         """Whether another way of delivery is open."""
@@ -169,7 +169,7 @@ class Run:
         return self.view.running_digest == self.job.target_digest
 
     def fresh_result(self) -> int:
-        """The Update Result where it belongs to this job, else 0."""
+        """Return the Update Result where it belongs to this job, else 0."""
         result = self.view.result or 0
         return 0 if result == self.job.stale_result else result
 

@@ -1,0 +1,109 @@
+"""What a manifest processor is told of its device, and the effects that it asks for (`processor`)."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+
+from lwm2m_server.firmware.refusals import Refusal
+from lwm2m_server.firmware.suit import ComponentId, Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentState:
+    """A component of the device: what runs there now and how many bytes fit; `None` is unknown or unbounded.
+
+    `slot` is the number against which component-slot compares.
+    """
+
+    version: str | None = None
+    capacity: int | None = None
+    slot: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFacts:
+    """What the device is. `sequence_number` is the highest one that it ever accepted."""
+
+    vendor_ids: frozenset[bytes]
+    class_ids: frozenset[bytes]
+    components: Mapping[ComponentId, ComponentState]
+    sequence_number: int = 0
+    device_id: bytes | None = None
+
+
+# -- effects ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Load `uri` into the component.
+
+    `digest` and `size` are what the result must have, where the manifest says.
+    """
+
+    component: ComponentId
+    uri: str
+    digest: Digest | None = None
+    size: int | None = None
+    arguments: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MatchImage:
+    """Compare the component's content with this digest (and size)."""
+
+    component: ComponentId
+    digest: Digest
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MatchContent:
+    """Compare the component's content with this one, in constant time (`same_content`)."""
+
+    component: ComponentId
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Copy the content of `source` into the component."""
+
+    component: ComponentId
+    source: ComponentId
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """Exchange the contents of both components."""
+
+    component: ComponentId
+    source: ComponentId
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write `content` into the component."""
+
+    component: ComponentId
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """Start the component."""
+
+    component: ComponentId
+    arguments: bytes | None = None
+
+
+Effect = Fetch | MatchImage | MatchContent | Copy | Swap | Write | Invoke
+Answer = bool | Refusal
+Procedure = Generator[Effect, Answer, None]
+
+
+def same_content(one: bytes, two: bytes) -> bool:
+    """Compare in constant time."""
+    return hmac.compare_digest(one, two)

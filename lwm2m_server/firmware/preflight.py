@@ -1,0 +1,85 @@
+"""Checks of a verified manifest before anything in it runs (draft-ietf-suit-manifest-37, section 6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from lwm2m_server import versions
+from lwm2m_server.firmware.commands import Command, Directive, Sequence, Unknown, walk
+from lwm2m_server.firmware.effects import DeviceFacts
+from lwm2m_server.firmware.envelope import Verified
+from lwm2m_server.firmware.manifest import Manifest
+from lwm2m_server.firmware.refusals import Malformed, RefusalCode, refusal
+from lwm2m_server.firmware.suit import Digest, ManifestKey, component_text
+
+UPDATE: Final = ("payload_fetch", "install", "validate")
+INVOCATION: Final = ("validate", "load", "invoke")
+
+
+def check_manifest(manifest: Manifest, facts: DeviceFacts) -> None:
+    """Check sequence number, components and commands: what can be told without running anything."""
+    if manifest.sequence_number < facts.sequence_number:
+        raise refusal(
+            RefusalCode.SEQUENCE_ROLLBACK,
+            f"sequence number {manifest.sequence_number} is below {facts.sequence_number}, accepted before",
+            field="manifest/2",
+        )
+    for component in manifest.common.components:
+        if component not in facts.components:
+            raise refusal(
+                RefusalCode.COMPONENT_MISMATCH,
+                f"the device has no component {component_text(component)}",
+                field="common/2",
+            )
+    for name in (*UPDATE, *INVOCATION):
+        sequence = getattr(manifest, name)
+        if isinstance(sequence, Digest):
+            raise Malformed(
+                f"the severed {name} sequence did not come along",
+                field=f"manifest/{ManifestKey[name.upper()]}",
+            )
+        _check_commands(sequence or (), name)
+    _check_shared(manifest.common.shared_sequence)
+
+
+def _check_commands(sequence: Iterable[Command], name: str) -> None:
+    for command in sequence:
+        if isinstance(command, Unknown):
+            raise refusal(
+                RefusalCode.UNSUPPORTED, f"command {command.code} in {name} is not supported", field=name
+            )
+
+
+def _check_shared(sequence: Sequence) -> None:
+    _check_commands(sequence, "shared-sequence")
+    for command in walk(sequence):
+        # section 8.4.5: no side effects but parameters
+        if isinstance(command, Directive):
+            raise Malformed(f"the shared sequence must not {command.code.name.lower()}", field="common/4")
+
+
+def check_versions(verified: Verified, facts: DeviceFacts) -> None:
+    """Refuse to go below the version that is running."""
+    for index, component in enumerate(verified.facts.components):
+        wanted = versions.try_parse(verified.facts.version if index == 0 else component.version)
+        running = versions.try_parse(facts.components[component.component].version)
+        if wanted is not None and running is not None and wanted < running:
+            raise refusal(
+                RefusalCode.VERSION_ROLLBACK,
+                f"version {wanted} is older than {running}, which is running",
+                field="manifest/6",
+            )
+
+
+def check_sizes(verified: Verified, facts: DeviceFacts) -> None:
+    """Refuse images that do not fit."""
+    for component in verified.facts.components:
+        capacity = facts.components[component.component].capacity
+        largest = max(component.sizes, default=0)
+        if capacity is not None and largest > capacity:
+            raise refusal(
+                RefusalCode.STORAGE_FULL,
+                f"the image has {largest} bytes, but only {capacity} fit",
+                field="image-size",
+            )
