@@ -355,7 +355,7 @@ fn discover(object: u16) -> Response {
     content(LINKS, text.into_bytes())
 }
 
-/// The version that an image carries: in its MCUboot header, or in a first line `version=X`.
+/// The version that an image carries: in its MCUboot header, or in a first line `firmware-version: X`.
 fn version_of(head: &[u8]) -> Option<String> {
     if head.starts_with(&MCUBOOT_MAGIC) {
         let [major, minor, low, high, ..] = *head.get(20..24)? else {
@@ -364,7 +364,7 @@ fn version_of(head: &[u8]) -> Option<String> {
         return Some(format!("{major}.{minor}.{}", u16::from_le_bytes([low, high])));
     }
     let line = head.split(|&byte| byte == b'\n').next()?;
-    let version = line.strip_prefix(b"version=")?;
+    let version = line.strip_prefix(b"firmware-version: ")?;
     String::from_utf8(version.to_vec()).ok()
 }
 
@@ -392,9 +392,10 @@ mod tests {
     #[test]
     fn a_pushed_image_is_installed_after_execute() {
         let mut device = device();
-        let (answer, effect) = device.answer(&block(0, true, b"version=2.5.0\n.."));
+        let (answer, effect) = device.answer(&block(0, true, b"firmware-version"));
         assert_eq!((answer.code, effect), (Code::CONTINUE, Effect::Changed));
-        let (answer, effect) = device.answer(&block(1, false, b"end"));
+        device.answer(&block(1, true, b": 2.5.0\n........"));
+        let (answer, effect) = device.answer(&block(2, false, b"end"));
         assert_eq!((answer.code, effect), (Code::CHANGED, Effect::Changed));
         assert_eq!(device.state(), State::Downloaded);
         let (answer, effect) = device.answer(&request(Code::POST, &["5", "0", "2"]));
@@ -421,7 +422,7 @@ mod tests {
     #[test]
     fn a_failing_device_keeps_its_version_and_reports_8() {
         let mut device = Device::new("sim-1".into(), 300, "1.0.0", Fate::Fails);
-        device.answer(&block(0, false, b"version=2.5.0\n"));
+        device.answer(&block(0, false, b"firmware-version: 2.5.0\n"));
         device.answer(&request(Code::POST, &["5", "0", "2"]));
         assert!(device.restart());
         assert_eq!((device.version(), device.result), ("1.0.0", 8));

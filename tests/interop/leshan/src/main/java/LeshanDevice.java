@@ -40,7 +40,7 @@ import org.eclipse.leshan.transport.californium.client.endpoint.coap.CoapClientP
 /**
  * A plain device on Leshan's client library with a working Firmware Update object (5, version 1.1).
  *
- * It keeps what it gets in a folder and restarts into it: a package begins with the line "version=X". Whatever
+ * It keeps what it gets in a folder and restarts into it: a package begins with the line "firmware-version: X". Whatever
  * happens is printed as one line of text on stdout, so that a test can wait for it. A line "deregister" on stdin
  * ends it politely; the end of stdin ends it at once.
  */
@@ -119,8 +119,8 @@ public final class LeshanDevice {
             Thread.sleep(300);
             client.destroy(false);
             String line = new String(image, 0, Math.min(64, image.length), StandardCharsets.ISO_8859_1).split("\n", 2)[0];
-            if (line.startsWith("version=")) {
-                version = line.substring("version=".length());
+            if (line.startsWith("firmware-version: ")) {
+                version = line.substring("firmware-version: ".length());
                 lastResult = 1;
             } else {
                 lastResult = 8;
