@@ -29,7 +29,7 @@ app = typer.Typer(
 _LWM2M_VERSIONS = ("1.0", "1.1", "1.2")
 _BLOCK_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 
-_EXIT_CODES = {InvalidInput: 2, Conflict: 4, Unavailable: 6}
+_EXIT_CODES: dict[type, int] = {InvalidInput: 2, Conflict: 4, Unavailable: 6}
 
 _Choice = TypeVar("_Choice", int, str)
 
@@ -136,7 +136,7 @@ def main() -> None:
         field = f" [{error.field}]" if error.field else ""
         hint = f"\n  {error.hint}" if error.hint else ""
         print(f"lwm2m-device: {error.message}{field}{hint}", file=sys.stderr)
-        sys.exit(next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 1))
+        sys.exit(next((_EXIT_CODES[kind] for kind in type(error).__mro__ if kind in _EXIT_CODES), 1))
 
 
 async def _run(settings: DeviceSettings) -> None:
@@ -169,6 +169,9 @@ def _check_identity(settings: DeviceSettings) -> None:
                 field=name,
                 hint="Give --vendor, --class and --trust, or --plain for a device that takes raw images.",
             )
+    from lwm2m_device.judges import trusted_keys
+
+    trusted_keys(settings)
 
 
 def _endpoint(text: str) -> str:

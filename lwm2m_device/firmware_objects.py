@@ -7,7 +7,6 @@ Refusal Text.
 
 from collections.abc import Callable
 from typing import Protocol
-from uuid import UUID
 
 from lwm2m_device.machine import State
 from lwm2m_device.settings import DeviceSettings
@@ -104,15 +103,15 @@ def firmware_object(updater: Updater, agent: Agent, settings: DeviceSettings) ->
     return ObjectNode(5, "1.1", {0: instance})
 
 
-def suit_object(updater: Updater, vendor_id: UUID, class_id: UUID) -> ObjectNode:
+def suit_object(updater: Updater, vendor_id: bytes, class_id: bytes) -> ObjectNode:
     """Object SUIT Update Agent."""
 
     def running_digest() -> bytes:
         return b"" if updater.boot.image is None else updater.boot.image.digest
 
     instance = Instance.of(
-        Resource(define(0, "Vendor Identifier", Type.OPAQUE, mandatory=True), lambda: vendor_id.bytes),
-        Resource(define(1, "Class Identifier", Type.OPAQUE, mandatory=True), lambda: class_id.bytes),
+        Resource(define(0, "Vendor Identifier", Type.OPAQUE, mandatory=True), lambda: vendor_id),
+        Resource(define(1, "Class Identifier", Type.OPAQUE, mandatory=True), lambda: class_id),
         Resource(define(2, "Sequence Number", Type.UNSIGNED, mandatory=True), lambda: updater.loader.floor),
         Resource(define(3, "Running Digest", Type.OPAQUE, mandatory=True), running_digest),
         Resource(define(4, "Refusal Code", Type.STRING, mandatory=True), lambda: updater.state.code),

@@ -1,81 +1,178 @@
 """Who decides what this device takes: the manifest processor, or the header of a plain image.
 
-A plain image has to name its version itself, in one of three ways: an MCUboot header, an ESP-IDF
-application descriptor, or a first line `firmware-version: 1.2.0`, which is how the demonstration's
-images are made.
+A plain image has to name its version itself: by an MCUboot header, an ESP-IDF application descriptor,
+or a first line `firmware-version: 1.2.0`. Either way the version must be newer than the running one.
 """
 
-import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from lwm2m_device import uri
+from lwm2m_device.bootloader import Boot
+from lwm2m_device.settings import DeviceSettings
 from lwm2m_server import versions
 from lwm2m_server.errors import InvalidInput
+from lwm2m_server.firmware.cose import VerificationKey
+from lwm2m_server.firmware.effects import Answer, ComponentState, DeviceFacts, Effect, Fetch, MatchImage
+from lwm2m_server.firmware.envelope import Verified, verify
+from lwm2m_server.firmware.images import HEAD_SIZE, image_format, image_version
+from lwm2m_server.firmware.processor import preflight, update
 from lwm2m_server.firmware.refusals import RefusalCode, refusal
+from lwm2m_server.firmware.suit import DIGEST_SHA256, class_id, vendor_id
 
-VERSION_LINE = b"firmware-version: "
-
-_MCUBOOT_MAGIC = 0x96F3B83D
-_MCUBOOT_VERSION_AT = 20
-_ESP_MAGIC = 0xE9
-_ESP_DESCRIPTOR_AT = 32
-_ESP_DESCRIPTOR_MAGIC = 0xABCD5432
-_ESP_VERSION_AT = 48
-_HEAD = 128
+Read = Callable[[int, int], bytes]
+"""Reads bytes of the stored image: offset, length."""
 
 
-def image_version(read: Callable[[int, int], bytes], size: int) -> str:
-    """Return the version that an image names; raises Refusal (`unsupported`) when it names none."""
-    head = read(0, min(size, _HEAD))
-    version = _mcuboot(head) or _esp_idf(head) or _first_line(head)
-    if version is None or versions.try_parse(version) is None:
-        raise refusal(
-            RefusalCode.UNSUPPORTED,
-            "The image does not name its version.",
-            hint="Use an MCUboot or ESP-IDF image, or begin it with a line 'firmware-version: 1.2.0'.",
+@dataclass(frozen=True)
+class Offer:
+    """What a manifest announces: where the image is, its SHA-256, bytes, version, sequence number."""
+
+    source: str
+    digest: bytes
+    size: int
+    version: str
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The decisions that the updater leaves to others; all raise `Refusal`.
+
+    `manifest` verifies an envelope in full. `complete` runs it again with digest and size of what was
+    stored. `image` returns the version that a plain image of that size names. `plain` devices take
+    images, no manifests.
+    """
+
+    manifest: Callable[[bytes], Offer]
+    complete: Callable[[bytes, bytes, int], None]
+    image: Callable[[Read, int], str]
+    plain: bool = False
+
+
+def judges_for(settings: DeviceSettings, boot: Boot, floor: int, capacity: int) -> Judges:
+    """Return the judges of a device that runs `boot`, with sequence number `floor` and slots of `capacity`."""
+    running = None if boot.image is None else boot.image.version
+    judge = ManifestJudge(settings, boot, floor, capacity)
+    return Judges(judge.offer, judge.complete, newer_image(running), settings.plain)
+
+
+def identifiers(settings: DeviceSettings) -> tuple[bytes, bytes]:
+    """Return vendor and class identifier (16 bytes each)."""
+    vendor = vendor_id(settings.vendor.lower())
+    return vendor, class_id(vendor, settings.class_name)
+
+
+def trusted_keys(settings: DeviceSettings) -> tuple[VerificationKey, ...]:
+    """Return the keys that may sign manifests; raises InvalidInput for a file that holds none."""
+    return tuple(VerificationKey.from_pem(pem, field="trust") for pem in settings.trust)
+
+
+class ManifestJudge:
+    """Runs manifests through the processor, with this device's one component."""
+
+    def __init__(self, settings: DeviceSettings, boot: Boot, floor: int, capacity: int) -> None:
+        self._settings = settings
+        self._keys = trusted_keys(settings)
+        self._running = boot.image
+        vendor, device_class = identifiers(settings)
+        state = ComponentState(version=None if boot.image is None else boot.image.version, capacity=capacity)
+        self._facts = DeviceFacts(
+            vendor_ids=frozenset({vendor}),
+            class_ids=frozenset({device_class}),
+            components={settings.component: state},
+            sequence_number=floor,
         )
-    return version
+
+    def offer(self, envelope: bytes) -> Offer:
+        """Verify an envelope and return what it wants fetched."""
+        verified = verify(envelope, self._keys)
+        refused = preflight(verified, self._facts)
+        if refused is not None:
+            raise refused
+        version = self._newer_version(verified)
+        procedure = update(verified, self._facts)
+        try:
+            effect = next(procedure)
+            while not isinstance(effect, Fetch):
+                effect = procedure.send(self._before_fetch(effect))
+        except StopIteration:
+            raise refusal(
+                RefusalCode.UNSUPPORTED, "The manifest has nothing to fetch.", field="install"
+            ) from None
+        return self._offer_of(effect, version, verified.facts.sequence_number)
+
+    def complete(self, envelope: bytes, digest: bytes, size: int) -> None:
+        """Run the whole procedure with an image that was fetched, of this SHA-256 and size."""
+        procedure = update(verify(envelope, self._keys), self._facts)
+        fetched = False
+        try:
+            effect = next(procedure)
+            while True:
+                if isinstance(effect, Fetch):
+                    answer: Answer = not fetched
+                    fetched = True
+                elif isinstance(effect, MatchImage) and fetched:
+                    answer = effect.digest.value == digest and effect.size in (None, size)
+                else:
+                    answer = self._before_fetch(effect)
+                effect = procedure.send(answer)
+        except StopIteration:
+            return
+
+    def _before_fetch(self, effect: Effect) -> Answer:
+        """Compare with what runs now; everything else is beyond this device."""
+        if isinstance(effect, MatchImage):
+            running = self._running
+            return running is not None and effect.digest.value == running.digest
+        return refusal(
+            RefusalCode.UNSUPPORTED, f"This device can't {type(effect).__name__.lower()}.", field="install"
+        )
+
+    def _newer_version(self, verified: Verified) -> str:
+        version = verified.facts.version
+        if version is None or versions.try_parse(version) is None:
+            raise refusal(RefusalCode.UNSUPPORTED, "The manifest names no version.", field="version")
+        _check_newer(version, None if self._running is None else self._running.version)
+        return version
+
+    def _offer_of(self, fetch: Fetch, version: str, sequence: int) -> Offer:
+        if fetch.digest is None or fetch.digest.algorithm != DIGEST_SHA256 or not fetch.size:
+            raise refusal(
+                RefusalCode.UNSUPPORTED,
+                "The manifest names no SHA-256 digest or no size.",
+                field="image-digest",
+            )
+        source = uri.resolve(fetch.uri, self._settings.server)
+        try:
+            uri.parse(source, field="uri")
+        except InvalidInput as error:
+            raise refusal(RefusalCode.UNSUPPORTED, error.message, field="uri") from None
+        return Offer(source, fetch.digest.value, fetch.size, version, sequence)
 
 
-def newer_image(running: str | None) -> Callable[[Callable[[int, int], bytes], int], str]:
+def newer_image(running: str | None) -> Callable[[Read, int], str]:
     """Return the judge for plain images: the version must be above `running` (None: any will do)."""
 
-    def judge(read: Callable[[int, int], bytes], size: int) -> str:
-        version = image_version(read, size)
-        if running is not None and not _is_newer(version, running):
+    def judge(read: Read, size: int) -> str:
+        head = read(0, min(size, HEAD_SIZE))
+        version = image_version(head, image_format(head))
+        if version is None or versions.try_parse(version) is None:
             raise refusal(
-                RefusalCode.VERSION_ROLLBACK,
-                f"Version {version} is not newer than {running}.",
-                field="version",
+                RefusalCode.UNSUPPORTED,
+                "The image does not name its version.",
+                hint="Use an MCUboot or ESP-IDF image, or begin it with a line 'firmware-version: 1.2.0'.",
             )
+        _check_newer(version, running)
         return version
 
     return judge
 
 
-def _is_newer(version: str, running: str) -> bool:
-    try:
-        return versions.compare(version, running) > 0
-    except InvalidInput:
-        return True  # what runs has no version that could be compared
-
-
-def _mcuboot(head: bytes) -> str | None:
-    if len(head) < _MCUBOOT_VERSION_AT + 8 or struct.unpack_from("<I", head)[0] != _MCUBOOT_MAGIC:
-        return None
-    major, minor, revision, build = struct.unpack_from("<BBHI", head, _MCUBOOT_VERSION_AT)
-    return f"{major}.{minor}.{revision}" + (f"+{build}" if build else "")
-
-
-def _esp_idf(head: bytes) -> str | None:
-    if len(head) < _ESP_VERSION_AT + 32 or head[0] != _ESP_MAGIC:
-        return None
-    if struct.unpack_from("<I", head, _ESP_DESCRIPTOR_AT)[0] != _ESP_DESCRIPTOR_MAGIC:
-        return None
-    return head[_ESP_VERSION_AT : _ESP_VERSION_AT + 32].split(b"\0")[0].decode("ascii", "replace")
-
-
-def _first_line(head: bytes) -> str | None:
-    if not head.startswith(VERSION_LINE):
-        return None
-    line, newline, _ = head[len(VERSION_LINE) :].partition(b"\n")
-    return line.decode("ascii", "replace").strip() if newline else None
+def _check_newer(version: str, running: str | None) -> None:
+    if running is None or versions.try_parse(running) is None:
+        return
+    if versions.compare(version, running) <= 0:
+        raise refusal(
+            RefusalCode.VERSION_ROLLBACK, f"Version {version} is not newer than {running}.", field="version"
+        )

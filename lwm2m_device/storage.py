@@ -10,11 +10,11 @@ from pathlib import Path
 
 from lwm2m_device.bootloader import Boot, BootLoader
 from lwm2m_device.flash import Flash, PowerSupply
-from lwm2m_device.judges import VERSION_LINE
 from lwm2m_device.layout import PAGE_SIZE, SLOT_SIZE, Layout, decode_geometry
 from lwm2m_device.settings import DeviceSettings, Log
 from lwm2m_device.slots import VERSION_LIMIT, ImageHeader, Slot
 from lwm2m_server.errors import InvalidInput
+from lwm2m_server.firmware.images import VERSION_LINE
 
 _HEAD = 64
 

@@ -6,11 +6,12 @@ done.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lwm2m_device.bootloader import Boot, BootLoader, Outcome
 from lwm2m_device.download import EnvelopeStore, ImageDownload
 from lwm2m_device.flash import Flash
+from lwm2m_device.judges import Judges
 from lwm2m_device.layout import Layout
 from lwm2m_device.machine import Result, State, Trigger, refusal, step
 from lwm2m_device.slots import VERSION_LIMIT, ImageHeader
@@ -18,31 +19,6 @@ from lwm2m_device.update_state import StateStore, UpdateState
 from lwm2m_server.clock import Clock
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode
 from lwm2m_server.firmware.refusals import refusal as refuse
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What a manifest announces: where the image is, its SHA-256, bytes, version, sequence number."""
-
-    source: str
-    digest: bytes
-    size: int
-    version: str
-    sequence: int
-
-
-@dataclass(frozen=True)
-class Judges:
-    """The two decisions that the updater leaves to others; both raise `Refusal`.
-
-    `manifest` verifies an envelope in full. `image` gets a reader (offset, length) of the stored image
-    and its size, and returns the version that the image itself names. `plain` devices take images and no
-    manifests.
-    """
-
-    manifest: Callable[[bytes], Offer]
-    image: Callable[[Callable[[int, int], bytes], int], str]
-    plain: bool = False
 
 
 class Updater:
@@ -171,11 +147,8 @@ class Updater:
         digest = self._download.digest()
         if self.plain:
             state = self._describe_plain(digest)
-        elif digest != state.digest:
-            raise refuse(
-                RefusalCode.DIGEST_MISMATCH,
-                "The stored image does not have the digest that its manifest names.",
-            )
+        else:
+            self._check_against_manifest(digest)
         header = ImageHeader(state.version, digest, self.offset, state.sequence)
         if self.slot.header() != header:
             self.slot.seal(header)
@@ -300,6 +273,17 @@ class Updater:
 
     def _sealed(self) -> bool:
         return bool(self.state.digest) and self.slot.header() == self._wanted() and self.slot.is_intact()
+
+    def _check_against_manifest(self, digest: bytes) -> None:
+        if digest != self.state.digest:
+            raise refuse(
+                RefusalCode.DIGEST_MISMATCH,
+                "The stored image does not have the digest that its manifest names.",
+            )
+        envelope = self._envelopes.load()
+        if envelope is None:
+            raise refuse(RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
+        self._judges.complete(envelope, digest, self.offset)
 
     def _wanted(self) -> ImageHeader:
         state = self.state

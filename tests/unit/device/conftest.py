@@ -10,10 +10,10 @@ import pytest
 
 from lwm2m_device.bootloader import Boot, BootLoader
 from lwm2m_device.flash import Flash, PowerSupply
-from lwm2m_device.judges import newer_image
+from lwm2m_device.judges import Judges, Offer, newer_image
 from lwm2m_device.layout import Layout
 from lwm2m_device.slots import ImageHeader
-from lwm2m_device.updater import Judges, Offer, Updater
+from lwm2m_device.updater import Updater
 from lwm2m_server.clock import ManualClock
 from lwm2m_server.firmware.refusals import RefusalCode, refusal
 
@@ -68,7 +68,7 @@ class Bench:
     def updater(self, loader: BootLoader, boot: Boot) -> Updater:
         assert self.flash is not None
         running = None if boot.image is None else boot.image.version
-        judges = Judges(judge_envelope, newer_image(running), self.plain)
+        judges = Judges(judge_envelope, lambda *_: None, newer_image(running), self.plain)
         return Updater(self.flash, LAYOUT, loader, boot, judges=judges, clock=self.clock)
 
     def start(self, supply: PowerSupply | None = None) -> Updater:
