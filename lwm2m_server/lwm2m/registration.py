@@ -110,21 +110,25 @@ def parse_register(query: Sequence[str], payload: bytes) -> RegisterRequest:
         lifetime=lifetime,
         version=version,
         binding=binding or "U",
-        queue_mode=queued or _queue(parameters),
+        queue_mode=queued or "Q" in parameters,
         sms_number=_sms(parameters),
         objects=parse_object_list(payload),
         extra=extra,
     )
 
 
-def parse_update(query: Sequence[str], payload: bytes) -> UpdateRequest:
-    """Read an Update; an empty payload leaves the objects as they are. Raises InvalidInput for 4.00."""
+def parse_update(query: Sequence[str], payload: bytes, *, version: str = "1.0") -> UpdateRequest:
+    """Read an Update; an empty payload leaves the objects as they are. Raises InvalidInput for 4.00.
+
+    `version` is the registration's LwM2M version: in 1.0 queue mode is a part of `b`, so `b=U` ends it; from
+    1.1 on it is a parameter of its own, and one that isn't sent hasn't changed.
+    """
     parameters, extra = _parameters(query)
     binding: str | None = None
     queue_mode: bool | None = None
     if "b" in parameters:
-        # b= restates the whole binding, so its Q (1.0) or the missing one counts too.
-        binding, queue_mode = _binding(parameters["b"])
+        binding, queued = _binding(parameters["b"])
+        queue_mode = queued if queued or version == "1.0" else None
     if "Q" in parameters:
         queue_mode = True
     return UpdateRequest(
@@ -226,10 +230,6 @@ def _binding(text: str | None) -> tuple[str, bool]:
             hint="Send some of the letters U, T, S, N, M, H (in LwM2M 1.0 also Q), each once, such as b=UQ",
         )
     return transports or "U", "Q" in text
-
-
-def _queue(parameters: dict[str, str]) -> bool:
-    return "Q" in parameters
 
 
 def _sms(parameters: dict[str, str]) -> str | None:

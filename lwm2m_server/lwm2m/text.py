@@ -54,7 +54,7 @@ def encode_text(value: Value) -> bytes:
         if not math.isfinite(value):
             raise CodecError(f"{value} is not a number that can be sent")
         # Positional notation: small devices don't read exponents.
-        return (repr(value) if "e" not in repr(value) else format(Decimal(value), "f")).encode()
+        return (repr(value) if "e" not in repr(value) else format(Decimal(repr(value)), "f")).encode()
     return str(value).encode()
 
 
@@ -66,7 +66,10 @@ def _typed(text: str, kind: ResourceType) -> Value:
         case ResourceType.TIME if _INTEGER.match(bare):
             return int(bare)
         case ResourceType.FLOAT | ResourceType.TIME if _FLOAT.match(bare):
-            return float(bare)
+            number = float(bare)
+            if not math.isfinite(number):
+                raise ValueError(bare)
+            return number
         case ResourceType.BOOLEAN if bare in _BOOLEANS:
             return _BOOLEANS[bare]
         case ResourceType.OBJLNK:

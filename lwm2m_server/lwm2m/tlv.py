@@ -5,13 +5,14 @@ nest at most three deep (object instance, multiple resource, resource instance),
 their number is bounded.
 """
 
+import math
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from lwm2m_server.lwm2m.model import Model, ResourceDefinition, ResourceType
 from lwm2m_server.lwm2m.paths import MAX_ID, Path
-from lwm2m_server.lwm2m.values import MAX_NODES, CodecError, Node, ObjectLink, Value, conform, fit
+from lwm2m_server.lwm2m.values import MAX_NODES, CodecError, Node, ObjectLink, Value, fit
 
 _INSTANCE, _RESOURCE_INSTANCE, _MULTIPLE, _RESOURCE = range(4)
 _KINDS = ("an object instance", "a resource instance", "a multiple resource", "a resource")
@@ -142,6 +143,8 @@ def _typed(data: bytes, kind: ResourceType) -> Value:
             return int.from_bytes(data)
         case ResourceType.FLOAT if len(data) in {4, 8}:
             number: float = struct.unpack(">f" if len(data) == 4 else ">d", data)[0]
+            if not math.isfinite(number):
+                raise ValueError(f"{number} is no value")
             return number
         case ResourceType.BOOLEAN if data in {b"\0", b"\1"}:
             return data == b"\1"
@@ -185,15 +188,8 @@ def _entry(kind: int, number: int, value: bytes) -> bytes:
 
 def _bytes(node: Node, model: Model | None) -> bytes:
     definition = model.resource(node.path) if model is not None else None
-    value, kind = node.value, None
-    if definition is not None:
-        kind = definition.type
-        try:
-            value = conform(value, kind)
-        except ValueError as error:
-            raise CodecError(
-                f"{node.path} ({definition.name}) can't take the value: {error}", field=str(node.path)
-            ) from None
+    kind = definition.type if definition is not None else None
+    value = fit(node.path, node.value, definition, strict=True)
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes):

@@ -88,7 +88,8 @@ def conform(value: Value, kind: ResourceType) -> Value:
         case ResourceType.INTEGER | ResourceType.UNSIGNED if _is_number(value):
             return _whole(value, _UINT64 if kind is ResourceType.UNSIGNED else _INT64)
         case ResourceType.TIME if _is_number(value):
-            return _finite(value) if isinstance(value, float) and value % 1 else _whole(value, _INT64)
+            seconds = _finite(value)
+            return seconds if seconds % 1 else _whole(value, _INT64)
         case _:
             raise ValueError(f"{_shown(value)} is not of type {kind.value or 'none (executable)'}")
 
@@ -179,9 +180,12 @@ def _json_hint(definition: ResourceDefinition | None) -> str:
 
 
 def _whole(value: float, bounds: tuple[int, int]) -> int:
-    if isinstance(value, float) and (not math.isfinite(value) or value % 1):
+    try:
+        number = int(value)
+    except (OverflowError, ValueError):
+        raise ValueError(f"{value} is not a number") from None
+    if number != value:
         raise ValueError(f"{value} is not a whole number")
-    number = int(value)
     if not bounds[0] <= number <= bounds[1]:
         raise ValueError(f"{number} does not fit 64 bits" if number > 0 else f"{number} is too small")
     return number
