@@ -1,6 +1,7 @@
 """Devices as processes: the reference device, and the one on Leshan's library."""
 
 from pathlib import Path
+from typing import Self
 
 from harness.process import BIN, ROOT, Process
 from harness.releases import CLASS, VENDOR
@@ -53,7 +54,7 @@ class ReferenceDevice:
             self._process.stop()
             self._process = None
 
-    def __enter__(self) -> "ReferenceDevice":
+    def __enter__(self) -> Self:
         return self.start() if self._process is None else self
 
     def __exit__(self, *failure: object) -> None:
@@ -78,7 +79,7 @@ class LeshanDevice:
         home.mkdir()
         self.process = Process(endpoint, command, cwd=home)
 
-    def __enter__(self) -> "LeshanDevice":
+    def __enter__(self) -> Self:
         self.process.wait_line("booted")
         return self
 

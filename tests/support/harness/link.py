@@ -5,13 +5,14 @@ import random
 import selectors
 import socket
 import threading
+from typing import Self
 
 
 class LossyLink:
     """Forwards datagrams between any number of devices and one server.
 
-    Each device is seen by the server from a port of its own, as behind a NAT. `loss` and `duplicate` are shares
-    of the datagrams in each direction; a `reorder` share is held back until the next datagram has passed.
+    Each device is seen by the server from a port of its own, as behind a NAT. `loss` and `duplicate` are
+    shares of the datagrams in each direction; a `reorder` share is held back until the next one has passed.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class LossyLink:
     def uri(self) -> str:
         return f"coap://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> "LossyLink":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
