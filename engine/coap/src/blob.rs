@@ -54,7 +54,7 @@ impl Blob<'_> {
         });
         let cut = asked.at_most(max_szx);
         let (offset, len) = (cut.offset(), self.bytes.len());
-        if asked.szx == RESERVED_SZX || (offset >= len && offset > 0) {
+        if asked.szx == RESERVED_SZX || (offset >= len && offset > 0) || cut.is_beyond_numbers() {
             reply.code(Code::BAD_REQUEST);
             return Served::Refused;
         }

@@ -60,14 +60,24 @@ impl Block {
     /// The block of at most `szx` that starts at the same byte (RFC 7959 2.4).
     #[must_use]
     pub const fn at_most(self, szx: u8) -> Self {
-        if self.szx <= szx {
+        let (from, to) = (
+            if self.szx > 6 { 6 } else { self.szx },
+            if szx > 6 { 6 } else { szx },
+        );
+        if from <= to {
             return self;
         }
         Self {
-            num: (self.offset() / size(szx)) as u32,
+            num: self.num << (from - to),
             more: self.more,
-            szx,
+            szx: to,
         }
+    }
+
+    /// Its number has more than 20 bits: no option can name it.
+    #[must_use]
+    pub const fn is_beyond_numbers(self) -> bool {
+        self.num > MAX_NUM
     }
 }
 

@@ -7,11 +7,13 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod answers;
 mod assembly;
 pub mod blob;
 pub mod block;
 mod call;
+mod client;
 pub mod code;
 pub mod codec;
 pub mod config;

@@ -44,7 +44,7 @@ struct Format {
 const fn format(number: u16) -> Option<Format> {
     let (min, max, repeatable, text) = match number {
         number::IF_MATCH => (0, 8, true, false),
-        number::URI_HOST => (1, 255, false, true),
+        number::URI_HOST | number::PROXY_SCHEME => (1, 255, false, true),
         number::ETAG => (1, 8, true, false),
         number::IF_NONE_MATCH => (0, 0, false, false),
         number::OBSERVE | number::BLOCK1 | number::BLOCK2 => (0, 3, false, false),
@@ -54,7 +54,6 @@ const fn format(number: u16) -> Option<Format> {
         }
         number::MAX_AGE | number::SIZE1 | number::SIZE2 => (0, 4, false, false),
         number::PROXY_URI => (1, 1034, false, true),
-        number::PROXY_SCHEME => (1, 255, false, true),
         _ => return None,
     };
     Some(Format {
@@ -202,6 +201,15 @@ fn accepts(number: u16, value: &[u8], repeated: bool) -> bool {
 
 fn short(value: &[u8]) -> u16 {
     u16::try_from(uint(value)).unwrap_or(u16::MAX)
+}
+
+impl<'a> IntoIterator for &Options<'a> {
+    type Item = (u16, &'a [u8]);
+    type IntoIter = OptionIter<'a>;
+
+    fn into_iter(self) -> OptionIter<'a> {
+        self.iter()
+    }
 }
 
 /// Iterates over the options of a message that has been parsed.

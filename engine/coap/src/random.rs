@@ -1,26 +1,29 @@
 //! Everything that is drawn from the injected seed: tokens, message ids, back-off, hash keys.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hasher};
 
 /// A hash map whose order and collisions a peer cannot foresee without the seed.
 pub(crate) type Map<K, V> = HashMap<K, V, Keyed>;
 
-/// SplitMix64: small, fast, and enough for values that must differ but need not be secret from the host itself.
+/// `SipHash` over the seed and a counter: a peer cannot tell the tokens of others from its own (RFC 7252 11.4).
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random {
+    seed: u64,
+    count: u64,
+}
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self { seed, count: 0 }
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.count = self.count.wrapping_add(1);
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.seed);
+        hasher.write_u64(self.count);
+        hasher.finish()
     }
 
     /// Uniform in 0..1.

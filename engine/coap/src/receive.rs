@@ -260,7 +260,7 @@ impl<P: Peer> Stack<P> {
     pub(crate) fn operation(&self, message: &Message<'_>) -> u64 {
         let mut hasher = self.keys.build_hasher();
         hasher.write_u8(message.code.0);
-        for (number, value) in message.options.iter() {
+        for (number, value) in &message.options {
             if matches!(number, number::URI_PATH | number::URI_QUERY) {
                 hasher.write_u16(number);
                 hasher.write(value);
