@@ -50,8 +50,11 @@ class Judges:
     plain: bool = False
 
 
-def judges_for(settings: DeviceSettings, boot: Boot, floor: int, capacity: int) -> Judges:
-    """Return the judges of a device that runs `boot`, with sequence number `floor` and slots of `capacity`."""
+def judges_for(settings: DeviceSettings, boot: Boot, floor: Callable[[], int], capacity: int) -> Judges:
+    """Return the judges of a device that runs `boot` in slots of `capacity` bytes.
+
+    `floor` gives the sequence number as it is now: a trial that is confirmed raises it.
+    """
     running = None if boot.image is None else boot.image.version
     judge = ManifestJudge(settings, boot, floor, capacity)
     return Judges(judge.offer, judge.complete, newer_image(running), settings.plain)
@@ -71,27 +74,22 @@ def trusted_keys(settings: DeviceSettings) -> tuple[VerificationKey, ...]:
 class ManifestJudge:
     """Runs manifests through the processor, with this device's one component."""
 
-    def __init__(self, settings: DeviceSettings, boot: Boot, floor: int, capacity: int) -> None:
+    def __init__(self, settings: DeviceSettings, boot: Boot, floor: Callable[[], int], capacity: int) -> None:
         self._settings = settings
         self._keys = trusted_keys(settings)
         self._running = boot.image
-        vendor, device_class = identifiers(settings)
-        state = ComponentState(version=None if boot.image is None else boot.image.version, capacity=capacity)
-        self._facts = DeviceFacts(
-            vendor_ids=frozenset({vendor}),
-            class_ids=frozenset({device_class}),
-            components={settings.component: state},
-            sequence_number=floor,
-        )
+        self._floor = floor
+        self._capacity = capacity
 
     def offer(self, envelope: bytes) -> Offer:
         """Verify an envelope and return what it wants fetched."""
         verified = verify(envelope, self._keys)
-        refused = preflight(verified, self._facts)
+        facts = self._facts()
+        refused = preflight(verified, facts)
         if refused is not None:
             raise refused
         version = self._newer_version(verified)
-        procedure = update(verified, self._facts)
+        procedure = update(verified, facts)
         try:
             effect = next(procedure)
             while not isinstance(effect, Fetch):
@@ -104,7 +102,7 @@ class ManifestJudge:
 
     def complete(self, envelope: bytes, digest: bytes, size: int) -> None:
         """Run the whole procedure with an image that was fetched, of this SHA-256 and size."""
-        procedure = update(verify(envelope, self._keys), self._facts)
+        procedure = update(verify(envelope, self._keys), self._facts())
         fetched = False
         try:
             effect = next(procedure)
@@ -119,6 +117,16 @@ class ManifestJudge:
                 effect = procedure.send(answer)
         except StopIteration:
             return
+
+    def _facts(self) -> DeviceFacts:
+        vendor, device_class = identifiers(self._settings)
+        version = None if self._running is None else self._running.version
+        return DeviceFacts(
+            vendor_ids=frozenset({vendor}),
+            class_ids=frozenset({device_class}),
+            components={self._settings.component: ComponentState(version=version, capacity=self._capacity)},
+            sequence_number=self._floor(),
+        )
 
     def _before_fetch(self, effect: Effect) -> Answer:
         """Compare with what runs now; everything else is beyond this device."""
