@@ -16,6 +16,8 @@ __all__ = [
     "EngineError",
     "Event",
     "Failure",
+    "Fleet",
+    "Load",
     "Notification",
     "Peer",
     "Progress",
@@ -332,3 +334,41 @@ class Engine:
     # answers bare Updates of /rd/<location> from this peer
     def keep(self, location: str, peer: Peer) -> None: ...
     def drop(self, location: str) -> None: ...
+
+@final
+class Fleet:
+    """Light devices that live while `run` runs; EngineError names a bad argument or says what the system lacks."""
+
+    def __new__(
+        cls,
+        server: str,
+        count: int,
+        *,
+        prefix: str = "sim-",
+        # seconds
+        lifetime: int = 300,
+        version: str = "1.0.0",
+        # share of devices that fail to install, and that never come back from it
+        failing: float = 0.0,
+        vanishing: float = 0.0,
+        # seconds over which first registrations are spread
+        spread: float = 1.0,
+        seed: int = 0,
+    ) -> Fleet: ...
+    # what happened since the start: devices, registered, registrations, updates, failures, requests, bytes,
+    # downloads, installed
+    def run(self, seconds: float) -> dict[str, int]: ...
+
+@final
+class Load:
+    """Closed-loop load: each socket sends its next request when the answer to the last one is there.
+
+    The reports have answered, errors, repeated, bytes, seconds, and p50, p99, max in microseconds.
+    """
+
+    def __new__(cls, server: str, sockets: int) -> Load: ...
+    def register(
+        self, count: int, *, prefix: str = "load-", lifetime: int = 86400
+    ) -> dict[str, float]: ...
+    def update(self, rounds: int = 1) -> dict[str, float]: ...
+    def get(self, path: list[str], count: int, *, blocks: int = 0) -> dict[str, float]: ...

@@ -24,7 +24,9 @@ fn block_tuple(block: Block) -> BlockTuple {
 
 /// A block option out of number, more and size in bytes.
 pub fn block(name: &str, (num, more, size): BlockTuple) -> PyResult<Block> {
-    let legal = u16::try_from(size).ok().filter(|size| Block::new(num, more, *size).size() == usize::from(*size));
+    let legal = u16::try_from(size)
+        .ok()
+        .filter(|size| Block::new(num, more, *size).size() == usize::from(*size));
     match legal {
         Some(size) if num <= coap::block::MAX_NUM => Ok(Block::new(num, more, size)),
         _ => Err(EngineError::new_err(format!(
@@ -36,13 +38,41 @@ pub fn block(name: &str, (num, more, size): BlockTuple) -> PyResult<Block> {
 /// One event as an object of its class.
 pub fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     let object = match event {
-        Event::Request { exchange, peer, request } => request_object(py, exchange, peer, request)?.into_any(),
-        Event::Response { handle, peer, response } => response_object(py, handle, peer, response)?.into_any(),
-        Event::Failure { handle, peer, reason, detail, offset } => {
+        Event::Request {
+            exchange,
+            peer,
+            request,
+        } => request_object(py, exchange, peer, request)?.into_any(),
+        Event::Response {
+            handle,
+            peer,
+            response,
+        } => response_object(py, handle, peer, response)?.into_any(),
+        Event::Failure {
+            handle,
+            peer,
+            reason,
+            detail,
+            offset,
+        } => {
             let (reason, detail) = (reason.to_owned(), detail.to_owned());
-            Py::new(py, values::Failure { handle, peer: Peer::from_key(peer), reason, detail, offset })?.into_any()
+            Py::new(
+                py,
+                values::Failure {
+                    handle,
+                    peer: Peer::from_key(peer),
+                    reason,
+                    detail,
+                    offset,
+                },
+            )?
+            .into_any()
         }
-        Event::Notification { handle, peer, response } => {
+        Event::Notification {
+            handle,
+            peer,
+            response,
+        } => {
             let notification = values::Notification {
                 handle,
                 peer: Peer::from_key(peer),
@@ -52,9 +82,21 @@ pub fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             };
             Py::new(py, notification)?.into_any()
         }
-        Event::Progress { handle, offset, size, repeated } => {
-            Py::new(py, values::Progress { handle, offset, size, repeated })?.into_any()
-        }
+        Event::Progress {
+            handle,
+            offset,
+            size,
+            repeated,
+        } => Py::new(
+            py,
+            values::Progress {
+                handle,
+                offset,
+                size,
+                repeated,
+            },
+        )?
+        .into_any(),
         Event::Download(download) => {
             let download = values::Download {
                 peer: Peer::from_key(download.peer),
@@ -68,7 +110,10 @@ pub fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         }
         Event::Cancelled { exchange } => Py::new(py, values::Cancelled { exchange })?.into_any(),
         Event::Alive(updates) => {
-            let updates = updates.into_iter().map(|(location, seen)| (location.to_string(), seen)).collect();
+            let updates = updates
+                .into_iter()
+                .map(|(location, seen)| (location.to_string(), seen))
+                .collect();
             Py::new(py, values::Alive { updates })?.into_any()
         }
     };

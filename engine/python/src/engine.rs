@@ -23,14 +23,16 @@ pub struct Engine {
 }
 
 fn host_address(host: &str) -> PyResult<IpAddr> {
-    host.parse().map_err(|_| EngineError::new_err(format!("host: {host:?} is not an IP address")))
+    host.parse()
+        .map_err(|_| EngineError::new_err(format!("host: {host:?} is not an IP address")))
 }
 
 fn etag(value: Option<Vec<u8>>) -> PyResult<Option<Vec<u8>>> {
     match value {
-        Some(value) if !(1..=8).contains(&value.len()) => {
-            Err(EngineError::new_err(format!("etag: {} bytes, but it has 1 to 8 (RFC 7252 5.10.6)", value.len())))
-        }
+        Some(value) if !(1..=8).contains(&value.len()) => Err(EngineError::new_err(format!(
+            "etag: {} bytes, but it has 1 to 8 (RFC 7252 5.10.6)",
+            value.len()
+        ))),
         value => Ok(value),
     }
 }
@@ -85,7 +87,8 @@ impl Engine {
             progress_bytes,
             block_size,
         };
-        let engine = endpoint::Engine::new(&settings, seed.unwrap_or_else(endpoint::entropy)).map_err(error)?;
+        let engine =
+            endpoint::Engine::new(&settings, seed.unwrap_or_else(endpoint::entropy)).map_err(error)?;
         Ok(Self { engine })
     }
 
@@ -105,7 +108,10 @@ impl Engine {
     #[pyo3(signature = (limit = 4096))]
     fn drain(&self, py: Python<'_>, limit: usize) -> PyResult<Py<PyList>> {
         let events = py.detach(|| self.engine.drain(limit)).map_err(error)?;
-        let objects = events.into_iter().map(|item| event(py, item)).collect::<PyResult<Vec<_>>>()?;
+        let objects = events
+            .into_iter()
+            .map(|item| event(py, item))
+            .collect::<PyResult<Vec<_>>>()?;
         Ok(PyList::new(py, objects)?.unbind())
     }
 
@@ -151,12 +157,18 @@ impl Engine {
             accept,
             observe,
             etags: self::etag(etag)?.into_iter().collect(),
-            block2: block2.map(|(num, size)| block("block2", (num, false, size))).transpose()?,
+            block2: block2
+                .map(|(num, size)| block("block2", (num, false, size)))
+                .transpose()?,
             payload: payload.to_vec(),
             ..coap::Request::default()
         };
-        let timeout = timeout.map(|value| positive_seconds("timeout", value)).transpose()?;
-        self.engine.request(peer.get().target(), request, Delivery { confirmable, timeout }).map_err(error)
+        let timeout = timeout
+            .map(|value| positive_seconds("timeout", value))
+            .transpose()?;
+        self.engine
+            .request(peer.get().target(), request, Delivery { confirmable, timeout })
+            .map_err(error)
     }
 
     fn cancel(&self, py: Python<'_>, handle: u64) -> PyResult<()> {
@@ -179,7 +191,16 @@ impl Engine {
         block("block_size", (0, false, block_size))?;
         let size = u16::try_from(block_size)?;
         let target = peer.get().target();
-        self.engine.push(target, Code(code), path, &digest, (offset, size), Some(content_format)).map_err(error)
+        self.engine
+            .push(
+                target,
+                Code(code),
+                path,
+                &digest,
+                (offset, size),
+                Some(content_format),
+            )
+            .map_err(error)
     }
 
     #[pyo3(
@@ -213,7 +234,8 @@ impl Engine {
             payload: payload.to_vec(),
             ..Response::default()
         };
-        py.detach(|| self.engine.respond(exchange, response)).map_err(error)
+        py.detach(|| self.engine.respond(exchange, response))
+            .map_err(error)
     }
 
     #[pyo3(
@@ -229,8 +251,14 @@ impl Engine {
         content_format: Option<u16>,
         confirmable: bool,
     ) -> PyResult<()> {
-        let response = Response { code: Code(code), content_format, payload: payload.to_vec(), ..Response::default() };
-        py.detach(|| self.engine.notify(exchange, response, confirmable)).map_err(error)
+        let response = Response {
+            code: Code(code),
+            content_format,
+            payload: payload.to_vec(),
+            ..Response::default()
+        };
+        py.detach(|| self.engine.notify(exchange, response, confirmable))
+            .map_err(error)
     }
 
     fn stream(&self, py: Python<'_>, path: Vec<String>) -> PyResult<()> {
@@ -249,7 +277,8 @@ impl Engine {
 
     fn offer(&self, py: Python<'_>, path: Vec<String>, digest: &[u8], host: &str) -> PyResult<()> {
         let (digest, host) = (self::digest(digest)?, host_address(host)?);
-        py.detach(|| self.engine.offer(path, &digest, host)).map_err(error)
+        py.detach(|| self.engine.offer(path, &digest, host))
+            .map_err(error)
     }
 
     fn withdraw(&self, py: Python<'_>, path: Vec<String>, host: &str) -> PyResult<()> {

@@ -1,9 +1,13 @@
 //! The Python module `lwm2m_server._engine`: conversion between the engine's types and Python's, nothing else.
 
+// PyO3 hands arguments over by value.
+#![allow(clippy::needless_pass_by_value)]
+
 mod convert;
 mod engine;
 mod errors;
 mod peer;
+mod simulator;
 mod values;
 
 use pyo3::prelude::*;
@@ -12,7 +16,10 @@ use crate::errors::EngineError;
 
 fn digest(bytes: &[u8]) -> PyResult<[u8; 32]> {
     bytes.try_into().map_err(|_| {
-        EngineError::new_err(format!("digest: {} bytes, but a SHA-256 digest has 32", bytes.len()))
+        EngineError::new_err(format!(
+            "digest: {} bytes, but a SHA-256 digest has 32",
+            bytes.len()
+        ))
     })
 }
 
@@ -28,13 +35,23 @@ mod _engine {
     #[pymodule_export]
     use crate::peer::Peer;
     #[pymodule_export]
+    use crate::simulator::{Fleet, Load};
+    #[pymodule_export]
     use crate::values::{Alive, Cancelled, Download, Failure, Notification, Progress, Request, Response};
 
     /// `Event` is the union of the event classes, for annotations.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let mut union = module.getattr("Request")?;
-        for name in ["Response", "Failure", "Notification", "Progress", "Download", "Cancelled", "Alive"] {
+        for name in [
+            "Response",
+            "Failure",
+            "Notification",
+            "Progress",
+            "Download",
+            "Cancelled",
+            "Alive",
+        ] {
             union = union.bitor(module.getattr(name)?)?;
         }
         module.add("Event", union)

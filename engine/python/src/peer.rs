@@ -52,12 +52,20 @@ impl Hash for Peer {
 impl Peer {
     /// The peer of an event.
     pub fn from_key(key: PeerKey) -> Self {
-        Self { address: key.address(), scheme: Scheme::Coap, identity: None, listener: Some(key.listener()) }
+        Self {
+            address: key.address(),
+            scheme: Scheme::Coap,
+            identity: None,
+            listener: Some(key.listener()),
+        }
     }
 
     /// Where to send to.
     pub fn target(&self) -> Target {
-        Target { address: self.address, listener: self.listener }
+        Target {
+            address: self.address,
+            listener: self.listener,
+        }
     }
 }
 
@@ -67,14 +75,21 @@ impl Peer {
     #[pyo3(signature = (address, *, scheme = "coap"))]
     fn new(address: &str, scheme: &str) -> PyResult<Self> {
         if scheme != "coap" {
-            return Err(EngineError::new_err(format!("scheme: {scheme:?} is not supported; use \"coap\"")));
+            return Err(EngineError::new_err(format!(
+                "scheme: {scheme:?} is not supported; use \"coap\""
+            )));
         }
         let parsed = address.parse::<SocketAddr>().map_err(|_| {
             EngineError::new_err(format!(
                 "address: {address:?} is not an IP address with a port, such as 192.0.2.1:5683 or [2001:db8::1]:5683"
             ))
         })?;
-        Ok(Self { address: parsed, scheme: Scheme::Coap, identity: None, listener: None })
+        Ok(Self {
+            address: parsed,
+            scheme: Scheme::Coap,
+            identity: None,
+            listener: None,
+        })
     }
 
     #[getter]
@@ -104,7 +119,11 @@ impl Peer {
 
     fn __repr__(&self) -> String {
         match &self.identity {
-            Some(identity) => format!("Peer({}://{}, identity={identity:?})", self.scheme.as_str(), self.address),
+            Some(identity) => format!(
+                "Peer({}://{}, identity={identity:?})",
+                self.scheme.as_str(),
+                self.address
+            ),
             None => format!("Peer({}://{})", self.scheme.as_str(), self.address),
         }
     }

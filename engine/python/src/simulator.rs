@@ -13,7 +13,11 @@ fn resolve(server: &str) -> PyResult<SocketAddr> {
         .to_socket_addrs()
         .ok()
         .and_then(|mut addresses| addresses.next())
-        .ok_or_else(|| EngineError::new_err(format!("server: {server:?} is not an address like \"192.0.2.1:5683\"")))
+        .ok_or_else(|| {
+            EngineError::new_err(format!(
+                "server: {server:?} is not an address like \"192.0.2.1:5683\""
+            ))
+        })
 }
 
 fn refused(error: std::io::Error) -> PyErr {
@@ -29,7 +33,9 @@ fn share(name: &str, value: f64) -> PyResult<f64> {
     if (0.0..=1.0).contains(&value) {
         Ok(value)
     } else {
-        Err(EngineError::new_err(format!("{name}: {value} is not a share from 0 to 1")))
+        Err(EngineError::new_err(format!(
+            "{name}: {value} is not a share from 0 to 1"
+        )))
     }
 }
 
@@ -121,7 +127,9 @@ fn report<'py>(py: Python<'py>, report: &simulator::Report) -> PyResult<Bound<'p
 impl Load {
     #[new]
     fn new(server: &str, sockets: usize) -> PyResult<Self> {
-        simulator::Load::new(resolve(server)?, sockets).map(Self).map_err(refused)
+        simulator::Load::new(resolve(server)?, sockets)
+            .map(Self)
+            .map_err(refused)
     }
 
     /// Registers devices, spread over the sockets.
@@ -133,7 +141,9 @@ impl Load {
         prefix: &str,
         lifetime: u32,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let measured = py.detach(|| self.0.register(count, prefix, lifetime)).map_err(refused)?;
+        let measured = py
+            .detach(|| self.0.register(count, prefix, lifetime))
+            .map_err(refused)?;
         report(py, &measured)
     }
 

@@ -246,7 +246,13 @@ impl Failure {
         text_signature = "(*, handle, peer, reason, detail='', offset=0)"
     )]
     fn new(handle: u64, peer: &Bound<'_, Peer>, reason: String, detail: String, offset: u64) -> Self {
-        Self { handle, peer: peer.get().clone(), reason, detail, offset }
+        Self {
+            handle,
+            peer: peer.get().clone(),
+            reason,
+            detail,
+            offset,
+        }
     }
 
     #[getter]
@@ -255,7 +261,10 @@ impl Failure {
     }
 
     fn __repr__(&self) -> String {
-        format!("Failure(handle={}, reason={:?}, detail={:?})", self.handle, self.reason, self.detail)
+        format!(
+            "Failure(handle={}, reason={:?}, detail={:?})",
+            self.handle, self.reason, self.detail
+        )
     }
 }
 
@@ -288,7 +297,13 @@ impl Notification {
         payload: Option<Py<PyBytes>>,
     ) -> Self {
         let payload = payload.unwrap_or_else(|| PyBytes::new(py, b"").unbind());
-        Self { handle, peer: peer.get().clone(), code, content_format, payload }
+        Self {
+            handle,
+            peer: peer.get().clone(),
+            code,
+            content_format,
+            payload,
+        }
     }
 
     #[getter]
@@ -329,11 +344,19 @@ impl Progress {
     #[new]
     #[pyo3(signature = (*, handle, offset, size, repeated = 0))]
     fn new(handle: u64, offset: u64, size: u64, repeated: u64) -> Self {
-        Self { handle, offset, size, repeated }
+        Self {
+            handle,
+            offset,
+            size,
+            repeated,
+        }
     }
 
     fn __repr__(&self) -> String {
-        format!("Progress(handle={}, offset={}, size={})", self.handle, self.offset, self.size)
+        format!(
+            "Progress(handle={}, offset={}, size={})",
+            self.handle, self.offset, self.size
+        )
     }
 }
 
@@ -363,7 +386,14 @@ impl Download {
         size: u64,
         repeated: u64,
     ) -> PyResult<Self> {
-        Ok(Self { peer: peer.get().clone(), path, digest: crate::digest(digest)?, offset, size, repeated })
+        Ok(Self {
+            peer: peer.get().clone(),
+            path,
+            digest: crate::digest(digest)?,
+            offset,
+            size,
+            repeated,
+        })
     }
 
     #[getter]
