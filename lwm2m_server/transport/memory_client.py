@@ -111,7 +111,7 @@ async def send_blocks(exchanges: Exchanges, transfer: Transfer) -> Answer:
 
 
 async def send_whole(exchanges: Exchanges, transfer: Transfer) -> Answer:
-    """Send in one piece, to a peer that takes whole bodies; it has no part to go on with: 4.08 off the start."""
+    """Send in one piece, to a peer that takes whole bodies; it keeps no part to go on with, so 4.08."""
     if transfer.offset > 0:
         return Answer(Code.REQUEST_ENTITY_INCOMPLETE)
     body = transfer.body

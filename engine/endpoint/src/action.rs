@@ -14,19 +14,39 @@ pub enum Action {
     /// Serve this socket; listeners are numbered in the order of these actions.
     Listen(Socket),
     /// Send a request.
-    Request { handle: u64, peer: PeerKey, request: Box<Request>, delivery: Delivery },
+    Request {
+        handle: u64,
+        peer: PeerKey,
+        request: Box<Request>,
+        delivery: Delivery,
+    },
     /// Start a push.
-    Push { handle: u64, peer: PeerKey, push: Box<coap::Push> },
+    Push {
+        handle: u64,
+        peer: PeerKey,
+        push: Box<coap::Push>,
+    },
     /// End a request, a push or an observation.
     Cancel { handle: u64 },
     /// Answer a request.
-    Respond { exchange: Exchange, response: Box<Response> },
+    Respond {
+        exchange: Exchange,
+        response: Box<Response>,
+    },
     /// Notify an observer.
-    Notify { exchange: Exchange, response: Box<Response>, confirmable: bool },
+    Notify {
+        exchange: Exchange,
+        response: Box<Response>,
+        confirmable: bool,
+    },
     /// Hand Block1 blocks of this path over one by one.
     Stream { path: Vec<String> },
     /// Let a host download.
-    Offer { path: Vec<String>, blob: Arc<Blob>, host: IpAddr },
+    Offer {
+        path: Vec<String>,
+        blob: Arc<Blob>,
+        host: IpAddr,
+    },
     /// Take an offer back.
     Withdraw { path: Vec<String>, host: IpAddr },
     /// Let go of a blob.

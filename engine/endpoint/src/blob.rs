@@ -38,7 +38,10 @@ impl Blob {
         // by SIGBUS at the next read behind the new end; altered bytes would be sent as they are, and the device's
         // digest check refuses them. Neither can break memory safety here: the bytes are only ever copied as `u8`.
         let map = unsafe { Mmap::map(&file)? };
-        Ok(Self { digest, map: Some(map) })
+        Ok(Self {
+            digest,
+            map: Some(map),
+        })
     }
 
     /// The digest under which it was added.
@@ -76,7 +79,10 @@ mod tests {
         std::fs::write(&path, b"image").unwrap();
         let blob = Blob::open([7; 32], &path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!((blob.as_ref(), blob.size(), blob.etag()), (&b"image"[..], 5, &[7; 8][..]));
+        assert_eq!(
+            (blob.as_ref(), blob.size(), blob.etag()),
+            (&b"image"[..], 5, &[7; 8][..])
+        );
     }
 
     #[test]

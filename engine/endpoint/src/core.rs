@@ -58,7 +58,9 @@ impl Core {
     /// Takes one datagram. A panic is contained: it is counted and costs this peer its state, and nobody else.
     pub fn datagram(&mut self, peer: PeerKey, datagram: &[u8], now: Instant) {
         let (stack, site) = (&mut self.stack, &mut self.site);
-        let outcome = catch_unwind(AssertUnwindSafe(|| stack.receive_datagram(peer, datagram, now, site)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            stack.receive_datagram(peer, datagram, now, site)
+        }));
         if outcome.is_err() {
             self.panics += 1;
             self.guarded(|core| core.stack.forget_peer(peer, now));
@@ -92,7 +94,10 @@ impl Core {
 
     /// When `timeout` wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.stack.next_timeout(), self.report_due].into_iter().flatten().min()
+        [self.stack.next_timeout(), self.report_due]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Applies one action; sockets are the thread's business.
@@ -104,7 +109,12 @@ impl Core {
     fn apply(&mut self, action: Action, now: Instant) {
         match action {
             Action::Listen(_) => {}
-            Action::Request { handle, peer, request, delivery } => {
+            Action::Request {
+                handle,
+                peer,
+                request,
+                delivery,
+            } => {
                 let started = self.stack.request(peer, *request, delivery, now);
                 self.started(handle, peer, started);
             }
@@ -121,7 +131,11 @@ impl Core {
             Action::Respond { exchange, response } => {
                 self.answers += u64::from(self.stack.respond(exchange, *response, now).is_ok());
             }
-            Action::Notify { exchange, response, confirmable } => {
+            Action::Notify {
+                exchange,
+                response,
+                confirmable,
+            } => {
                 let _ = self.stack.notify(exchange, *response, confirmable, now);
             }
             Action::Stream { path } => {
@@ -148,7 +162,13 @@ impl Core {
             Err(RequestError::TooMany) => (reason::BUSY, "too many requests in total"),
             Err(RequestError::Invalid(what)) => (reason::INVALID, what),
         };
-        self.reporter.emit(Event::Failure { handle, peer, reason, detail, offset: 0 });
+        self.reporter.emit(Event::Failure {
+            handle,
+            peer,
+            reason,
+            detail,
+            offset: 0,
+        });
     }
 
     fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
@@ -172,33 +192,77 @@ impl Core {
 
     fn translate(&mut self, event: coap::Event<PeerKey>) -> Option<Event> {
         Some(match event {
-            coap::Event::Request { exchange, peer, request } => {
-                Event::Request { exchange: exchange.0, peer, request }
-            }
-            coap::Event::Response { handle, peer, response } => {
+            coap::Event::Request {
+                exchange,
+                peer,
+                request,
+            } => Event::Request {
+                exchange: exchange.0,
+                peer,
+                request,
+            },
+            coap::Event::Response {
+                handle,
+                peer,
+                response,
+            } => {
                 self.responses += 1;
                 let own = self.calls.get(&handle)?.handle;
                 if response.observe.is_none() {
                     self.ended(handle);
                 }
-                Event::Response { handle: own, peer, response }
+                Event::Response {
+                    handle: own,
+                    peer,
+                    response,
+                }
             }
-            coap::Event::Notification { handle, peer, response } => {
+            coap::Event::Notification {
+                handle,
+                peer,
+                response,
+            } => {
                 let own = self.calls.get(&handle)?.handle;
                 if !response.code.is_success() {
                     self.ended(handle);
                 }
-                Event::Notification { handle: own, peer, response }
+                Event::Notification {
+                    handle: own,
+                    peer,
+                    response,
+                }
             }
-            coap::Event::Failure { handle, peer, reason, detail } => {
+            coap::Event::Failure {
+                handle,
+                peer,
+                reason,
+                detail,
+            } => {
                 let call = self.ended(handle)?;
                 let reason = reason.as_str();
-                Event::Failure { handle: call.handle, peer, reason, detail, offset: call.offset }
+                Event::Failure {
+                    handle: call.handle,
+                    peer,
+                    reason,
+                    detail,
+                    offset: call.offset,
+                }
             }
-            coap::Event::Progress { handle, offset, size, repeated, .. } => {
+            coap::Event::Progress {
+                handle,
+                offset,
+                size,
+                repeated,
+                ..
+            } => {
                 let call = self.calls.get_mut(&handle)?;
                 call.offset = offset;
-                Event::Progress { handle: call.handle, offset, size, repeated: repeated.into() }
+                Event::Progress {
+                    handle: call.handle,
+                    offset,
+                    size,
+                    repeated: repeated.into(),
+                }
             }
             coap::Event::Cancelled { exchange, .. } => Event::Cancelled { exchange: exchange.0 },
         })

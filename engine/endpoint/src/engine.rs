@@ -17,7 +17,7 @@ use crate::blob::{Blob, Digest};
 use crate::core::Core;
 use crate::event::Event;
 use crate::key::PeerKey;
-use crate::settings::{Settings, SettingError};
+use crate::settings::{SettingError, Settings};
 use crate::shared::{Shared, lock};
 use crate::socket;
 use crate::worker::Worker;
@@ -110,7 +110,9 @@ impl Engine {
 
     fn check_open(&self) -> Result<()> {
         if self.process != process::id() {
-            return Err(Error::Closed("the engine belongs to the process that this one was forked from"));
+            return Err(Error::Closed(
+                "the engine belongs to the process that this one was forked from",
+            ));
         }
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed("the engine is closed"));
@@ -129,13 +131,18 @@ impl Engine {
         self.check_open()?;
         let failed = |error: std::io::Error| Error::Invalid(format!("listen: {host} port {port}: {error}"));
         let mut found = (host, port).to_socket_addrs().map_err(failed)?;
-        let address = found.next().ok_or_else(|| Error::Invalid(format!("listen: {host} has no address")))?;
+        let address = found
+            .next()
+            .ok_or_else(|| Error::Invalid(format!("listen: {host} has no address")))?;
         self.add_listener(&mut lock(&self.front), address).map_err(failed)
     }
 
     fn add_listener(&self, front: &mut Front, address: SocketAddr) -> std::io::Result<SocketAddr> {
         let socket = socket::bind(address)?;
-        let bound = socket.local_addr()?.as_socket().ok_or_else(|| std::io::Error::other("not an IP socket"))?;
+        let bound = socket
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| std::io::Error::other("not an IP socket"))?;
         front.listeners.push(bound);
         self.shared.submit_or_wait(Action::Listen(socket));
         self.shared.wake();
@@ -150,12 +157,19 @@ impl Engine {
         let ipv6 = target.address.is_ipv6();
         let position = |front: &Front| front.listeners.iter().position(|bound| bound.is_ipv6() == ipv6);
         if position(&front).is_none() {
-            let any: IpAddr =
-                if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+            let any: IpAddr = if ipv6 {
+                Ipv6Addr::UNSPECIFIED.into()
+            } else {
+                Ipv4Addr::UNSPECIFIED.into()
+            };
             self.add_listener(&mut front, SocketAddr::new(any, 0))
-                .map_err(|error| Error::Invalid(format!("peer: no socket for {}: {error}", target.address)))?;
+                .map_err(|error| {
+                    Error::Invalid(format!("peer: no socket for {}: {error}", target.address))
+                })?;
         }
-        let listener = position(&front).and_then(|index| u16::try_from(index).ok()).unwrap_or(u16::MAX);
+        let listener = position(&front)
+            .and_then(|index| u16::try_from(index).ok())
+            .unwrap_or(u16::MAX);
         Ok(PeerKey::new(listener, target.address))
     }
 
@@ -192,7 +206,12 @@ impl Engine {
     pub fn request(&self, target: Target, request: Request, delivery: Delivery) -> Result<u64> {
         self.check_open()?;
         let peer = self.key(target)?;
-        self.start(|handle| Action::Request { handle, peer, request: Box::new(request), delivery })
+        self.start(|handle| Action::Request {
+            handle,
+            peer,
+            request: Box::new(request),
+            delivery,
+        })
     }
 
     /// Pushes a blob by Block1 from `offset` bytes on.
@@ -212,11 +231,25 @@ impl Engine {
         let blob = self.blob(digest)?;
         if offset > 0 && offset >= blob.size() {
             let size = blob.size();
-            return Err(Error::Invalid(format!("offset: {offset} lies behind the {size} bytes of the blob")));
+            return Err(Error::Invalid(format!(
+                "offset: {offset} lies behind the {size} bytes of the blob"
+            )));
         }
         let peer = self.key(target)?;
-        let push = coap::Push { code, path, query: Vec::new(), content_format, source: blob, offset, block_size };
-        self.start(|handle| Action::Push { handle, peer, push: Box::new(push) })
+        let push = coap::Push {
+            code,
+            path,
+            query: Vec::new(),
+            content_format,
+            source: blob,
+            offset,
+            block_size,
+        };
+        self.start(|handle| Action::Push {
+            handle,
+            peer,
+            push: Box::new(push),
+        })
     }
 
     /// Ends a request, a push or an observation; unknown handles are ignored.
@@ -238,7 +271,10 @@ impl Engine {
     /// # Errors
     /// The engine is closed.
     pub fn respond(&self, exchange: u64, response: Response) -> Result<()> {
-        self.submit(Action::Respond { exchange: Exchange(exchange), response: Box::new(response) })
+        self.submit(Action::Respond {
+            exchange: Exchange(exchange),
+            response: Box::new(response),
+        })
     }
 
     /// Notifies an observer; one that has gone meanwhile is ignored.
@@ -247,7 +283,11 @@ impl Engine {
     /// The engine is closed.
     pub fn notify(&self, exchange: u64, response: Response, confirmable: bool) -> Result<()> {
         let (exchange, response) = (Exchange(exchange), Box::new(response));
-        self.submit(Action::Notify { exchange, response, confirmable })
+        self.submit(Action::Notify {
+            exchange,
+            response,
+            confirmable,
+        })
     }
 
     /// Hands the Block1 blocks of this path over one by one.
@@ -291,7 +331,11 @@ impl Engine {
     /// No blob has this digest, or the engine is closed.
     pub fn offer(&self, path: Vec<String>, digest: &Digest, host: IpAddr) -> Result<()> {
         let blob = self.blob(digest)?;
-        self.submit(Action::Offer { path, blob, host: host.to_canonical() })
+        self.submit(Action::Offer {
+            path,
+            blob,
+            host: host.to_canonical(),
+        })
     }
 
     /// Takes one offer back.
@@ -299,7 +343,10 @@ impl Engine {
     /// # Errors
     /// The engine is closed.
     pub fn withdraw(&self, path: Vec<String>, host: IpAddr) -> Result<()> {
-        self.submit(Action::Withdraw { path, host: host.to_canonical() })
+        self.submit(Action::Withdraw {
+            path,
+            host: host.to_canonical(),
+        })
     }
 
     /// Answers bare Updates of /rd/`location` from this peer.
@@ -326,7 +373,10 @@ impl Engine {
         statistics.extend([
             ("requests_sent", self.next_handle.load(Ordering::Relaxed) - 1),
             ("events_waiting", self.shared.events_waiting() as u64),
-            ("requests_waiting", self.shared.depths.requests.load(Ordering::Relaxed) as u64),
+            (
+                "requests_waiting",
+                self.shared.depths.requests.load(Ordering::Relaxed) as u64,
+            ),
             ("actions_waiting", self.shared.actions_waiting() as u64),
             ("blobs", lock(&self.front).blobs.len() as u64),
         ]);

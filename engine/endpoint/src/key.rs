@@ -23,7 +23,12 @@ impl PeerKey {
             SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), 0),
             SocketAddr::V6(v6) => (*v6.ip(), v6.scope_id()),
         };
-        Self { ip: ip.octets(), scope, port: address.port(), listener }
+        Self {
+            ip: ip.octets(),
+            scope,
+            port: address.port(),
+            listener,
+        }
     }
 
     /// Where to send to.

@@ -33,7 +33,11 @@ impl Liveness {
         if let Some(registration) = self.registrations.get_mut(location) {
             registration.peer = peer;
         } else {
-            let registration = Registration { peer, seen: 0.0, reported: false };
+            let registration = Registration {
+                peer,
+                seen: 0.0,
+                reported: false,
+            };
             self.registrations.insert(location.into(), registration);
         }
     }
@@ -62,7 +66,11 @@ impl Liveness {
         let Some((name, registration)) = self.registrations.get_key_value(location) else {
             return false;
         };
-        if registration.peer != peer || options.iter().any(|(number, _)| number == coap::number::URI_QUERY) {
+        if registration.peer != peer
+            || options
+                .iter()
+                .any(|(number, _)| number == coap::number::URI_QUERY)
+        {
             return false;
         }
         let name = Arc::clone(name);

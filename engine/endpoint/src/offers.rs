@@ -107,16 +107,23 @@ impl Offers {
     pub fn offer(&mut self, path: Vec<String>, blob: Arc<Blob>, host: IpAddr) {
         write_key(&mut self.key, path.iter().map(String::as_str));
         let number = self.next_number;
-        let place = self.places.entry(self.key.as_slice().into()).or_insert_with(|| Place {
-            number,
-            path: path.into(),
-            hosts: HashMap::new(),
-        });
+        let place = self
+            .places
+            .entry(self.key.as_slice().into())
+            .or_insert_with(|| Place {
+                number,
+                path: path.into(),
+                hosts: HashMap::new(),
+            });
         if place.number == number {
             self.next_number = number.wrapping_add(1);
         }
         let digest = *blob.digest();
-        let offer = place.hosts.entry(host).or_insert(Offer { blob: None, digest, count: 0 });
+        let offer = place.hosts.entry(host).or_insert(Offer {
+            blob: None,
+            digest,
+            count: 0,
+        });
         offer.blob = Some(blob);
         offer.digest = digest;
         self.count += usize::from(offer.count == 0);
@@ -143,8 +150,13 @@ impl Offers {
 
     /// Lets go of a blob: its offers answer 4.04 from now on.
     pub fn remove_blob(&mut self, digest: &Digest) {
-        let offers = self.places.values_mut().flat_map(|place| place.hosts.values_mut());
-        offers.filter(|offer| offer.digest == *digest).for_each(|offer| offer.blob = None);
+        let offers = self
+            .places
+            .values_mut()
+            .flat_map(|place| place.hosts.values_mut());
+        offers
+            .filter(|offer| offer.digest == *digest)
+            .for_each(|offer| offer.blob = None);
     }
 
     /// Answers a GET, if something is offered under its path: 2.05, 2.03, or 4.03 to hosts without an offer.
@@ -170,25 +182,29 @@ impl Offers {
             reply.code(Code::NOT_FOUND);
             return Outcome::Answered(None);
         };
-        let representation =
-            coap::Blob { bytes: blob.as_ref().as_ref(), etag: blob.etag(), content_format: Some(OCTET_STREAM) };
+        let representation = coap::Blob {
+            bytes: blob.as_ref().as_ref(),
+            etag: blob.etag(),
+            content_format: Some(OCTET_STREAM),
+        };
         let Served::Block { offset, end } = representation.serve(request, self.block_size, reply) else {
             return Outcome::Answered(None);
         };
         self.blocks += 1;
-        let block = (u32::try_from(offset).unwrap_or(u32::MAX), u32::try_from(end).unwrap_or(u32::MAX));
+        let block = (
+            u32::try_from(offset).unwrap_or(u32::MAX),
+            u32::try_from(end).unwrap_or(u32::MAX),
+        );
         let size = u32::try_from(blob.size()).unwrap_or(u32::MAX);
         let (number, path, digest) = (place.number, Arc::clone(&place.path), offer.digest);
         let progress = self.follow((peer, number), block, size, request.mid, seconds);
-        Outcome::Answered(progress.map(|progress| {
-            Download {
-                peer,
-                path,
-                digest,
-                offset: progress.furthest.into(),
-                size: size.into(),
-                repeated: progress.repeated.into(),
-            }
+        Outcome::Answered(progress.map(|progress| Download {
+            peer,
+            path,
+            digest,
+            offset: progress.furthest.into(),
+            size: size.into(),
+            repeated: progress.repeated.into(),
         }))
     }
 
@@ -205,7 +221,13 @@ impl Offers {
         if self.downloads.len() >= MAX_DOWNLOADS && !self.downloads.contains_key(&key) {
             return None;
         }
-        let fresh = Progress { furthest: 0, reported: 0, repeated: 0, seen: seconds, mid: mid.wrapping_sub(1) };
+        let fresh = Progress {
+            furthest: 0,
+            reported: 0,
+            repeated: 0,
+            seen: seconds,
+            mid: mid.wrapping_sub(1),
+        };
         let progress = self.downloads.entry(key).or_insert(fresh);
         let retransmission = progress.mid == mid;
         progress.mid = mid;
@@ -230,7 +252,8 @@ impl Offers {
     fn sweep(&mut self, seconds: u32) {
         if seconds.saturating_sub(self.swept) >= SWEEP_PERIOD {
             self.swept = seconds;
-            self.downloads.retain(|_, progress| seconds.saturating_sub(progress.seen) < DOWNLOAD_IDLE);
+            self.downloads
+                .retain(|_, progress| seconds.saturating_sub(progress.seen) < DOWNLOAD_IDLE);
         }
     }
 }

@@ -46,7 +46,15 @@ pub struct Reporter {
 impl Reporter {
     pub fn new(shared: Arc<Shared>, max_news: usize) -> Self {
         let batch = Vec::new();
-        Self { shared, batch, held_back: HashMap::new(), max_news, news: 0, requests: 0, superseded: 0 }
+        Self {
+            shared,
+            batch,
+            held_back: HashMap::new(),
+            max_news,
+            news: 0,
+            requests: 0,
+            superseded: 0,
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -83,12 +91,18 @@ impl Reporter {
     /// Hands everything over, and what was held back as far as there is room.
     pub fn publish(&mut self) {
         if !self.held_back.is_empty() {
-            let room = self.max_news.saturating_sub(self.shared.depths.news.load(Ordering::Relaxed) + self.news);
+            let room = self
+                .max_news
+                .saturating_sub(self.shared.depths.news.load(Ordering::Relaxed) + self.news);
             let subjects: Vec<Subject> = self.held_back.keys().take(room).cloned().collect();
-            let released = subjects.iter().filter_map(|subject| self.held_back.remove(subject));
+            let released = subjects
+                .iter()
+                .filter_map(|subject| self.held_back.remove(subject));
             self.batch.extend(released);
         }
-        self.shared.holding_back.store(!self.held_back.is_empty(), Ordering::Relaxed);
+        self.shared
+            .holding_back
+            .store(!self.held_back.is_empty(), Ordering::Relaxed);
         self.shared.publish(&mut self.batch);
         self.news = 0;
         self.requests = 0;
@@ -100,12 +114,23 @@ mod tests {
     use super::*;
 
     fn progress(handle: u64, offset: u64) -> Event {
-        Event::Progress { handle, offset, size: 100, repeated: 0 }
+        Event::Progress {
+            handle,
+            offset,
+            size: 100,
+            repeated: 0,
+        }
     }
 
     fn failure(handle: u64) -> Event {
         let peer = PeerKey::new(0, ([192, 0, 2, 1], 1).into());
-        Event::Failure { handle, peer, reason: "timeout", detail: "", offset: 0 }
+        Event::Failure {
+            handle,
+            peer,
+            reason: "timeout",
+            detail: "",
+            offset: 0,
+        }
     }
 
     fn texts(shared: &Shared) -> Vec<String> {

@@ -72,11 +72,17 @@ fn seconds(name: &'static str, value: f64, least: f64, most: f64) -> Result<Dura
     if (least..=most).contains(&value) {
         return Ok(Duration::from_secs_f64(value));
     }
-    Err(SettingError { name, rule: format!("between {least} and {most} seconds, not {value}") })
+    Err(SettingError {
+        name,
+        rule: format!("between {least} and {most} seconds, not {value}"),
+    })
 }
 
 fn whole<T: TryFrom<i64>>(name: &'static str, value: i64, least: i64, most: i64) -> Result<T, SettingError> {
-    let error = || SettingError { name, rule: format!("between {least} and {most}, not {value}") };
+    let error = || SettingError {
+        name,
+        rule: format!("between {least} and {most}, not {value}"),
+    };
     if !(least..=most).contains(&value) {
         return Err(error());
     }
@@ -91,11 +97,20 @@ impl Settings {
     pub fn check(&self) -> Result<Checked, SettingError> {
         if !(1.0..=16.0).contains(&self.ack_random_factor) {
             let rule = format!("between 1 and 16, not {}", self.ack_random_factor);
-            return Err(SettingError { name: "ack_random_factor", rule });
+            return Err(SettingError {
+                name: "ack_random_factor",
+                rule,
+            });
         }
         if !matches!(self.block_size, 16 | 32 | 64 | 128 | 256 | 512 | 1024) {
-            let rule = format!("16, 32, 64, 128, 256, 512 or 1024 (RFC 7959 2.2), not {}", self.block_size);
-            return Err(SettingError { name: "block_size", rule });
+            let rule = format!(
+                "16, 32, 64, 128, 256, 512 or 1024 (RFC 7959 2.2), not {}",
+                self.block_size
+            );
+            return Err(SettingError {
+                name: "block_size",
+                rule,
+            });
         }
         let max_actions = whole("max_actions", self.max_actions, 1, 1 << 24)?;
         let coap = Config {
@@ -115,7 +130,11 @@ impl Settings {
             busy_max_age: whole("busy_max_age", self.busy_max_age, 0, 86_400)?,
             ..Config::default()
         };
-        Ok(Checked { coap, max_events: whole("max_events", self.max_events, 1, 1 << 24)?, max_actions })
+        Ok(Checked {
+            coap,
+            max_events: whole("max_events", self.max_events, 1, 1 << 24)?,
+            max_actions,
+        })
     }
 }
 
@@ -154,11 +173,41 @@ mod tests {
     fn an_error_names_the_setting() {
         let good = Settings::default();
         for (name, bad) in [
-            ("ack_timeout", Settings { ack_timeout: f64::NAN, ..good.clone() }),
-            ("ack_random_factor", Settings { ack_random_factor: 0.5, ..good.clone() }),
-            ("block_size", Settings { block_size: 1000, ..good.clone() }),
-            ("max_events", Settings { max_events: 0, ..good.clone() }),
-            ("max_body", Settings { max_body: -1, ..good.clone() }),
+            (
+                "ack_timeout",
+                Settings {
+                    ack_timeout: f64::NAN,
+                    ..good.clone()
+                },
+            ),
+            (
+                "ack_random_factor",
+                Settings {
+                    ack_random_factor: 0.5,
+                    ..good.clone()
+                },
+            ),
+            (
+                "block_size",
+                Settings {
+                    block_size: 1000,
+                    ..good.clone()
+                },
+            ),
+            (
+                "max_events",
+                Settings {
+                    max_events: 0,
+                    ..good.clone()
+                },
+            ),
+            (
+                "max_body",
+                Settings {
+                    max_body: -1,
+                    ..good.clone()
+                },
+            ),
         ] {
             assert_eq!(bad.check().unwrap_err().name, name);
         }

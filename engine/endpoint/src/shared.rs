@@ -29,7 +29,9 @@ pub struct Signal {
 
 impl Signal {
     fn new() -> io::Result<Self> {
-        Ok(Self { fd: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)? })
+        Ok(Self {
+            fd: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+        })
     }
 
     /// Makes it readable.
@@ -72,7 +74,11 @@ pub struct Depths {
 impl Depths {
     fn count(&self, event: &Event, add: bool) {
         let change = |counter: &AtomicUsize, by: usize| {
-            if add { counter.fetch_add(by, Ordering::Relaxed) } else { counter.fetch_sub(by, Ordering::Relaxed) };
+            if add {
+                counter.fetch_add(by, Ordering::Relaxed)
+            } else {
+                counter.fetch_sub(by, Ordering::Relaxed)
+            };
         };
         match event {
             Event::Request { request, .. } => {
@@ -173,7 +179,10 @@ impl Shared {
         let mut actions = lock(&self.actions);
         while actions.len() >= self.max_actions && !self.is_finished() {
             self.wake();
-            actions = self.actions_taken.wait(actions).unwrap_or_else(PoisonError::into_inner);
+            actions = self
+                .actions_taken
+                .wait(actions)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         actions.push(action);
     }
@@ -222,7 +231,9 @@ impl Shared {
     /// Takes all actions, in order.
     pub fn take_actions(&self) -> Vec<Action> {
         let taken = std::mem::take(&mut *lock(&self.actions));
-        self.actions_taken.notify_all();
+        if !taken.is_empty() {
+            self.actions_taken.notify_all();
+        }
         taken
     }
 

@@ -57,7 +57,10 @@ impl Site {
 
     fn is_streamed(&self, request: &Message<'_>) -> bool {
         request.options.block1.is_some()
-            && self.streams.iter().any(|path| request.options.path().eq(path.iter().map(String::as_str)))
+            && self
+                .streams
+                .iter()
+                .any(|path| request.options.path().eq(path.iter().map(String::as_str)))
     }
 }
 
@@ -75,11 +78,19 @@ impl Local<PeerKey> for Site {
             self.news.extend(progress.map(Event::Download));
             return Verdict::Answered;
         }
-        if self.shared.depths.is_busy(self.max_events.saturating_sub(self.collected)) {
+        if self
+            .shared
+            .depths
+            .is_busy(self.max_events.saturating_sub(self.collected))
+        {
             self.counters.busy += 1;
             reply.busy(self.busy_max_age);
             return Verdict::Answered;
         }
-        if self.is_streamed(request) { Verdict::PassStreamed } else { Verdict::Pass }
+        if self.is_streamed(request) {
+            Verdict::PassStreamed
+        } else {
+            Verdict::Pass
+        }
     }
 }

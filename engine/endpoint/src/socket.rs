@@ -1,6 +1,9 @@
 //! UDP sockets in batches: `recvmmsg` and `sendmmsg`, so that a system call is shared by many datagrams.
 
-#![allow(unsafe_code, reason = "recvmmsg has no safe wrapper in rustix; each block states why it holds")]
+#![allow(
+    unsafe_code,
+    reason = "recvmmsg has no safe wrapper in rustix; each block states why it holds"
+)]
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -68,11 +71,13 @@ impl Inbox {
             iov_len: buffer.len(),
         }));
         let mut headers: Vec<libc::mmsghdr> = Vec::with_capacity(BATCH);
-        headers.extend(self.names.iter_mut().zip(&mut parts).map(|(name, part)| header(
-            ptr::from_mut(name).cast(),
-            size_of::<libc::sockaddr_storage>(),
-            part,
-        )));
+        headers.extend(self.names.iter_mut().zip(&mut parts).map(|(name, part)| {
+            header(
+                ptr::from_mut(name).cast(),
+                size_of::<libc::sockaddr_storage>(),
+                part,
+            )
+        }));
         // SAFETY: `headers` has BATCH valid entries; each points to a name and an iovec that outlive the call, and
         // each iovec to its own buffer of `self.buffers`. The pointers were taken from unique borrows, nothing else
         // touches that memory before the call returns, and the kernel writes no further than the given lengths.
@@ -87,14 +92,19 @@ impl Inbox {
         };
         let Ok(count) = usize::try_from(count) else {
             let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
+            return if error.kind() == io::ErrorKind::WouldBlock {
+                Ok(0)
+            } else {
+                Err(error)
+            };
         };
         for (index, header) in headers.iter().take(count).enumerate() {
             let name = self.names.get(index).and_then(parse_name);
             let whole = header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
             if let (Some(address), true) = (name, whole) {
                 let length = usize::try_from(header.msg_len).unwrap_or(0);
-                self.received.push((address, index << 16 | length.min(MAX_DATAGRAM)));
+                self.received
+                    .push((address, index << 16 | length.min(MAX_DATAGRAM)));
             }
         }
         Ok(count)
@@ -180,9 +190,12 @@ impl<'a> Outbox<'a> {
             iov_len: datagram.len(),
         }));
         let mut headers: Vec<libc::mmsghdr> = Vec::with_capacity(datagrams.len());
-        headers.extend(names.iter().zip(&mut parts).map(|(name, part)| {
-            header(name.as_ptr().cast_mut().cast(), name.len() as usize, part)
-        }));
+        headers.extend(
+            names
+                .iter()
+                .zip(&mut parts)
+                .map(|(name, part)| header(name.as_ptr().cast_mut().cast(), name.len() as usize, part)),
+        );
         // SAFETY: each header points to a name in `self.names` and an iovec in `parts`, each iovec to a borrowed
         // datagram; all outlive the call. The kernel only reads through msg_name and msg_iov when it sends, so that
         // the pointers come from shared borrows does no harm. It writes msg_len of `headers`, which is ours.
@@ -221,7 +234,12 @@ fn parse_name(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
             // SAFETY: as above, with `sockaddr_in6`.
             let v6 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-            Some(SocketAddr::V6(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id)))
+            Some(SocketAddr::V6(SocketAddrV6::new(
+                ip,
+                u16::from_be(v6.sin6_port),
+                0,
+                v6.sin6_scope_id,
+            )))
         }
         _ => None,
     }
@@ -230,7 +248,10 @@ fn parse_name(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
 fn wait_writable(socket: BorrowedFd<'_>) {
     let patience = Timespec::try_from(SEND_PATIENCE).ok();
     // An error here means the same as no room: the next attempt decides.
-    let _ = poll(&mut [PollFd::from_borrowed_fd(socket, PollFlags::OUT)], patience.as_ref());
+    let _ = poll(
+        &mut [PollFd::from_borrowed_fd(socket, PollFlags::OUT)],
+        patience.as_ref(),
+    );
 }
 
 #[cfg(test)]
@@ -248,7 +269,9 @@ mod tests {
     fn batches_arrive_whole_and_in_order_on_both_families() {
         for host in ["127.0.0.1", "::1"] {
             let (a, b, to) = pair(host);
-            let bodies: Vec<Vec<u8>> = (0..BATCH).map(|i| vec![u8::try_from(i).unwrap(); i + 1]).collect();
+            let bodies: Vec<Vec<u8>> = (0..BATCH)
+                .map(|i| vec![u8::try_from(i).unwrap(); i + 1])
+                .collect();
             let mut outbox = Outbox::default();
             for body in &bodies {
                 outbox.push(to, body);
@@ -258,8 +281,14 @@ mod tests {
             let mut inbox = Inbox::new();
             assert_eq!(inbox.receive(&b).unwrap(), BATCH);
             let from = a.local_addr().unwrap().as_socket().unwrap();
-            let got: Vec<_> = inbox.datagrams().map(|(sender, body)| (sender, body.to_vec())).collect();
-            assert_eq!(got, bodies.into_iter().map(|body| (from, body)).collect::<Vec<_>>());
+            let got: Vec<_> = inbox
+                .datagrams()
+                .map(|(sender, body)| (sender, body.to_vec()))
+                .collect();
+            assert_eq!(
+                got,
+                bodies.into_iter().map(|body| (from, body)).collect::<Vec<_>>()
+            );
             assert_eq!(inbox.receive(&b).unwrap(), 0);
         }
     }
@@ -271,7 +300,10 @@ mod tests {
         a.send_to(&[2; MAX_DATAGRAM], &to.into()).unwrap();
         let mut inbox = Inbox::new();
         assert_eq!(inbox.receive(&b).unwrap(), 2);
-        assert_eq!(inbox.datagrams().map(|(_, body)| body.len()).collect::<Vec<_>>(), [MAX_DATAGRAM]);
+        assert_eq!(
+            inbox.datagrams().map(|(_, body)| body.len()).collect::<Vec<_>>(),
+            [MAX_DATAGRAM]
+        );
     }
 
     #[test]
@@ -280,7 +312,14 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(SocketAddr::new(to.ip(), 0), b"no port");
         outbox.push(to, b"fine");
-        assert_eq!(outbox.send(&a), Sent { datagrams: 1, bytes: 4, lost: 1 });
+        assert_eq!(
+            outbox.send(&a),
+            Sent {
+                datagrams: 1,
+                bytes: 4,
+                lost: 1
+            }
+        );
         let mut inbox = Inbox::new();
         assert_eq!(inbox.receive(&b).unwrap(), 1);
     }

@@ -78,7 +78,10 @@ impl Worker {
 
     fn now(&mut self) -> Instant {
         let passed = self.started.elapsed();
-        self.core.site.epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.core.site.epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64();
         self.core.site.seconds = u32::try_from(passed.as_secs()).unwrap_or(u32::MAX);
         Instant::from_micros(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX))
     }
@@ -86,12 +89,19 @@ impl Worker {
     /// Sleeps until a socket is readable, Python calls, or a timer is due; says which sockets are readable.
     fn wait(&mut self, ready: &mut Vec<u16>) {
         let now = self.now();
-        let patience = self.core.next_timeout().map(|due| due.since(now).min(Duration::from_secs(3600)));
+        let patience = self
+            .core
+            .next_timeout()
+            .map(|due| due.since(now).min(Duration::from_secs(3600)));
         let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
         let mut fds = Vec::with_capacity(self.sockets.len() + 1);
         let wake_fd = self.shared.wake_fd();
         fds.push(PollFd::from_borrowed_fd(wake_fd, PollFlags::IN));
-        fds.extend(self.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        fds.extend(
+            self.sockets
+                .iter()
+                .map(|socket| PollFd::new(socket, PollFlags::IN)),
+        );
         ready.clear();
         if poll(&mut fds, timeout.as_ref()).is_err() {
             // A signal came; the next turn asks again.
@@ -99,7 +109,11 @@ impl Worker {
         }
         let mut results = fds.iter().map(|fd| !fd.revents().is_empty());
         let woken = results.next().unwrap_or(false);
-        ready.extend((0..).zip(results).filter_map(|(listener, readable)| readable.then_some(listener)));
+        ready.extend(
+            (0..)
+                .zip(results)
+                .filter_map(|(listener, readable)| readable.then_some(listener)),
+        );
         if woken {
             self.shared.woken();
         }
@@ -107,14 +121,16 @@ impl Worker {
 
     /// Takes the datagrams of one socket into the core.
     fn inbound(&mut self, listener: u16, now: Instant) {
-        let Some(socket) = self.sockets.get(usize::from(listener)) else {
-            return;
-        };
         for _ in 0..BATCHES_A_TURN {
+            let Some(socket) = self.sockets.get(usize::from(listener)) else {
+                return;
+            };
             let Ok(count) = self.inbox.receive(socket) else {
                 self.traffic.errors += 1;
                 return;
             };
+            // What Python said before a datagram was sent to us holds for that datagram.
+            self.actions(now);
             let mut usable = 0;
             for (address, datagram) in self.inbox.datagrams() {
                 usable += 1;
@@ -129,14 +145,19 @@ impl Worker {
         }
     }
 
-    /// Carries out Python's actions, the timers, and everything that is to go out.
-    fn turn(&mut self, now: Instant) {
+    /// Carries out what Python asks.
+    fn actions(&mut self, now: Instant) {
         for action in self.shared.take_actions() {
             match action {
                 Action::Listen(socket) => self.sockets.push(socket),
                 action => self.core.act(action, now),
             }
         }
+    }
+
+    /// Carries out Python's actions, the timers, and everything that is to go out.
+    fn turn(&mut self, now: Instant) {
+        self.actions(now);
         self.core.timeout(now);
         self.outbound();
         self.report();
