@@ -67,7 +67,7 @@ def registration_of(row: Sequence[Any]) -> Registration:
         lifetime=lifetime,
         lwm2m_version=version,
         binding=binding,
-        queue_mode=queue,
+        queue_mode=bool(queue),
         identity=identity,
         links=links,
         objects=tuple(objects.split()),

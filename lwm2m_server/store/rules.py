@@ -1,8 +1,11 @@
-"""What every implementation of the ports refuses, in the same words."""
+"""What holds for every implementation of the ports: what an Update does, and what is refused in which words."""
+
+from dataclasses import replace
 
 from lwm2m_server.campaigns.records import Campaign, Deployment
+from lwm2m_server.devices.records import Registration
 from lwm2m_server.errors import Conflict, InvalidInput, NotFound
-from lwm2m_server.store.records import StoredManifest, Token
+from lwm2m_server.store.records import JsonValue, NewEvent, RegistrationUpdate, StoredManifest, Token
 
 MAX_SEQUENCE = 2**63 - 1  # what a 64-bit column holds
 
@@ -94,3 +97,42 @@ def stale_device(endpoint: str) -> Conflict:
     return Conflict(
         f"{endpoint} was changed in the meantime", code="stale", field="revision", hint="read it again"
     )
+
+
+def updated(old: Registration, update: RegistrationUpdate) -> Registration:
+    """Return the registration after an Update; time never goes back."""
+    seen = max(old.last_seen, update.at)
+    given = {
+        name: value
+        for name in ("lifetime", "binding", "queue_mode", "links", "objects")
+        if (value := getattr(update, name)) is not None
+    }
+    if update.address is not None:
+        given |= {"address": update.address, "identity": update.identity}
+    expires = old.expires_at - old.last_seen + seen if update.expires_at is None else update.expires_at
+    return replace(old, **given, last_seen=seen, expires_at=expires)
+
+
+def changed(old: Registration, new: Registration) -> list[str]:
+    """Return what changed beyond liveness and address."""
+    return [
+        name
+        for name in ("lifetime", "binding", "queue_mode", "objects", "links")
+        if getattr(old, name) != getattr(new, name)
+    ]
+
+
+def updated_event(new: Registration, changes: list[str], at: float) -> NewEvent:
+    """Return the event of an Update that changed more than liveness."""
+    data: dict[str, JsonValue] = {
+        "registration_id": new.registration_id,
+        "changed": list[JsonValue](changes),
+        "lifetime": new.lifetime,
+    }
+    return NewEvent(kind="device.updated", at=at, endpoint=new.endpoint, data=data)
+
+
+def ended_event(registration_id: str, endpoint: str, at: float, how: str) -> NewEvent:
+    """Return the event of a registration that has ended; `how` is `deregistered` or `expired`."""
+    data: dict[str, JsonValue] = {"registration_id": registration_id}
+    return NewEvent(kind=f"device.{how}", at=at, endpoint=endpoint, data=data)

@@ -4,9 +4,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lwm2m_server.campaigns.records import ACTIVE, Campaign, Deployment, DeploymentState, StateCount
 from lwm2m_server.store import sql_events
@@ -46,13 +45,11 @@ class SqlCampaignStore:
         self._database = database
 
     async def add(self, campaign: Campaign, *, events: Sequence[NewEvent] = ()) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            if not await one(
-                connection, select(manifests.c.id).where(manifests.c.id == campaign.manifest_id)
-            ):
+        def work(connection: Connection) -> None:
+            if not one(connection, select(manifests.c.id).where(manifests.c.id == campaign.manifest_id)):
                 raise no_manifest(campaign.manifest_id)
-            await connection.execute(insert(campaigns).values(campaign_values(campaign)))
-            await sql_events.append(connection, events)
+            connection.execute(insert(campaigns).values(campaign_values(campaign)))
+            sql_events.append(connection, events)
 
         try:
             await self._database.write(work)
@@ -81,10 +78,10 @@ class SqlCampaignStore:
     async def change(self, old: Campaign, new: Campaign, *, events: Sequence[NewEvent] = ()) -> bool:
         check_step(old, new)
 
-        async def work(connection: AsyncConnection) -> bool:
+        def work(connection: Connection) -> bool:
             statement = update(campaigns).where(*_unchanged(old)).values(campaign_values(new))
-            changed = (await connection.execute(statement)).rowcount > 0
-            await sql_events.append(connection, events if changed else ())
+            changed = (connection.execute(statement)).rowcount > 0
+            sql_events.append(connection, events if changed else ())
             return changed
 
         try:
@@ -94,9 +91,9 @@ class SqlCampaignStore:
             raise (campaign_taken(new) if rows else no_manifest(new.manifest_id)) from error
 
     async def delete(self, campaign: Campaign, *, events: Sequence[NewEvent] = ()) -> bool:
-        async def work(connection: AsyncConnection) -> bool:
-            gone = (await connection.execute(delete(campaigns).where(*_unchanged(campaign)))).rowcount > 0
-            await sql_events.append(connection, events if gone else ())
+        def work(connection: Connection) -> bool:
+            gone = (connection.execute(delete(campaigns).where(*_unchanged(campaign)))).rowcount > 0
+            sql_events.append(connection, events if gone else ())
             return gone
 
         return await self._database.write(work)
@@ -115,8 +112,8 @@ class SqlDeploymentStore:
     async def add(self, deployments: Sequence[Deployment], *, events: Sequence[NewEvent] = ()) -> int:
         rows = [deployment_values(deployment) for deployment in deployments]
 
-        async def work(connection: AsyncConnection) -> int:
-            return await _add(connection, rows, events)
+        def work(connection: Connection) -> int:
+            return _add(connection, rows, events)
 
         return await self._database.write(work)
 
@@ -183,9 +180,9 @@ class SqlDeploymentStore:
             BIND + "revision": old.revision,
         }
 
-        async def work(connection: AsyncConnection) -> bool:
-            changed = (await connection.execute(_CHANGE, values)).rowcount > 0
-            await sql_events.append(connection, events if changed else ())
+        def work(connection: Connection) -> bool:
+            changed = (connection.execute(_CHANGE, values)).rowcount > 0
+            sql_events.append(connection, events if changed else ())
             return changed
 
         return await self._database.write(work)
@@ -202,8 +199,8 @@ class SqlDeploymentStore:
             .values(offset=offset, size=size, updated_at=now)
         )
 
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(statement)
+        def work(connection: Connection) -> None:
+            connection.execute(statement)
 
         await self._database.write(work)
 
@@ -231,9 +228,7 @@ def _pending(campaign_id: str) -> tuple[Any, ...]:
     return (_d.campaign_id == campaign_id, _d.state == DeploymentState.PENDING.value)
 
 
-async def _add(
-    connection: AsyncConnection, rows: Sequence[dict[str, Any]], events: Sequence[NewEvent]
-) -> int:
+def _add(connection: Connection, rows: Sequence[dict[str, Any]], events: Sequence[NewEvent]) -> int:
     new = {(row["campaign_id"], row["endpoint"]): row for row in rows}
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
@@ -241,8 +236,8 @@ async def _add(
             _d.campaign_id.in_({row["campaign_id"] for row in chunk}),
             _d.endpoint.in_([row["endpoint"] for row in chunk]),
         )
-        for key in await connection.execute(there):
+        for key in connection.execute(there):
             new.pop(tuple(key), None)
-    await _INSERT.many(connection, [tuple(row.values()) for row in new.values()])
-    await sql_events.append(connection, events if new else ())
+    _INSERT.many(connection, [tuple(row.values()) for row in new.values()])
+    sql_events.append(connection, events if new else ())
     return len(new)

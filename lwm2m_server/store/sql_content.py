@@ -4,14 +4,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Table, delete, func, select, update
+from sqlalchemy import Connection, Table, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lwm2m_server.store import sql_events
 from lwm2m_server.store.database import AnySelect, Database
 from lwm2m_server.store.records import NewEvent, Page, StoredImage, StoredManifest, Token, TrustedKey
+from lwm2m_server.store.rows import page_of, plain_of, plain_values
 from lwm2m_server.store.rules import (
     check_sequence,
     digest_key,
@@ -20,23 +20,20 @@ from lwm2m_server.store.rules import (
     no_image,
     token_taken,
 )
-from lwm2m_server.store.rows import page_of, plain_of, plain_values
 from lwm2m_server.store.schema import campaigns, images, manifests, tokens, trusted_keys
 
 
-async def add_new(
-    connection: AsyncConnection, table: Table, values: dict[str, Any], events: Sequence[NewEvent]
-) -> bool:
+def add_new(connection: Connection, table: Table, values: dict[str, Any], events: Sequence[NewEvent]) -> bool:
     """Insert a row with its events unless the primary key is there."""
     statement = insert(table).values(values).on_conflict_do_nothing(index_elements=list(table.primary_key))
-    added = (await connection.execute(statement)).rowcount > 0
-    await sql_events.append(connection, events if added else ())
+    added = (connection.execute(statement)).rowcount > 0
+    sql_events.append(connection, events if added else ())
     return added
 
 
-async def one(connection: AsyncConnection, query: AnySelect) -> bool:
+def one(connection: Connection, query: AnySelect) -> bool:
     """Return whether the query has a row."""
-    return (await connection.execute(query.limit(1))).first() is not None
+    return (connection.execute(query.limit(1))).first() is not None
 
 
 class SqlImageStore:
@@ -61,11 +58,11 @@ class SqlImageStore:
         return page_of(found, limit, lambda image: image.digest.hex())
 
     async def delete(self, digest: bytes, *, events: Sequence[NewEvent] = ()) -> bool:
-        async def work(connection: AsyncConnection) -> bool:
-            if await one(connection, select(manifests.c.id).where(manifests.c.image_digest == digest)):
+        def work(connection: Connection) -> bool:
+            if one(connection, select(manifests.c.id).where(manifests.c.image_digest == digest)):
                 raise image_in_use(digest)
-            gone = (await connection.execute(delete(images).where(images.c.digest == digest))).rowcount > 0
-            await sql_events.append(connection, events if gone else ())
+            gone = (connection.execute(delete(images).where(images.c.digest == digest))).rowcount > 0
+            sql_events.append(connection, events if gone else ())
             return gone
 
         return await self._database.write(work)
@@ -81,12 +78,10 @@ class SqlManifestStore:
         check_sequence(manifest)
         values = plain_values(manifest)
 
-        async def work(connection: AsyncConnection) -> bool:
-            if not await one(
-                connection, select(images.c.size).where(images.c.digest == manifest.image_digest)
-            ):
+        def work(connection: Connection) -> bool:
+            if not one(connection, select(images.c.size).where(images.c.digest == manifest.image_digest)):
                 raise no_image(manifest.image_digest)
-            return await add_new(connection, manifests, values, events)
+            return add_new(connection, manifests, values, events)
 
         return await self._database.write(work)
 
@@ -108,12 +103,12 @@ class SqlManifestStore:
         return highest
 
     async def delete(self, manifest_id: str, *, events: Sequence[NewEvent] = ()) -> bool:
-        async def work(connection: AsyncConnection) -> bool:
-            if await one(connection, select(campaigns.c.id).where(campaigns.c.manifest_id == manifest_id)):
+        def work(connection: Connection) -> bool:
+            if one(connection, select(campaigns.c.id).where(campaigns.c.manifest_id == manifest_id)):
                 raise manifest_in_use(manifest_id)
             statement = delete(manifests).where(manifests.c.id == manifest_id)
-            gone = (await connection.execute(statement)).rowcount > 0
-            await sql_events.append(connection, events if gone else ())
+            gone = (connection.execute(statement)).rowcount > 0
+            sql_events.append(connection, events if gone else ())
             return gone
 
         return await self._database.write(work)
@@ -152,9 +147,9 @@ class SqlTokenStore:
         self._database = database
 
     async def add(self, token: Token, *, events: Sequence[NewEvent] = ()) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(insert(tokens).values(plain_values(token)))
-            await sql_events.append(connection, events)
+        def work(connection: Connection) -> None:
+            connection.execute(insert(tokens).values(plain_values(token)))
+            sql_events.append(connection, events)
 
         try:
             await self._database.write(work)
@@ -176,10 +171,10 @@ class SqlTokenStore:
 async def _revoke(database: Database, table: Table, key: str, now: float, events: Sequence[NewEvent]) -> bool:
     (column,) = table.primary_key
 
-    async def work(connection: AsyncConnection) -> bool:
+    def work(connection: Connection) -> bool:
         statement = update(table).where(column == key, table.c.revoked_at.is_(None)).values(revoked_at=now)
-        changed = (await connection.execute(statement)).rowcount > 0
-        await sql_events.append(connection, events if changed else ())
+        changed = (connection.execute(statement)).rowcount > 0
+        sql_events.append(connection, events if changed else ())
         return changed
 
     return await database.write(work)

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lwm2m_server import versions
 from lwm2m_server.devices.attributes import AttributeType, check_value, clean_facts, define
@@ -85,24 +84,24 @@ class SqlDeviceStore:
         revision: int | None = None,
         events: Sequence[NewEvent] = (),
     ) -> Device:
-        async def work(connection: AsyncConnection) -> Device:
-            device = await _device(connection, endpoint)
+        def work(connection: Connection) -> Device:
+            device = _device(connection, endpoint)
             if revision is not None and revision != device.revision:
                 raise stale_device(endpoint)
-            types = await _types(connection)
+            types = _types(connection)
             checked = {name: check_value(name, value, types.get(name)) for name, value in changes.items()}
             new_types = {name: type_ for name, type_ in checked.items() if type_ and name not in types}
             for name, type_ in new_types.items():
-                await connection.execute(insert(attribute_types).values(name=name, type=type_))
-            await _replace_attributes(connection, endpoint, changes, checked)
+                connection.execute(insert(attribute_types).values(name=name, type=type_))
+            _replace_attributes(connection, endpoint, changes, checked)
             attributes = {k: v for k, v in {**device.attributes, **changes}.items() if v is not None}
-            await connection.execute(
+            connection.execute(
                 update(devices)
                 .where(_d.endpoint == endpoint)
                 .values(attributes=to_json(attributes), revision=_d.revision + 1)
             )
-            await sql_events.append(connection, events)
-            return await _device(connection, endpoint)
+            sql_events.append(connection, events)
+            return _device(connection, endpoint)
 
         return await self._database.write(work)
 
@@ -111,29 +110,27 @@ class SqlDeviceStore:
         return {name: AttributeType(type_) for name, type_ in rows}
 
     async def define_attribute(self, name: str, type: AttributeType) -> None:
-        async def work(connection: AsyncConnection) -> None:
+        def work(connection: Connection) -> None:
             used = select(device_attributes.c.name).where(device_attributes.c.name == name).limit(1)
-            in_use = (await connection.execute(used)).first() is not None
-            define(name, type, (await _types(connection)).get(name), in_use=in_use)
+            in_use = (connection.execute(used)).first() is not None
+            define(name, type, (_types(connection)).get(name), in_use=in_use)
             statement = upsert(attribute_types).values(name=name, type=type)
-            await connection.execute(
-                statement.on_conflict_do_update(index_elements=["name"], set_={"type": type})
-            )
+            connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"type": type}))
 
         await self._database.write(work)
 
     async def delete(self, endpoint: str, *, events: Sequence[NewEvent] = ()) -> bool:
-        async def work(connection: AsyncConnection) -> bool:
-            gone = (await connection.execute(delete(devices).where(_d.endpoint == endpoint))).rowcount > 0
-            await sql_events.append(connection, events if gone else ())
+        def work(connection: Connection) -> bool:
+            gone = (connection.execute(delete(devices).where(_d.endpoint == endpoint))).rowcount > 0
+            sql_events.append(connection, events if gone else ())
             return gone
 
         return await self._database.write(work)
 
     async def _set(self, endpoint: str, values: Mapping[str, Any]) -> bool:
-        async def work(connection: AsyncConnection) -> bool:
+        def work(connection: Connection) -> bool:
             statement = update(devices).where(_d.endpoint == endpoint).values(**values)
-            return (await connection.execute(statement)).rowcount > 0
+            return (connection.execute(statement)).rowcount > 0
 
         return await self._database.write(work)
 
@@ -145,19 +142,19 @@ class SqlObservationStore:
         self._database = database
 
     async def add(self, observation: Observation) -> bool:
-        async def work(connection: AsyncConnection) -> bool:
-            await _device(connection, observation.endpoint)
+        def work(connection: Connection) -> bool:
+            _device(connection, observation.endpoint)
             key = _key(observation.endpoint, observation.path, observation.owner)
-            replaced = (await connection.execute(delete(observations).where(*key))).rowcount > 0
-            await connection.execute(insert(observations).values(plain_values(observation)))
+            replaced = (connection.execute(delete(observations).where(*key))).rowcount > 0
+            connection.execute(insert(observations).values(plain_values(observation)))
             return not replaced
 
         return await self._database.write(work)
 
     async def remove(self, endpoint: str, path: str, owner: str) -> bool:
-        async def work(connection: AsyncConnection) -> bool:
+        def work(connection: Connection) -> bool:
             statement = delete(observations).where(*_key(endpoint, path, owner))
-            return (await connection.execute(statement)).rowcount > 0
+            return (connection.execute(statement)).rowcount > 0
 
         return await self._database.write(work)
 
@@ -180,33 +177,31 @@ def _matching(query: AnySelect, filter: Filter | None, now: float, after: str | 
     return query.order_by(_d.endpoint)
 
 
-async def _device(connection: AsyncConnection, endpoint: str) -> Device:
+def _device(connection: Connection, endpoint: str) -> Device:
     query: AnySelect = select(*DEVICE_COLUMNS).where(_d.endpoint == endpoint)
-    row = (await connection.execute(query)).first()
+    row = (connection.execute(query)).first()
     if row is None:
         raise no_device(endpoint)
     return device_of(row)
 
 
-async def _types(connection: AsyncConnection) -> dict[str, AttributeType]:
-    return {name: AttributeType(type_) for name, type_ in await connection.execute(select(attribute_types))}
+def _types(connection: Connection) -> dict[str, AttributeType]:
+    return {name: AttributeType(type_) for name, type_ in connection.execute(select(attribute_types))}
 
 
-async def _replace_attributes(
-    connection: AsyncConnection,
+def _replace_attributes(
+    connection: Connection,
     endpoint: str,
     changes: Mapping[str, AttributeValue | None],
     types: Mapping[str, AttributeType | None],
 ) -> None:
     own = device_attributes.c
-    await connection.execute(
-        delete(device_attributes).where(own.endpoint == endpoint, own.name.in_(list(changes)))
-    )
+    connection.execute(delete(device_attributes).where(own.endpoint == endpoint, own.name.in_(list(changes))))
     for name, value in changes.items():
         if value is None:
             continue
         textual = types[name] in (AttributeType.TEXT, AttributeType.VERSION)
-        await connection.execute(
+        connection.execute(
             insert(device_attributes).values(
                 endpoint=endpoint,
                 name=name,

@@ -1,22 +1,37 @@
-"""The outbox over SQL."""
+# ruff: noqa: D102  the docstrings are the ports'
+"""The outbox over SQL.
+
+`bucket` is the last id before the batch that an event came in, divided by 1024: it never falls while ids rise. So
+the index on (bucket, endpoint) grows at its end, and a device's events are found by one look into it a bucket.
+"""
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import delete, func, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import CTE, Connection, delete, func, insert, select
 
 from lwm2m_server.store.database import AnySelect, Database, Prepared
 from lwm2m_server.store.records import Event, NewEvent
 from lwm2m_server.store.rows import event_of, event_row
 from lwm2m_server.store.schema import events
 
-_INSERT = Prepared(insert(events), columns=("kind", "at", "endpoint", "campaign_id", "data"))
+_BUCKET = 1024  # events
+_e = events.c
+_INSERT = Prepared(insert(events), ("kind", "at", "endpoint", "campaign_id", "data", "bucket"))
+_LAST = select(func.coalesce(func.max(_e.id), 0))
+_LAST_SQL = str(_LAST.compile(compile_kwargs={"literal_binds": True}))
+_COLUMNS = (_e.id, _e.kind, _e.at, _e.endpoint, _e.campaign_id, _e.data)
 
 
-async def append(connection: AsyncConnection, new: Sequence[NewEvent]) -> None:
+def append(connection: Connection, new: Sequence[NewEvent]) -> None:
     """Write events in the transaction under way."""
-    await _INSERT.many(connection, [event_row(event) for event in new])
+    append_rows(connection, [event_row(event) for event in new])
+
+
+def append_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> None:
+    """Write events that are rows already, see `rows.event_row`."""
+    if rows:
+        bucket = connection.exec_driver_sql(_LAST_SQL).scalar_one() // _BUCKET
+        _INSERT.many(connection, [(*row, bucket) for row in rows])
 
 
 class SqlEventStore:
@@ -25,16 +40,16 @@ class SqlEventStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def append(self, events: Sequence[NewEvent]) -> None:  # noqa: D102
+    async def append(self, events: Sequence[NewEvent]) -> None:
         await self._database.write(lambda connection: append(connection, events))
 
-    async def after(  # noqa: D102
+    async def after(
         self, event_id: int, *, limit: int = 500, endpoint: str | None = None, campaign_id: str | None = None
     ) -> list[Event]:
-        query = _of(endpoint, campaign_id).where(events.c.id > event_id)
-        return await self._read(query.order_by(events.c.id).limit(limit))
+        query = _of(endpoint, campaign_id, since=event_id).where(_e.id > event_id)
+        return await self._read(query.order_by(_e.id).limit(limit))
 
-    async def before(  # noqa: D102
+    async def before(
         self,
         event_id: int | None = None,
         *,
@@ -42,15 +57,15 @@ class SqlEventStore:
         endpoint: str | None = None,
         campaign_id: str | None = None,
     ) -> list[Event]:
-        query = _of(endpoint, campaign_id)
+        query = _of(endpoint, campaign_id, until=event_id)
         if event_id is not None:
-            query = query.where(events.c.id < event_id)
-        return await self._read(query.order_by(events.c.id.desc()).limit(limit))
+            query = query.where(_e.id < event_id)
+        return await self._read(query.order_by(_e.id.desc()).limit(limit))
 
-    async def last_id(self) -> int:  # noqa: D102
-        return int((await self._database.read(select(func.coalesce(func.max(events.c.id), 0))))[0][0])
+    async def last_id(self) -> int:
+        return int((await self._database.read(_LAST))[0][0])
 
-    async def wait(self, event_id: int) -> int:  # noqa: D102
+    async def wait(self, event_id: int) -> int:
         while True:
             committed = self._database.committed()  # taken before the look, so that no commit falls between
             newest = await self.last_id()
@@ -58,12 +73,12 @@ class SqlEventStore:
                 return newest
             await committed.wait()
 
-    async def prune(self, *, before: float, limit: int = 10_000) -> int:  # noqa: D102
-        oldest = select(events.c.id, events.c.at).order_by(events.c.id).limit(limit).subquery()
+    async def prune(self, *, before: float, limit: int = 10_000) -> int:
+        oldest = select(_e.id, _e.at).order_by(_e.id).limit(limit).subquery()
         doomed = select(oldest.c.id).where(oldest.c.at < before)
 
-        async def work(connection: AsyncConnection) -> int:
-            return (await connection.execute(delete(events).where(events.c.id.in_(doomed)))).rowcount
+        def work(connection: Connection) -> int:
+            return (connection.execute(delete(events).where(_e.id.in_(doomed)))).rowcount
 
         return await self._database.write(work)
 
@@ -71,10 +86,23 @@ class SqlEventStore:
         return [event_of(row) for row in await self._database.read(query)]
 
 
-def _of(endpoint: str | None, campaign_id: str | None) -> AnySelect:
-    query = select(events)
+def _of(
+    endpoint: str | None, campaign_id: str | None, *, since: int = 0, until: int | None = None
+) -> AnySelect:
+    query: AnySelect = select(*_COLUMNS)
     if endpoint is not None:
-        query = query.where(events.c.endpoint == endpoint)
+        buckets = _buckets(since, until)
+        query = query.where(_e.bucket == buckets.c.n, _e.endpoint == endpoint)
     if campaign_id is not None:
-        query = query.where(events.c.campaign_id == campaign_id)
+        query = query.where(_e.campaign_id == campaign_id)
     return query
+
+
+def _buckets(since: int, until: int | None) -> CTE:
+    """Return the numbers of the buckets that hold the events after `since` and before `until`."""
+    first = select(_e.bucket).where(_e.id > since).order_by(_e.id).limit(1).scalar_subquery()
+    last = select(_e.bucket).order_by(_e.id.desc()).limit(1)
+    if until is not None:
+        last = last.where(_e.id < until)
+    numbers = select(first.label("n")).cte("buckets", recursive=True)
+    return numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < last.scalar_subquery()))

@@ -1,22 +1,21 @@
+# ruff: noqa: D102  the docstrings are the ports'
 """Registrations over SQL: whole batches, with statements that are compiled once.
 
 A registration is a part of its device's row. In each batch reading comes before writing (which endpoints and ids are
 there), then one `executemany` for the rows and one for the events.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+import json
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, bindparam, func, select, true, update
+from sqlalchemy import Column, Connection, String, bindparam, func, select, true, update
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lwm2m_server.devices.records import Registration
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import BIND, AnyRow, Database, Prepared
+from lwm2m_server.store.database import BIND, AnySelect, Database, Prepared, PreparedQuery
 from lwm2m_server.store.records import (
-    JsonValue,
     LiveRegistration,
     NewEvent,
     Page,
@@ -30,10 +29,26 @@ from lwm2m_server.store.rows import (
     registered_row,
     registration_of,
 )
+from lwm2m_server.store.rules import changed, ended_event, updated, updated_event
 from lwm2m_server.store.schema import devices
 
-_CHUNK = 500  # parameters of one `in (…)`
+_quote = json.encoder.encode_basestring
 _d = devices.c
+
+# The keys of a batch go in as one JSON array: one statement for batches of any size, prepared once.
+_KEYS = select(func.json_each(bindparam("keys", type_=String)).table_valued("value").c.value)
+
+
+def _by_key(columns: tuple[Column[Any], ...], key: Column[Any]) -> PreparedQuery:
+    query: AnySelect = select(*columns).where(key.in_(_KEYS))
+    if key is _d.registration_id:
+        query = query.where(_d.registered == true())
+    return PreparedQuery(query, "keys")
+
+
+_KNOWN = _by_key((_d.endpoint, _d.registration_id, _d.registered), _d.endpoint)
+_REGISTRATIONS = _by_key(REGISTRATION_COLUMNS, _d.registration_id)
+_ENDPOINTS = _by_key((_d.registration_id, _d.endpoint), _d.registration_id)
 
 _insert = insert(devices)
 _REGISTER = Prepared(
@@ -68,27 +83,23 @@ class SqlRegistrationStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def register(  # noqa: D102
-        self, registrations: Sequence[Registration]
-    ) -> list[Registered | Exception]:
+    async def register(self, registrations: Sequence[Registration]) -> list[Registered | Exception]:
         return await self._database.submit(_register, registrations)
 
-    async def update(  # noqa: D102
-        self, updates: Sequence[RegistrationUpdate]
-    ) -> list[Registration | Exception | None]:
+    async def update(self, updates: Sequence[RegistrationUpdate]) -> list[Registration | Exception | None]:
         return await self._database.submit(_update, updates)
 
-    async def alive(self, beats: Sequence[tuple[str, float]]) -> None:  # noqa: D102
+    async def alive(self, beats: Sequence[tuple[str, float]]) -> None:
         for result in await self._database.submit(_alive, beats):
             if isinstance(result, Exception):
                 raise result
 
-    async def deregister(  # noqa: D102
+    async def deregister(
         self, registration_ids: Sequence[str], *, now: float
     ) -> list[str | Exception | None]:
         return await self._database.submit(_deregister, [(id_, now) for id_ in registration_ids])
 
-    async def expire(self, *, now: float, limit: int = 1000) -> list[Registered]:  # noqa: D102
+    async def expire(self, *, now: float, limit: int = 1000) -> list[Registered]:
         query = (
             select(_d.registration_id, _d.endpoint)
             .where(_d.registered == true(), _d.expires_at <= now)
@@ -96,28 +107,26 @@ class SqlRegistrationStore:
             .limit(limit)
         )
 
-        async def work(connection: AsyncConnection) -> list[Registered]:
-            ended = [Registered(*tuple(row)) for row in await connection.execute(query)]
-            await _end(connection, [(each.registration_id, each.endpoint, now) for each in ended], "expired")
+        def work(connection: Connection) -> list[Registered]:
+            ended = [Registered(*tuple(row)) for row in connection.execute(query)]
+            _end(connection, [(each.registration_id, each.endpoint, now) for each in ended], "expired")
             return ended
 
         return await self._database.write(work)
 
-    async def next_expiry(self) -> float | None:  # noqa: D102
+    async def next_expiry(self) -> float | None:
         query = select(func.min(_d.expires_at)).where(_d.registered == true())
         expiry: float | None = (await self._database.read(query))[0][0]
         return expiry
 
-    async def find(self, registration_id: str) -> Registration | None:  # noqa: D102
+    async def find(self, registration_id: str) -> Registration | None:
         query = select(*REGISTRATION_COLUMNS).where(
             _d.registration_id == registration_id, _d.registered == true()
         )
         rows = await self._database.read(query)
         return registration_of(rows[0]) if rows else None
 
-    async def live(  # noqa: D102
-        self, *, after: str | None = None, limit: int = 1000
-    ) -> Page[LiveRegistration]:
+    async def live(self, *, after: str | None = None, limit: int = 1000) -> Page[LiveRegistration]:
         query = select(_d.registration_id, _d.endpoint, _d.address, _d.identity, _d.expires_at)
         query = query.where(_d.registered == true()).order_by(_d.endpoint).limit(limit + 1)
         if after is not None:
@@ -126,10 +135,8 @@ class SqlRegistrationStore:
         return page_of(found, limit, lambda each: each.endpoint)
 
 
-async def _register(connection: AsyncConnection, items: Sequence[Registration]) -> list[Registered]:
-    rows = await _rows(
-        connection, (_d.endpoint, _d.registration_id, _d.registered), _d.endpoint, (r.endpoint for r in items)
-    )
+def _register(connection: Connection, items: Sequence[Registration]) -> list[Registered]:
+    rows = _KNOWN.rows(connection, json.dumps([item.endpoint for item in items]))
     known: dict[str, str | None] = {row[0]: row[1] if row[2] else None for row in rows}
     last: dict[str, Registration] = {}
     results: list[Registered] = []
@@ -139,38 +146,24 @@ async def _register(connection: AsyncConnection, items: Sequence[Registration]) 
         known[item.endpoint] = item.registration_id
         last[item.endpoint] = item
         results.append(Registered(item.registration_id, item.endpoint, created, replaced))
-    await _REGISTER.many(connection, [(*registered_row(r), r.registered_at) for r in last.values()])
-    await sql_events.append(
-        connection,
-        [_registered_event(item, result) for item, result in zip(items, results, strict=True)],
-    )
+    _REGISTER.many(connection, [(*registered_row(r), r.registered_at) for r in last.values()])
+    events = [_registered_event(item, result) for item, result in zip(items, results, strict=True)]
+    sql_events.append_rows(connection, events)
     return results
 
 
-def _registered_event(item: Registration, result: Registered) -> NewEvent:
-    return NewEvent(
-        kind="device.registered",
-        at=item.registered_at,
-        endpoint=item.endpoint,
-        data={
-            "registration_id": item.registration_id,
-            "address": item.address,
-            "lifetime": item.lifetime,
-            "created": result.created,
-            "replaced": result.replaced,
-        },
+def _registered_event(item: Registration, result: Registered) -> tuple[object, ...]:
+    # Written out: the general way through NewEvent and the JSON encoder costs as much as the database's part.
+    replaced = "null" if result.replaced is None else _quote(result.replaced)
+    data = (
+        f'{{"registration_id":{_quote(item.registration_id)},"address":{_quote(item.address)},'
+        f'"lifetime":{item.lifetime},"created":{"true" if result.created else "false"},"replaced":{replaced}}}'
     )
+    return ("device.registered", item.registered_at, item.endpoint, None, data)
 
 
-async def _update(
-    connection: AsyncConnection, items: Sequence[RegistrationUpdate]
-) -> list[Registration | None]:
-    rows = await _rows(
-        connection,
-        REGISTRATION_COLUMNS,
-        _d.registration_id,
-        (item.registration_id for item in items),
-    )
+def _update(connection: Connection, items: Sequence[RegistrationUpdate]) -> list[Registration | None]:
+    rows = _REGISTRATIONS.rows(connection, json.dumps([item.registration_id for item in items]))
     now = {row[0]: registration_of(row) for row in rows}
     events: list[NewEvent] = []
     results: list[Registration | None] = []
@@ -183,41 +176,10 @@ async def _update(
         now[item.registration_id] = new
         results.append(new)
         if changes := changed(old, new):
-            data: dict[str, JsonValue] = {
-                "registration_id": new.registration_id,
-                "changed": list[JsonValue](changes),
-                "lifetime": new.lifetime,
-            }
-            events.append(NewEvent(kind="device.updated", at=item.at, endpoint=new.endpoint, data=data))
-    await _UPDATE.many(
-        connection,
-        (_updated_row(new) for new in now.values()),
-    )
-    await sql_events.append(connection, events)
+            events.append(updated_event(new, changes, item.at))
+    _UPDATE.many(connection, (_updated_row(new) for new in now.values()))
+    sql_events.append(connection, events)
     return results
-
-
-def updated(old: Registration, update: RegistrationUpdate) -> Registration:
-    """Return the registration after an Update; time never goes back."""
-    seen = max(old.last_seen, update.at)
-    given = {
-        name: value
-        for name in ("lifetime", "binding", "queue_mode", "links", "objects")
-        if (value := getattr(update, name)) is not None
-    }
-    if update.address is not None:
-        given |= {"address": update.address, "identity": update.identity}
-    expires = old.expires_at - old.last_seen + seen if update.expires_at is None else update.expires_at
-    return replace(old, **given, last_seen=seen, expires_at=expires)
-
-
-def changed(old: Registration, new: Registration) -> list[str]:
-    """Return what changed beyond liveness and address."""
-    return [
-        name
-        for name in ("lifetime", "binding", "queue_mode", "objects", "links")
-        if getattr(old, name) != getattr(new, name)
-    ]
 
 
 def _updated_row(new: Registration) -> tuple[object, ...]:
@@ -235,42 +197,20 @@ def _updated_row(new: Registration) -> tuple[object, ...]:
     )
 
 
-async def _alive(connection: AsyncConnection, items: Sequence[tuple[str, float]]) -> Sequence[None]:
-    await _ALIVE.many(connection, [(seen, seen, id_, seen) for id_, seen in items])
+def _alive(connection: Connection, items: Sequence[tuple[str, float]]) -> Sequence[None]:
+    _ALIVE.many(connection, [(seen, seen, id_, seen) for id_, seen in items])
     return [None] * len(items)
 
 
-async def _deregister(connection: AsyncConnection, items: Sequence[tuple[str, float]]) -> list[str | None]:
-    rows = await _rows(
-        connection, (_d.registration_id, _d.endpoint), _d.registration_id, (id_ for id_, _ in items)
-    )
+def _deregister(connection: Connection, items: Sequence[tuple[str, float]]) -> list[str | None]:
+    rows = _ENDPOINTS.rows(connection, json.dumps([id_ for id_, _ in items]))
     live = {row[0]: row[1] for row in rows}
     # popped: of two that end the same registration one has ended it
     ended = [(id_, live.pop(id_, None), now) for id_, now in items]
-    await _end(connection, [(id_, endpoint, now) for id_, endpoint, now in ended if endpoint], "deregistered")
+    _end(connection, [(id_, endpoint, now) for id_, endpoint, now in ended if endpoint], "deregistered")
     return [endpoint for _, endpoint, _ in ended]
 
 
-async def _end(connection: AsyncConnection, ended: Sequence[tuple[str, str, float]], how: str) -> None:
-    await _END.many(connection, [(False, id_) for id_, _, _ in ended])
-    await sql_events.append(
-        connection,
-        [
-            NewEvent(kind=f"device.{how}", at=now, endpoint=endpoint, data={"registration_id": id_})
-            for id_, endpoint, now in ended
-        ],
-    )
-
-
-async def _rows(
-    connection: AsyncConnection, columns: tuple[Column[Any], ...], key: Column[Any], keys: Iterable[str]
-) -> list[AnyRow]:
-    """Return the rows of live registrations (or of any, by endpoint) under these keys."""
-    distinct = list(dict.fromkeys(keys))
-    rows: list[AnyRow] = []
-    for start in range(0, len(distinct), _CHUNK):
-        query = select(*columns).where(key.in_(distinct[start : start + _CHUNK]))
-        if key is _d.registration_id:
-            query = query.where(_d.registered == true())
-        rows += (await connection.execute(query)).all()
-    return rows
+def _end(connection: Connection, ended: Sequence[tuple[str, str, float]], how: str) -> None:
+    _END.many(connection, [(False, id_) for id_, _, _ in ended])
+    sql_events.append(connection, [ended_event(*each, how) for each in ended])

@@ -6,15 +6,15 @@ transaction of its own, so that only the wrong one fails.
 """
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lwm2m_server.errors import Lwm2mError
 from lwm2m_server.store.errors import StoreError
@@ -23,8 +23,8 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-Work = Callable[[AsyncConnection], Awaitable[T]]
-Lane = Callable[[AsyncConnection, Sequence[Item]], Awaitable[Sequence[Result | Exception]]]
+Work = Callable[[Connection], T]
+Lane = Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]]
 """Writes items and answers position by position. It may run again after a rollback, with other neighbours."""
 
 MAX_ITEMS = 1000  # in one transaction: bounds how long the first of them waits
@@ -39,16 +39,21 @@ class _Job:
 
 
 class GroupCommit:
-    """The only writer of a database. `on_commit` is called after each commit."""
+    """The only writer of a database. It works in the one thread of `executor`, on `connection`, which is its own.
+
+    `on_commit` is called after each commit, in the event loop.
+    """
 
     def __init__(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
+        executor: Executor,
         *,
         explain: Callable[[Exception], StoreError],
         on_commit: Callable[[], None],
     ) -> None:
         self._connection = connection
+        self._executor = executor
         self._explain = explain
         self._on_commit = on_commit
         self._queue: deque[_Job] = deque()
@@ -82,9 +87,9 @@ class GroupCommit:
         write: they go to the caller, and the batch goes on.
         """
 
-        async def lane(connection: AsyncConnection, _: Sequence[None]) -> Sequence[T | Exception]:
+        def lane(connection: Connection, _: Sequence[None]) -> Sequence[T | Exception]:
             try:
-                return [await work(connection)]
+                return [work(connection)]
             except Lwm2mError as error:
                 return [error]
 
@@ -125,40 +130,44 @@ class GroupCommit:
         return jobs
 
     async def _answer(self, jobs: list[_Job]) -> list[list[Any] | Exception]:
+        loop = asyncio.get_running_loop()
+        answers = await loop.run_in_executor(self._executor, self._write, jobs)
+        self._on_commit()
+        return answers
+
+    def _write(self, jobs: list[_Job]) -> list[list[Any] | Exception]:
+        """Write the batch and return an answer a job; in the writer's thread."""
         try:
-            return list(await self._commit(jobs))
-        except OperationalError as error:
+            return list(self._commit(jobs))
+        except OperationalError as error:  # the database as a whole: trying one by one would not help
             return [self._explain(error)] * len(jobs)
-        except Exception as error:  # noqa: BLE001  a lane's own mistake must not stop the others
+        except Exception as error:  # noqa: BLE001  one caller's mistake must not stop the others
             if len(jobs) == 1 and len(jobs[0].items) == 1:
                 return [[self._translate(error)]]
-        return [await self._one_by_one(job) for job in jobs]
+        return [self._one_by_one(job) for job in jobs]
 
-    async def _one_by_one(self, job: _Job) -> list[Any] | Exception:
+    def _one_by_one(self, job: _Job) -> list[Any] | Exception:
         results: list[Any] = []
         for item in job.items:
-            alone = _Job(job.lane, [item], job.done)
             try:
-                results += (await self._commit([alone]))[0]
+                results += self._commit([_Job(job.lane, [item], job.done)])[0]
             except OperationalError as error:
                 return self._explain(error)
             except Exception as error:  # noqa: BLE001
                 results.append(self._translate(error))
         return results
 
-    async def _commit(self, jobs: Sequence[_Job]) -> list[list[Any]]:
+    def _commit(self, jobs: Sequence[_Job]) -> list[list[Any]]:
         """Write all jobs in one transaction, neighbours of one lane in one call, and split the answers again."""
         answers: list[list[Any]] = []
-        async with self._connection.begin():
+        with self._connection.begin():
+            # the driver begins nothing by itself; the write lock is taken at once, as a later upgrade could fail
+            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
             for lane, group in groupby(jobs, key=lambda job: job.lane):
                 members = list(group)
                 items = members[0].items if len(members) == 1 else [i for job in members for i in job.items]
-                results = list(await lane(self._connection, items))
-                for job in members:
-                    answers.append(results[: len(job.items)])
-                    del results[: len(job.items)]
-        with contextlib.suppress(Exception):
-            self._on_commit()
+                results = iter(lane(self._connection, items))
+                answers += [list(islice(results, len(job.items))) for job in members]
         return answers
 
     def _translate(self, error: Exception) -> Exception:

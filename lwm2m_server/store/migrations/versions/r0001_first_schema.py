@@ -222,6 +222,7 @@ def _outbox() -> None:
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
         ),
+        sa.Column("bucket", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.Column("endpoint", sa.String(), nullable=True),
@@ -230,8 +231,15 @@ def _outbox() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
         sqlite_autoincrement=True,
     )
-    op.create_index(op.f("ix_events_campaign_id_id"), "events", ["campaign_id", "id"], unique=False)
-    op.create_index(op.f("ix_events_endpoint_id"), "events", ["endpoint", "id"], unique=False)
+    op.create_index(op.f("ix_events_bucket_endpoint"), "events", ["bucket", "endpoint"], unique=False)
+    op.create_index(
+        "ix_events_campaign_id_id",
+        "events",
+        ["campaign_id", "id"],
+        unique=False,
+        sqlite_where=sa.text("campaign_id IS NOT NULL"),
+        postgresql_where=sa.text("campaign_id IS NOT NULL"),
+    )
 
 
 def _access() -> None:
