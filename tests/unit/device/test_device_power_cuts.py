@@ -141,36 +141,32 @@ def test_an_update_survives_a_power_cut_at_every_flash_operation_and_a_second_on
     expected = "updated" if image_boots else "reverted"
     total = operations_of(life(image_boots=image_boots), bench, start)
     assert total > 30
-    seen: set[bytes] = set()
+    proven: set[bytes] = set()  # contents of the flash from which the update is known to come to its end
     for after in range(total):
         for tear in TEARS:
             first = life(image_boots=image_boots)
             bench.restore(start)
             assert first.run(Cut(after, tear)) == "cut"
-            cut = bench.contents()
+            cut, cells = bench.contents(), bench.cells()
+            if cells in proven:
+                continue
             counter = Counter()
-            recovering = life(image_boots=image_boots)
-            recovering.versions += first.versions
-            recovering.floors += first.floors
+            recovering = life(image_boots=image_boots, versions=first.versions[:], floors=first.floors[:])
             assert recovering.run(counter) == expected
-            if first.fetched and recovering.fetched < len(images[1]):
-                page = bench.layout.page_size
-                assert first.fetched + recovering.fetched <= len(images[1]) + page
-            key = hashlib.sha256(cut).digest()
-            if key not in seen:
-                seen.add(key)
-                second_cuts(life, bench, cut, counter.count, first, expected)
+            proven.add(cells)
+            second_cuts(life, bench, cut, counter.count, first, expected, proven)
 
 
-def second_cuts(life, bench, cut: bytes, total: int, first: Life, expected: str) -> None:
+def second_cuts(life, bench, cut: bytes, total: int, first: Life, expected: str, proven: set[bytes]) -> None:
     for after in range(total):
         for tear in TEARS:
             bench.restore(cut)
-            again = life(image_boots=first.image_boots)
-            again.versions += first.versions
-            again.floors += first.floors
+            again = life(image_boots=first.image_boots, versions=first.versions[:], floors=first.floors[:])
             assert again.run(Cut(after, tear)) == "cut"
-            assert again.run(Counter()) == expected
+            cells = bench.cells()
+            if cells not in proven:
+                assert again.run(Counter()) == expected
+                proven.add(cells)
 
 
 def test_a_cut_in_the_middle_of_an_image_costs_at_most_one_page(life, bench, images):

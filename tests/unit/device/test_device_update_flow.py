@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 
+from lwm2m_device.settings import Delivery, Faults
 from lwm2m_server.firmware.cose import KeyType, SigningKey
 from lwm2m_server.lwm2m.model import SUIT_AGENT
 from lwm2m_server.transport import Code
@@ -46,7 +47,7 @@ async def test_a_signed_manifest_becomes_a_new_version_that_is_confirmed(world):
 
 
 async def test_the_package_may_be_the_uri_of_the_envelope(world):
-    await world.run(delivery="pull")
+    await world.run(delivery=Delivery.PULL)
     envelope = world.envelope(IMAGE)
     path = world.server.publish(envelope, world.folder)
     world.server.publish(IMAGE, world.folder)
@@ -189,8 +190,6 @@ async def test_a_server_that_stays_away_ends_the_download_with_connection_lost(w
 
 
 async def test_an_image_that_never_confirms_is_reverted_with_update_failed(world):
-    from lwm2m_device.settings import Faults
-
     await world.run(faults=Faults(bad_boot=True))
     await deliver(world)
     await world.server.execute("/5/0/2")
@@ -214,7 +213,6 @@ async def test_a_new_image_that_can_not_reach_the_server_is_reverted(world):
 
 
 async def test_a_silent_device_answers_nothing_after_execute(world):
-    from lwm2m_device.settings import Faults
     from lwm2m_server.transport import RequestTimeout
 
     await world.run(faults=Faults(silent=True))
