@@ -219,7 +219,7 @@ impl Upload {
         self.pauses = self.pauses.saturating_add(1);
         let pause = asked.unwrap_or(own);
         match self.limit(config) {
-            Some(limit) if now + pause > limit => Step::Final,
+            Some(limit) if now + pause >= limit => Step::Final,
             _ => Step::Pause(pause),
         }
     }
