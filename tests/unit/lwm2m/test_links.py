@@ -113,6 +113,10 @@ def test_a_version_that_is_none_is_left_out(version):
     assert parse_object_list(f'</5>;ver="{version}"'.encode()).objects[0].version is None
 
 
+def test_only_the_objects_own_link_tells_its_version():
+    assert parse_object_list(b"</5/0>;ver=9.9,</5/1>").objects == (ObjectEntry(5, None, (0, 1)),)
+
+
 def test_links_to_other_things_are_passed_over():
     assert parse_object_list(b"</d01/3/0>,</rd>,</1/0>,</70000>,</1/0/0/0/0>,<coap://x/>").objects == (
         ObjectEntry(1, None, (0,)),

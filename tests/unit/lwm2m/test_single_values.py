@@ -4,6 +4,7 @@ import cbor2
 import pytest
 
 from lwm2m_server.lwm2m import CodecError, ContentFormat, Node, ObjectLink, Path, decode, encode
+from lwm2m_server.lwm2m.cbor import load
 
 CASES = [
     ("/3/0/0", "Acmé", "Acmé".encode()),
@@ -99,6 +100,12 @@ def test_a_time_may_carry_its_cbor_tag(registry):
 def test_cbor_that_is_no_single_value_is_refused(payload):
     with pytest.raises(CodecError):
         decode(ContentFormat.CBOR, payload, Path.of(3, 0, 9))
+
+
+def test_cbor_is_shallow():
+    assert load(b"\x81" * 3 + b"\x01") == [[[1]]]
+    with pytest.raises(CodecError, match="depth"):
+        load(b"\x81" * 5 + b"\x01")
 
 
 def test_opaque_is_the_bytes_themselves(registry):
