@@ -57,9 +57,10 @@ impl Core {
 
     /// Takes one datagram. A panic is contained: it is counted and costs this peer its state, and nobody else.
     pub fn datagram(&mut self, peer: PeerKey, datagram: &[u8], now: Instant) {
+        self.site.collected = self.reporter.requests;
         let (stack, site) = (&mut self.stack, &mut self.site);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            stack.receive_datagram(peer, datagram, now, site)
+            stack.receive_datagram(peer, datagram, now, site);
         }));
         if outcome.is_err() {
             self.panics += 1;
@@ -77,8 +78,8 @@ impl Core {
         if self.site.liveness.has_news() {
             let due = *self.report_due.get_or_insert(now + REPORT_PERIOD);
             if due <= now || self.site.liveness.is_full() {
-                self.report_due = None;
                 self.report_liveness();
+                self.report_due = self.site.liveness.has_news().then_some(now + REPORT_PERIOD);
             }
         }
     }
@@ -187,7 +188,6 @@ impl Core {
         for news in self.site.news.drain(..) {
             self.reporter.emit(news);
         }
-        self.site.collected = self.reporter.requests;
     }
 
     fn translate(&mut self, event: coap::Event<PeerKey>) -> Option<Event> {
@@ -304,3 +304,6 @@ impl Core {
         ]);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,6 @@
 //! The engine as its caller's thread sees it.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -15,41 +14,13 @@ use coap::{Code, Delivery, Exchange, Request, Response};
 use crate::action::Action;
 use crate::blob::{Blob, Digest};
 use crate::core::Core;
+use crate::error::Error;
 use crate::event::Event;
 use crate::key::PeerKey;
-use crate::settings::{SettingError, Settings};
+use crate::settings::Settings;
 use crate::shared::{Shared, lock};
 use crate::socket;
 use crate::worker::Worker;
-
-/// Why the engine refused.
-#[derive(Debug)]
-pub enum Error {
-    /// A setting or an argument, named.
-    Invalid(String),
-    /// Too many actions wait.
-    QueueFull,
-    /// It was closed, or belongs to another process.
-    Closed(&'static str),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid(what) => f.write_str(what),
-            Self::QueueFull => f.write_str("too many actions wait; try again after the next drain"),
-            Self::Closed(why) => f.write_str(why),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<SettingError> for Error {
-    fn from(error: SettingError) -> Self {
-        Self::Invalid(error.to_string())
-    }
-}
 
 type Result<T> = std::result::Result<T, Error>;
 

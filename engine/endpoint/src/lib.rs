@@ -9,6 +9,7 @@ mod action;
 mod blob;
 mod core;
 mod engine;
+mod error;
 mod event;
 mod key;
 mod liveness;
@@ -21,7 +22,8 @@ mod socket;
 mod worker;
 
 pub use blob::Digest;
-pub use engine::{Engine, Error, Target, entropy};
+pub use engine::{Engine, Target, entropy};
+pub use error::Error;
 pub use event::{Download, Event, reason};
 pub use key::PeerKey;
 pub use settings::{SettingError, Settings};
