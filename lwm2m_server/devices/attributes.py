@@ -113,9 +113,10 @@ def check_text(text: str, field: str) -> str:
 def check_value(
     name: str, value: AttributeValue | None, defined: AttributeType | None
 ) -> AttributeType | None:
-    """Return the type of an operator's attribute with this value, None when the value is None (it is removed).
+    """Return the type of an operator's attribute with this value.
 
-    `defined` is the type that the name has in the fleet, None when it is new. Raises `InvalidInput`.
+    A value of None removes it and has no type. `defined` is the type that the name has in the fleet,
+    None when it is new. Raises `InvalidInput`.
     """
     if value is None:
         return None

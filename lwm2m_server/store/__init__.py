@@ -1,6 +1,7 @@
 """The store: ports and records, and their implementations over SQLite and in memory.
 
-`open_sqlite(path)` gives the real one; `memory.MemoryStore` is the one for tests; `files.FileStore` keeps the images.
+`open_sqlite(path)` gives the real one; `memory.MemoryStore` is the one for tests; `files.FileStore`
+keeps the images.
 """
 
 from lwm2m_server.store.files import FileStore

@@ -1,10 +1,12 @@
 """Connections to SQLite: one that writes, a few that read.
 
-WAL with synchronous=FULL: a commit is on the disk before it is acknowledged, so it survives both `kill -9` and a
-power cut; group commit pays for the wait once a batch. Readers see the last commit and never wait for the writer.
+WAL with synchronous=FULL: a commit is on the disk before it is acknowledged, so it survives both `kill
+-9` and a power cut; group commit pays for the wait once a batch. Readers see the last commit and never
+wait for the writer.
 
-The driver is the synchronous one, in threads of our own: a whole batch costs one hand-over between threads, where
-an asynchronous driver hands over several times a statement (measured: 80 µs instead of 20 µs a registration).
+The driver is the synchronous one, in threads of our own: a whole batch costs one hand-over between
+threads, where an asynchronous driver hands over several times a statement (measured: 80 µs instead of 20
+µs a registration).
 """
 
 import asyncio
@@ -162,7 +164,8 @@ class Database:
 class Prepared:
     """A statement of Core that is compiled once, so that the driver gets plain tuples.
 
-    `columns` are the names of the values in the rows that `many` takes: columns, and parameters of conditions.
+    `columns` are the names of the values in the rows that `many` takes: columns, and parameters of
+    conditions.
     """
 
     def __init__(self, statement: UpdateBase, columns: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lwm2m_server.errors import Unavailable
 
-# Primary result codes of SQLite (https://sqlite.org/rescode.html) by the text that the driver raises with them.
+# Result codes of SQLite (https://sqlite.org/rescode.html) by the text that the driver raises with them.
 _SQLITE = {
     "database disk image is malformed": (
         "is damaged",

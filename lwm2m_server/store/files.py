@@ -1,7 +1,8 @@
 """Content files: images by their SHA-256, kept through obstore in a local directory.
 
-A file is written under `incoming/`, brought to the disk (fsync), and only then renamed to `images/<digest>`: what has
-that name is whole and stays, also after a power cut. What a crash left in `incoming/` is removed at the next start.
+A file is written under `incoming/`, brought to the disk (fsync), and only then renamed to
+`images/<digest>`: what has that name is whole and stays, also after a power cut. What a crash left in
+`incoming/` is removed at the next start.
 """
 
 import asyncio

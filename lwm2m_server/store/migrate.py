@@ -38,8 +38,8 @@ def head() -> str:
 def upgrade(path: Path) -> Upgrade:
     """Create the database if need be and bring it to `head()`. Blocking: call it in a thread.
 
-    Raises `SchemaError` for a database of a newer server or of another program, `StoreError` for one that can't be
-    read or written. An upgrade that fails leaves the database as it was.
+    Raises `SchemaError` for a database of a newer server or of another program, `StoreError` for one
+    that can't be read or written. An upgrade that fails leaves the database as it was.
     """
     engine = create_engine(URL.create("sqlite", database=str(path)))
     try:

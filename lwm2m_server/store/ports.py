@@ -268,7 +268,10 @@ class DeploymentStore(Protocol):
     """Devices in campaigns, by (campaign id, endpoint)."""
 
     async def add(self, deployments: Sequence[Deployment], *, events: Sequence[NewEvent] = ()) -> int:
-        """Add those that aren't there yet and return how many were new: a snapshot may be repeated safely."""
+        """Add those that aren't there yet and return how many were new: a snapshot may be repeated safely.
+
+        Raises `NotFound` for the campaign.
+        """
         ...
 
     async def get(self, campaign_id: str, endpoint: str) -> Deployment | None:

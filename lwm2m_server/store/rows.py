@@ -55,8 +55,8 @@ _version_key = lru_cache(1024)(versions.try_sort_key)
 
 def registration_of(row: Sequence[Any]) -> Registration:
     """Return the registration in the first columns of a row."""
-    (id_, endpoint, address, registered_at, last_seen, expires_at, lifetime, version, binding, queue, identity,
-     links, objects) = row[:_FACTS_AT]  # fmt: skip
+    (id_, endpoint, address, registered_at, last_seen, expires_at, lifetime, version, binding, queue,
+     identity, links, objects) = row[:_FACTS_AT]  # fmt: skip
     return Registration(
         registration_id=id_,
         endpoint=endpoint,

@@ -1,4 +1,4 @@
-"""What holds for every implementation of the ports: what an Update does, and what is refused in which words."""
+"""What holds for every implementation of the ports: the effect of an Update, the words of refusals."""
 
 from dataclasses import replace
 
@@ -85,6 +85,11 @@ def campaign_taken(campaign: Campaign) -> Conflict:
     return Conflict(
         f"there is a campaign {campaign.name!r} already", field="name", hint="choose another name"
     )
+
+
+def no_campaign(campaign_id: str) -> NotFound:
+    """Return the refusal of deployments whose campaign isn't there."""
+    return NotFound(f"there is no campaign {campaign_id}", field="campaign", hint="list the campaigns")
 
 
 def no_device(endpoint: str) -> NotFound:

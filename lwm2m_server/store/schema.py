@@ -1,7 +1,8 @@
 """The tables. `migrations/versions` builds them step by step; a test holds the two equal.
 
-Portable between SQLite and PostgreSQL. Times are seconds since the epoch (double), digests and identifiers raw
-bytes, JSON is text, versions stand beside a key whose text order is the order of versions.
+Portable between SQLite and PostgreSQL. Times are seconds since the epoch (double), digests and
+identifiers raw bytes, JSON is text, versions stand beside a key whose text order is the order of
+versions.
 """
 
 from sqlalchemy import (
@@ -68,7 +69,7 @@ devices = Table(
     Index(None, "registered", "expires_at"),
 )
 
-# Numbers and booleans (0, 1) are in `number`, the rest in `text`; `sort_key` is there when the text is a version.
+# Numbers and booleans (0, 1) are in `number`, the rest in `text`, with `sort_key` when it is a version.
 device_attributes = Table(
     "device_attributes",
     metadata,
@@ -172,8 +173,8 @@ campaigns = Table(
     Index(None, "state", "id"),
 )
 
-# No key to `devices`: what happened in a campaign stays when a device is deleted. `retry_at` is 0 for 'at once', so
-# that one index gives the due ones in order.
+# No key to `devices`: what happened in a campaign stays when a device is deleted. `retry_at` is 0 for 'at once',
+# so that one index gives the due ones in order.
 deployments = Table(
     "deployments",
     metadata,
@@ -199,8 +200,8 @@ deployments = Table(
     Index(None, "endpoint", "state"),
 )
 
-# An index on (endpoint, id) would touch a random page for each event, a quarter of the cost of a registration.
-# `bucket` (see sql_events) keeps new entries together; a device's history is one look into the index a bucket.
+# An index on (endpoint, id) would touch a random page for each event, a quarter of a registration's cost.
+# `bucket` (see sql_events) keeps new entries together; a device's history is one look a bucket.
 events = Table(
     "events",
     metadata,

@@ -18,7 +18,7 @@ from lwm2m_server.store.rows import (
     deployment_values,
     page_of,
 )
-from lwm2m_server.store.rules import campaign_taken, check_step, no_manifest
+from lwm2m_server.store.rules import campaign_taken, check_step, no_campaign, no_manifest
 from lwm2m_server.store.schema import campaigns, deployments, manifests
 from lwm2m_server.store.sql_content import one
 
@@ -115,7 +115,10 @@ class SqlDeploymentStore:
         def work(connection: Connection) -> int:
             return _add(connection, rows, events)
 
-        return await self._database.write(work)
+        try:
+            return await self._database.write(work)
+        except IntegrityError as error:
+            raise no_campaign(deployments[0].campaign_id) from error
 
     async def get(self, campaign_id: str, endpoint: str) -> Deployment | None:
         query = select(deployments).where(_d.campaign_id == campaign_id, _d.endpoint == endpoint)

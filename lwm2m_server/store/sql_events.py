@@ -1,8 +1,9 @@
 # ruff: noqa: D102  the docstrings are the ports'
 """The outbox over SQL.
 
-`bucket` is the last id before the batch that an event came in, divided by 1024: it never falls while ids rise. So
-the index on (bucket, endpoint) grows at its end, and a device's events are found by one look into it a bucket.
+`bucket` is the last id before the batch that an event came in, divided by 1024: it never falls while ids
+rise. So the index on (bucket, endpoint) grows at its end, and a device's events are found by one look
+into it a bucket.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 # ruff: noqa: D102  the docstrings are the ports'
 """Registrations over SQL: whole batches, with statements that are compiled once.
 
-A registration is a part of its device's row. In each batch reading comes before writing (which endpoints and ids are
-there), then one `executemany` for the rows and one for the events.
+A registration is a part of its device's row. In each batch reading comes before writing (which endpoints
+and ids are there), then one `executemany` for the rows and one for the events.
 """
 
 import json
@@ -155,9 +155,10 @@ def _register(connection: Connection, items: Sequence[Registration]) -> list[Reg
 def _registered_event(item: Registration, result: Registered) -> tuple[object, ...]:
     # Written out: the general way through NewEvent and the JSON encoder costs as much as the database's part.
     replaced = "null" if result.replaced is None else _quote(result.replaced)
+    created = "true" if result.created else "false"
     data = (
         f'{{"registration_id":{_quote(item.registration_id)},"address":{_quote(item.address)},'
-        f'"lifetime":{item.lifetime},"created":{"true" if result.created else "false"},"replaced":{replaced}}}'
+        f'"lifetime":{item.lifetime},"created":{created},"replaced":{replaced}}}'
     )
     return ("device.registered", item.registered_at, item.endpoint, None, data)
 

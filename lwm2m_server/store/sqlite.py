@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lwm2m_server.store import migrate
 from lwm2m_server.store.database import Database
+from lwm2m_server.store.ports import Store
 from lwm2m_server.store.sql_campaigns import SqlCampaignStore, SqlDeploymentStore
 from lwm2m_server.store.sql_content import SqlImageStore, SqlManifestStore, SqlTokenStore, SqlTrustStore
 from lwm2m_server.store.sql_devices import SqlDeviceStore, SqlObservationStore
@@ -33,10 +34,11 @@ class SqliteStore:
         await self._database.close()
 
 
-async def open_sqlite(path: Path) -> SqliteStore:
+async def open_sqlite(path: Path) -> Store:
     """Open the database at `path`: create it if need be, bring it to this version's schema, connect.
 
-    Raises `StoreError` (damaged, locked, unreadable) or its `SchemaError` (of a newer server, of another program).
+    Raises `StoreError` (damaged, locked, unreadable) or its `SchemaError` (of a newer server, of another
+    program).
     """
     await asyncio.to_thread(migrate.upgrade, path)
     database = Database(path)

@@ -1,8 +1,8 @@
 """Group commit: writes that come together share a transaction, and so one wait for the disk.
 
-While one batch is committed, the next collects. Each caller gets its results after the commit is durable. A batch
-is tried as one; when a write in it is refused by the database, everything is undone and each write is tried in a
-transaction of its own, so that only the wrong one fails.
+While one batch is committed, the next collects. Each caller gets its results after the commit is
+durable. A batch is tried as one; when a write in it is refused by the database, everything is undone and
+each write is tried in a transaction of its own, so that only the wrong one fails.
 """
 
 import asyncio
@@ -39,9 +39,10 @@ class _Job:
 
 
 class GroupCommit:
-    """The only writer of a database. It works in the one thread of `executor`, on `connection`, which is its own.
+    """The only writer of a database.
 
-    `on_commit` is called after each commit, in the event loop.
+    It works in the one thread of `executor`, on `connection`, which is its own. `on_commit` is called after each
+    commit, in the event loop.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class GroupCommit:
     async def submit(self, lane: Lane[Item, Result], items: Sequence[Item]) -> list[Result | Exception]:
         """Write `items` by `lane` and return what it answers once that is durable.
 
-        Neighbouring submissions of one lane are written together. A result that is an exception stands for an item
-        that failed alone. Raises `StoreError` when the database as a whole failed or can't keep up.
+        Neighbouring submissions of one lane are written together. A result that is an exception stands
+        for an item that failed alone. Raises `StoreError` when the database as a whole failed or can't
+        keep up.
         """
         if not items:
             return []
@@ -158,10 +160,10 @@ class GroupCommit:
         return results
 
     def _commit(self, jobs: Sequence[_Job]) -> list[list[Any]]:
-        """Write all jobs in one transaction, neighbours of one lane in one call, and split the answers again."""
+        """Write all jobs in one transaction, neighbours of one lane in one call; answers a job."""
         answers: list[list[Any]] = []
         with self._connection.begin():
-            # the driver begins nothing by itself; the write lock is taken at once, as a later upgrade could fail
+            # The driver begins nothing by itself. The write lock is taken at once: a later upgrade may fail.
             self._connection.exec_driver_sql("BEGIN IMMEDIATE")
             for lane, group in groupby(jobs, key=lambda job: job.lane):
                 members = list(group)
