@@ -274,7 +274,7 @@ impl<P: Peer> Stack<P> {
                 .dedup
                 .answer(peer, open.mid, Replay::Datagram(datagram.into())),
             Kind::Confirmable => {
-                let backoff = Backoff::new(&self.config, &mut self.random, now);
+                let backoff = Backoff::new(&self.times, &mut self.random, now);
                 open.sending = Some(Sending {
                     mid,
                     datagram: datagram.to_vec(),

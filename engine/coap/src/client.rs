@@ -189,9 +189,9 @@ impl<P: Peer> Stack<P> {
         self.mids.insert((peer, mid), Owner::Call(id));
         self.out.push(peer, &call.datagram);
         if call.delivery.confirmable {
-            call.backoff = Some(Backoff::new(&self.config, &mut self.random, now));
+            call.backoff = Some(Backoff::new(&self.times, &mut self.random, now));
         } else {
-            call.release_at = Some(now + self.config.max_ack_wait());
+            call.release_at = Some(now + self.times.ack + self.times.spread);
             call.deadline = Some(now + self.answer_wait(call));
         }
         self.limit_transfer(call);
@@ -199,9 +199,7 @@ impl<P: Peer> Stack<P> {
 
     /// How long an answer may take after the acknowledgement.
     pub(crate) fn answer_wait(&self, call: &Call<P>) -> Duration {
-        call.delivery
-            .timeout
-            .unwrap_or_else(|| self.config.max_transmit_wait())
+        call.delivery.timeout.unwrap_or(self.times.transmit_wait)
     }
 
     /// An empty ACK: the answer comes later (RFC 7252 5.2.2).
@@ -253,7 +251,7 @@ impl<P: Peer> Stack<P> {
                 stack.release_slot(call, now);
             }
             if let Some(backoff) = call.backoff.as_mut().filter(|backoff| backoff.at <= now) {
-                if !backoff.again(&stack.config, now) {
+                if !backoff.again(&stack.times, now) {
                     return stack.timed_out(id, call, "no acknowledgement", now);
                 }
                 stack.counters.retransmissions += 1;

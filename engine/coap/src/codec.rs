@@ -109,6 +109,7 @@ impl<'a> Message<'a> {
 const PAYLOAD_MARKER: u8 = 0xff;
 
 /// Splits one option off: delta, value, rest (RFC 7252 3.1). `None` at the end or where the format is broken.
+#[inline]
 pub(crate) fn split_option(raw: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let (&head, rest) = raw.split_first()?;
     let (delta, rest) = extended(head >> 4, rest)?;
@@ -117,6 +118,7 @@ pub(crate) fn split_option(raw: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((delta, value, rest))
 }
 
+#[inline]
 fn extended(nibble: u8, rest: &[u8]) -> Option<(u16, &[u8])> {
     match (nibble, rest) {
         (0..=12, _) => Some((u16::from(nibble), rest)),

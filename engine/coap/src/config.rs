@@ -87,6 +87,17 @@ impl Default for Config {
 }
 
 impl Config {
+    pub(crate) fn times(&self) -> Times {
+        Times {
+            ack: self.ack_wait(),
+            spread: self.max_ack_wait().saturating_sub(self.ack_wait()),
+            retransmissions: self.retransmissions(),
+            exchange_lifetime: self.exchange_lifetime(),
+            non_lifetime: self.non_lifetime(),
+            transmit_wait: self.max_transmit_wait(),
+        }
+    }
+
     /// `ACK_TIMEOUT` × `ACK_RANDOM_FACTOR`: the longest first wait for an acknowledgement.
     #[must_use]
     pub fn max_ack_wait(&self) -> Duration {
@@ -94,7 +105,7 @@ impl Config {
     }
 
     /// `ACK_TIMEOUT`, kept within a range in which no derived time overflows.
-    pub(crate) fn ack_wait(&self) -> Duration {
+    fn ack_wait(&self) -> Duration {
         self.ack_timeout
             .clamp(Duration::from_millis(1), Duration::from_secs(3600))
     }
@@ -107,7 +118,7 @@ impl Config {
         }
     }
 
-    pub(crate) fn retransmissions(&self) -> u32 {
+    fn retransmissions(&self) -> u32 {
         self.max_retransmit.min(16)
     }
 
@@ -136,4 +147,16 @@ impl Config {
     pub fn non_lifetime(&self) -> Duration {
         self.max_transmit_span().saturating_add(self.max_latency)
     }
+}
+
+/// What is derived from the settings and needed with every message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) ack: Duration,
+    /// From `ack` to the longest first wait.
+    pub(crate) spread: Duration,
+    pub(crate) retransmissions: u32,
+    pub(crate) exchange_lifetime: Duration,
+    pub(crate) non_lifetime: Duration,
+    pub(crate) transmit_wait: Duration,
 }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::event::Peer;
@@ -72,12 +73,7 @@ impl<P: Peer> Dedup<P> {
 
     /// Remembers a message for `EXCHANGE_LIFETIME` (CON) or `NON_LIFETIME`.
     pub(crate) fn remember(&mut self, key: (P, u16), datagram: &[u8], replay: Replay, how: &Memory<'_>) {
-        let lifetime = if how.confirmable {
-            how.config.exchange_lifetime()
-        } else {
-            how.config.non_lifetime()
-        };
-        let expires = how.now + lifetime;
+        let expires = how.now + how.lifetime;
         while self.queued() >= how.config.max_seen.max(1) || self.bytes > how.config.max_seen_bytes {
             if !self.forget_oldest() {
                 break;
@@ -160,6 +156,7 @@ impl<P: Peer> Dedup<P> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory<'a> {
     pub(crate) confirmable: bool,
+    pub(crate) lifetime: Duration,
     pub(crate) config: &'a Config,
     pub(crate) now: Instant,
 }

@@ -135,7 +135,7 @@ impl<P: Peer> Stack<P> {
             state: State::Waiting,
             sending: None,
             acknowledge_at: None,
-            expires: Some(now + self.config.exchange_lifetime()),
+            expires: Some(now + self.times.exchange_lifetime),
             armed: None,
         });
         self.remember(
@@ -299,7 +299,7 @@ impl<P: Peer> Stack<P> {
             self.dedup.answer(open.peer, open.mid, Replay::Acknowledge);
         }
         if let Some(sending) = open.sending.as_mut().filter(|sending| sending.backoff.at <= now) {
-            if !sending.backoff.again(&self.config, now) {
+            if !sending.backoff.again(&self.times, now) {
                 self.exchanges.insert(id, open);
                 return self.lose_exchange(id, now);
             }

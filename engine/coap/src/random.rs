@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
+use std::time::Duration;
 
 /// A hash map whose order and collisions a peer cannot foresee without the seed.
 pub(crate) type Map<K, V> = HashMap<K, V, Keyed>;
@@ -26,9 +27,12 @@ impl Random {
         hasher.finish()
     }
 
-    /// Uniform in 0..1.
-    pub(crate) fn fraction(&mut self) -> f64 {
-        f64::from(u32::try_from(self.next() >> 32).unwrap_or_default()) / 4_294_967_296.0
+    /// Uniform in 0..=span, in microseconds.
+    pub(crate) fn within(&mut self, span: Duration) -> Duration {
+        let steps = u64::try_from(span.as_micros())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
+        Duration::from_micros(self.next() % steps)
     }
 }
 
@@ -45,6 +49,7 @@ impl Keyed {
 impl BuildHasher for Keyed {
     type Hasher = FoldHasher;
 
+    #[inline]
     fn build_hasher(&self) -> FoldHasher {
         FoldHasher {
             state: self.0,
@@ -60,26 +65,32 @@ pub(crate) struct FoldHasher {
     key: u64,
 }
 
+/// The product's halves, folded onto each other.
+#[allow(clippy::cast_possible_truncation)]
+#[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
-    let bytes = product.to_le_bytes();
-    let (low, high) = bytes.split_at(8);
-    word(low) ^ word(high)
+    product as u64 ^ (product >> 64) as u64
 }
 
+#[inline]
 fn word(bytes: &[u8]) -> u64 {
-    let mut padded = [0; 8];
-    for (to, from) in padded.iter_mut().zip(bytes) {
-        *to = *from;
+    match bytes.first_chunk() {
+        Some(chunk) => u64::from_le_bytes(*chunk),
+        None => bytes
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
     }
-    u64::from_le_bytes(padded)
 }
 
 impl Hasher for FoldHasher {
+    #[inline]
     fn finish(&self) -> u64 {
         fold(self.state ^ 0xa076_1d64_78bd_642f, self.key.rotate_left(32) | 1)
     }
 
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         let mut chunks = bytes.chunks_exact(8);
         for chunk in &mut chunks {
@@ -89,22 +100,27 @@ impl Hasher for FoldHasher {
         self.write_u64(word(chunks.remainder()) ^ length.rotate_left(56));
     }
 
+    #[inline]
     fn write_u8(&mut self, value: u8) {
         self.write_u64(value.into());
     }
 
+    #[inline]
     fn write_u16(&mut self, value: u16) {
         self.write_u64(value.into());
     }
 
+    #[inline]
     fn write_u32(&mut self, value: u32) {
         self.write_u64(value.into());
     }
 
+    #[inline]
     fn write_u64(&mut self, value: u64) {
         self.state = fold(self.state ^ value ^ 0xe703_7ed1_a0b4_28db, self.key);
     }
 
+    #[inline]
     fn write_usize(&mut self, value: usize) {
         self.write_u64(value as u64);
     }

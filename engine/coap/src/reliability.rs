@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::Times;
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -17,9 +17,8 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// For a message sent now: the first wait is random between `ACK_TIMEOUT` and × `ACK_RANDOM_FACTOR`.
-    pub(crate) fn new(config: &Config, random: &mut Random, now: Instant) -> Self {
-        let spread = config.max_ack_wait().saturating_sub(config.ack_wait());
-        let timeout = config.ack_wait() + spread.mul_f64(random.fraction());
+    pub(crate) fn new(times: &Times, random: &mut Random, now: Instant) -> Self {
+        let timeout = times.ack + random.within(times.spread);
         Self {
             timeout,
             retransmissions: 0,
@@ -28,8 +27,8 @@ impl Backoff {
     }
 
     /// The wait is over without an answer. True: send again, the next wait is twice as long. False: give up.
-    pub(crate) fn again(&mut self, config: &Config, now: Instant) -> bool {
-        if self.retransmissions >= config.retransmissions() {
+    pub(crate) fn again(&mut self, times: &Times, now: Instant) -> bool {
+        if self.retransmissions >= times.retransmissions {
             return false;
         }
         self.retransmissions += 1;
@@ -42,12 +41,13 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_message_is_sent_max_retransmit_times_again_and_given_up_within_max_transmit_wait() {
         let config = Config::default();
         for seed in 0..200 {
-            let mut backoff = Backoff::new(&config, &mut Random::new(seed), Instant::ZERO);
+            let mut backoff = Backoff::new(&config.times(), &mut Random::new(seed), Instant::ZERO);
             let first = backoff.at.since(Instant::ZERO);
             assert!(
                 first >= config.ack_timeout && first <= config.max_ack_wait(),
@@ -56,13 +56,13 @@ mod tests {
             let mut last = Instant::ZERO;
             for _ in 0..4 {
                 last = backoff.at;
-                assert!(backoff.again(&config, last), "seed {seed}");
+                assert!(backoff.again(&config.times(), last), "seed {seed}");
             }
             assert!(
                 last.since(Instant::ZERO) <= config.max_transmit_span(),
                 "seed {seed}"
             );
-            assert!(!backoff.again(&config, backoff.at), "seed {seed}");
+            assert!(!backoff.again(&config.times(), backoff.at), "seed {seed}");
             assert!(
                 backoff.at.since(Instant::ZERO) <= config.max_transmit_wait(),
                 "seed {seed}"

@@ -8,7 +8,7 @@ use crate::assembly::Assemblies;
 use crate::block;
 use crate::call::Call;
 use crate::code::Token;
-use crate::config::Config;
+use crate::config::{Config, Times};
 use crate::dedup::{Dedup, Memory, Replay};
 use crate::event::{Event, Peer, Transmit};
 use crate::exchange::Open;
@@ -67,6 +67,7 @@ pub struct Statistics {
 #[derive(Debug)]
 pub struct Stack<P> {
     pub(crate) config: Config,
+    pub(crate) times: Times,
     pub(crate) szx: u8,
     pub(crate) random: Random,
     pub(crate) keys: Keyed,
@@ -97,6 +98,7 @@ impl<P: Peer> Stack<P> {
         let mut random = Random::new(seed);
         let keys = Keyed::new(&mut random);
         Self {
+            times: config.times(),
             szx: block::szx(config.block_size),
             random,
             keys,
@@ -222,8 +224,15 @@ impl<P: Peer> Stack<P> {
         replay: Replay,
         now: Instant,
     ) {
+        let times = &self.times;
+        let lifetime = if confirmable {
+            times.exchange_lifetime
+        } else {
+            times.non_lifetime
+        };
         let memory = Memory {
             confirmable,
+            lifetime,
             config: &self.config,
             now,
         };

@@ -282,7 +282,7 @@ impl<P: Peer> Stack<P> {
         match step {
             Step::Next => {
                 self.report_coarsely(id, call);
-                if call.role == Role::Push {
+                if call.role == Role::Push && self.peers.queued(call.peer) > 0 {
                     self.release_slot(call, now);
                 }
                 self.advance(id, call, now);
@@ -351,7 +351,7 @@ impl<P: Peer> Stack<P> {
         // As long as the peer remembers the Message ID it can tell that it has this block already.
         if call.backoff.is_some() && now.since(call.sent_at) < SAME_DATAGRAM {
             upload.sending(now);
-            call.backoff = Some(Backoff::new(&self.config, &mut self.random, now));
+            call.backoff = Some(Backoff::new(&self.times, &mut self.random, now));
             self.out.push(call.peer, &call.datagram);
         } else {
             self.release_slot(call, now);
