@@ -173,8 +173,8 @@ campaigns = Table(
     Index(None, "state", "id"),
 )
 
-# No key to `devices`: what happened in a campaign stays when a device is deleted. `retry_at` is 0 for 'at once',
-# so that one index gives the due ones in order.
+# No key to `devices`: what happened in a campaign stays when a device is deleted. `retry_at` is 0 for 'at
+# once', so that one index gives the due ones in order.
 deployments = Table(
     "deployments",
     metadata,

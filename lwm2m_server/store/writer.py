@@ -41,8 +41,8 @@ class _Job:
 class GroupCommit:
     """The only writer of a database.
 
-    It works in the one thread of `executor`, on `connection`, which is its own. `on_commit` is called after each
-    commit, in the event loop.
+    It works in the one thread of `executor`, on `connection`, which is its own. `on_commit` is called after
+    each commit, in the event loop.
     """
 
     def __init__(
