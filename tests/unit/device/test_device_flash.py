@@ -282,6 +282,15 @@ def test_a_stale_boot_state_does_not_start_an_image_below_the_floor(bench, image
     assert booted.image.version == "2.0.0"
 
 
+def test_a_confirmation_that_was_cut_short_is_completed_at_the_next_boot(bench, images, make_envelope):
+    install(bench, images[1], "2.0.0", 5, make_envelope, confirm=False)
+    loader, booted = bench.boot()
+    loader.slots[booted.slot].mark_confirmed()
+    for _ in range(4):
+        loader, booted = bench.boot()
+    assert (booted.image.version, booted.trial, loader.floor) == ("2.0.0", False, 5)
+
+
 def test_an_image_on_trial_is_given_up_after_the_last_attempt(bench, images, make_envelope):
     install(bench, images[1], "2.0.0", 5, make_envelope, confirm=False)
     versions = [bench.boot()[1].image.version for _ in range(5)]

@@ -16,6 +16,7 @@ from lwm2m_device.machine import Result, State, Trigger
 BLOCK = 512
 TEARS = (0.0, 0.5, 1.0)  # nothing done but damage, half done, all done: then the power is gone
 MAX_BOOTS = 40
+EXPECTED_RESULTS = {Result.INITIAL, Result.UPDATED, Result.UPDATE_FAILED, Result.CONNECTION_LOST}
 
 
 @dataclass
@@ -70,6 +71,8 @@ class Life:
         self.check(loader, boot)
         updater = self.bench.updater(loader, boot)
         _, install = updater.reconcile()
+        # A cut alone is never taken for a damaged image, and only a manifest in RAM is lost by it.
+        assert updater.state.result in EXPECTED_RESULTS
         if install:
             return None
         if boot.trial:
@@ -126,6 +129,21 @@ def life(bench, images, make_envelope):
     return make
 
 
+@pytest.fixture
+def start(bench, images, make_envelope) -> bytes:
+    """A flash with a past: another image of the same length was downloaded, and taken back."""
+    other = images[1][::-1]
+    updater = bench.start()
+    updater.request(Trigger.PACKAGE)
+    updater.accept_envelope(make_envelope(other))
+    updater.expect(b"another")
+    for offset in range(0, len(other), BLOCK):
+        updater.store(other[offset : offset + BLOCK])
+    updater.finish()
+    updater.request(Trigger.PACKAGE_NUL)
+    return bench.contents()
+
+
 def operations_of(life: Life, bench, contents: bytes) -> int:
     bench.restore(contents)
     counter = Counter()
@@ -135,21 +153,22 @@ def operations_of(life: Life, bench, contents: bytes) -> int:
 
 @pytest.mark.parametrize("image_boots", [True, False], ids=["confirmed", "reverted"])
 def test_an_update_survives_a_power_cut_at_every_flash_operation_and_a_second_one_in_recovery(
-    life, bench, images, image_boots
+    life, bench, start, image_boots
 ):
-    start = bench.contents()
     expected = "updated" if image_boots else "reverted"
     total = operations_of(life(image_boots=image_boots), bench, start)
     assert total > 30
-    proven: set[bytes] = set()  # contents of the flash from which the update is known to come to its end
+    cut_again: set[bytes] = set()  # contents of the flash whose recovery was cut everywhere
+    proven: set[bytes] = set()  # contents from which the update comes to its end without another cut
     for after in range(total):
         for tear in TEARS:
             first = life(image_boots=image_boots)
             bench.restore(start)
             assert first.run(Cut(after, tear)) == "cut"
             cut, cells = bench.contents(), bench.cells()
-            if cells in proven:
+            if cells in cut_again:
                 continue
+            cut_again.add(cells)
             counter = Counter()
             recovering = life(image_boots=image_boots, versions=first.versions[:], floors=first.floors[:])
             assert recovering.run(counter) == expected
@@ -169,8 +188,7 @@ def second_cuts(life, bench, cut: bytes, total: int, first: Life, expected: str,
                 proven.add(cells)
 
 
-def test_a_cut_in_the_middle_of_an_image_costs_at_most_one_page(life, bench, images):
-    start = bench.contents()
+def test_a_cut_in_the_middle_of_an_image_costs_at_most_one_page(life, bench, images, start):
     page = bench.layout.page_size
     resumed = 0
     for after in range(operations_of(life(), bench, start)):
