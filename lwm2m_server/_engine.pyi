@@ -337,7 +337,7 @@ class Engine:
 
 @final
 class Fleet:
-    """Light devices that live while `run` runs; EngineError names a bad argument or says what the system lacks."""
+    """Light devices that live while `run` runs; EngineError names a bad argument or what the system lacks."""
 
     def __new__(
         cls,
@@ -367,8 +367,6 @@ class Load:
     """
 
     def __new__(cls, server: str, sockets: int) -> Load: ...
-    def register(
-        self, count: int, *, prefix: str = "load-", lifetime: int = 86400
-    ) -> dict[str, float]: ...
+    def register(self, count: int, *, prefix: str = "load-", lifetime: int = 86400) -> dict[str, float]: ...
     def update(self, rounds: int = 1) -> dict[str, float]: ...
     def get(self, path: list[str], count: int, *, blocks: int = 0) -> dict[str, float]: ...
