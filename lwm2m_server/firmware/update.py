@@ -194,8 +194,7 @@ def _answered(run: Run, code: int | None, max_age: float | None) -> None:
     run.change(ask=None)
     run.know(fresh=False)
     if code is None:
-        if ask is Ask.READ:
-            run.wait()
+        _unanswered(run, ask)
         return
     _heard(run)
     if code == BUSY:
@@ -218,6 +217,16 @@ def _answered(run: Run, code: int | None, max_age: float | None) -> None:
         run.change(error=code)
 
 
+def _unanswered(run: Run, ask: Ask | None) -> None:
+    """Wait, then read whether it was taken; what was not does not count, the timer of the phase bounds it."""
+    if ask is Ask.URI:
+        run.change(deliveries=max(0, run.job.deliveries - 1))
+    elif ask is Ask.EXECUTE:
+        run.change(executes=max(0, run.job.executes - 1))
+    if ask is not Ask.RESET:
+        run.wait()
+
+
 def _busy(run: Run, max_age: float | None) -> None:
     """5.03: later. An offer or an Execute that was put off so did not happen."""
     timers = run.job.timers
@@ -237,7 +246,7 @@ def _progress(run: Run, offset: int) -> None:
     """Bytes arrived; only those that never arrived before count as progress."""
     if offset > run.job.offset:
         run.change(offset=offset, progress_at=run.now, busy=False)
-        if run.job.phase is Phase.OFFERED and run.job.deliveries:
+        if run.job.phase is Phase.OFFERED and run.job.method is not None:
             run.enter(Phase.DOWNLOADING)
 
 
@@ -295,6 +304,8 @@ def _expired(run: Run) -> Outcome:
     silence = job.timers.answer + 2 * job.timers.poll
     if job.heard_at is None or run.now - job.heard_at > min(silence, _phase_limit(job) / 2):
         return failed("silent", f"the device was silent while {job.phase}", retry_after=300.0)
+    if span < _phase_limit(job):
+        return failed("stalled", f"the update was not done within {int(job.timers.total)} s")
     if job.busy:
         return failed(
             "busy", f"the device answered 5.03 (busy) for {span} s while {job.phase}", retry_after=300.0
@@ -342,7 +353,7 @@ def _stop_delivery(run: Run) -> None:
     if job.ask is Ask.PUSH:
         _forget_request(run)
         run.change(wait_until=run.now)
-    if job.deliveries == 0 and job.ask in (None, Ask.READ):
+    if job.method is None and job.ask in (None, Ask.READ):
         run.finish(cancelled("the update was cancelled before it was delivered"))
     elif not run.view.registered:
         run.finish(

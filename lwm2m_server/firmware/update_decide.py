@@ -59,7 +59,7 @@ def confirm(run: Run) -> bool:
             return False
     elif agrees is False:
         return False
-    if run.job.deliveries == 0:
+    if run.job.method is None:
         run.finish(succeeded("already-current", f"the device already runs {run.job.target_version}"))
     elif agrees:
         run.finish(
@@ -120,7 +120,7 @@ def _refused(run: Run) -> None:
         run.finish(_failure(run, result))
     elif run.view.state == State.IDLE:
         run.refuse_method()
-        if not any(run.can(method) for method in Method):
+        if not run.job.too_large and not any(run.can(method) for method in Method):
             run.finish(failed_for_good("device-error", f"the device answered {_dotted(code)} to the package"))
         else:
             run.deliver_again()
@@ -253,8 +253,8 @@ def _installed(run: Run) -> None:
 
 def _deferred(run: Run) -> None:
     """Wait while the user of the device puts the installation off: no failure, but bounded."""
-    since = run.job.execute_sent_at or run.now
-    if run.now - since >= run.job.timers.deferral:
+    since = run.job.execute_sent_at
+    if run.now - (run.now if since is None else since) >= run.job.timers.deferral:
         run.finish(failed("deferred", "the installation was put off for too long", retry_after=3600.0))
         return
     run.enter(Phase.INSTALLING)

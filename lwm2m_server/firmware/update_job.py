@@ -71,7 +71,7 @@ class Timers:
     downloading: float = 900.0
     downloaded: float = 900.0
     installing: float = 3600.0
-    confirming: float = 600.0
+    confirming: float = 1200.0
     total: float = 7 * 86400.0
     poll: float = 30.0
     busy: float = 60.0

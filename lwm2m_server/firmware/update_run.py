@@ -199,5 +199,7 @@ class Run:
 
     def _ask(self, ask: Ask) -> int:
         number = self.job.ask_number + 1
+        # whatever is asked may change the device: it is read again before the next decision
+        self.know(fresh=False)
         self.change(ask=ask, ask_number=number, asked_at=self.now)
         return number
