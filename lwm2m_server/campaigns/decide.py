@@ -6,7 +6,6 @@ The runner carries the actions out and asks again; run in virtual time the same 
 from dataclasses import dataclass
 from typing import Final
 
-from lwm2m_server.campaigns.reasons import reason
 from lwm2m_server.campaigns.records import Campaign, CampaignState
 from lwm2m_server.campaigns.statistics import Totals
 from lwm2m_server.campaigns.stop import parse_stop
@@ -98,16 +97,17 @@ class BackOff:
     jitter: float = 0.1
 
 
-def retry_delay(code: str, attempt: int, retries: int, back_off: BackOff, chance: float) -> float | None:
+def retry_delay(
+    attempt: int, retries: int, back_off: BackOff, chance: float, least: float = 0.0
+) -> float | None:
     """Return seconds until the next attempt, None when there is none.
 
-    `attempt` counts those made (1 after the first), `retries` those allowed beyond the first. `chance` in [0,
-    1) spreads devices that failed together, so that they do not come back together. The delay is never below
+    `attempt` counts those made (1 after the first), `retries` those allowed beyond the first. `chance` in [0, 1)
+    spreads devices that failed together, so that they do not come back together. The delay is not below `least`,
     what the reason itself asks for.
     """
-    why = reason(code)
-    if not why.retry or attempt > retries:
+    if attempt > retries:
         return None
     steps = min(max(attempt, 1) - 1, _MAX_STEPS)
-    delay = max(why.delay, min(back_off.maximum, back_off.initial * back_off.factor**steps))
+    delay = max(least, min(back_off.maximum, back_off.initial * back_off.factor**steps))
     return delay * (1.0 + back_off.jitter * chance)

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One code. `retry` says whether another attempt may help, `delay` the least seconds before it."""
+    """One code. `retry` says whether another attempt may help; how often and when, the campaign says."""
 
     code: str
     sentence: str
     retry: bool = False
-    delay: float = 0.0
 
-
-_BUSY_DELAY = 300.0  # a device with an open block-wise transfer answers 5.03 for this long (Anjay 3.14)
 
 _ALL = (
     # progress and good ends
@@ -31,23 +28,23 @@ _ALL = (
     Reason("confirmed-digest", "the device registered again and shows the new version and digest"),
     Reason("already-current", "the device already runs the wanted version"),
     # worth another attempt
-    Reason("timeout", "the device did not answer", retry=True, delay=30.0),
-    Reason("unreachable", "the device is not registered, or its address went away", retry=True, delay=30.0),
-    Reason("not-registered", "the device is not registered at the moment", retry=True, delay=60.0),
-    Reason("busy", "the device was busy with another transfer", retry=True, delay=_BUSY_DELAY),
-    Reason("connection-lost", "the connection was lost during the download", retry=True, delay=10.0),
-    Reason("out-of-memory", "the device ran out of memory during the download", retry=True, delay=120.0),
-    Reason("stalled", "the device made no progress for too long", retry=True, delay=60.0),
-    Reason("transfer-failed", "the transfer broke off", retry=True, delay=10.0),
-    Reason("fetch-failed", "the device could not fetch the image", retry=True, delay=30.0),
-    Reason("integrity", "the device found the package damaged", retry=True, delay=5.0),
-    Reason("invalid-uri", "the device could not use the address of the package", retry=True, delay=30.0),
-    Reason("update-failed", "the device reports that the installation failed", retry=True, delay=30.0),
-    Reason("rolled-back", "the device came back with its old version", retry=True, delay=30.0),
-    Reason("device-error", "the device answered with an error", retry=True, delay=30.0),
-    Reason("no-return", "the device did not register again after the installation", retry=True, delay=60.0),
+    Reason("timeout", "the device did not answer", retry=True),
+    Reason("unreachable", "the device is not registered, or its address went away", retry=True),
+    Reason("not-registered", "the device is not registered at the moment", retry=True),
+    Reason("busy", "the device was busy with another transfer", retry=True),
+    Reason("connection-lost", "the connection was lost during the download", retry=True),
+    Reason("out-of-memory", "the device ran out of memory during the download", retry=True),
+    Reason("stalled", "the device made no progress for too long", retry=True),
+    Reason("transfer-failed", "the transfer broke off", retry=True),
+    Reason("fetch-failed", "the device could not fetch the image", retry=True),
+    Reason("integrity", "the device found the package damaged", retry=True),
+    Reason("invalid-uri", "the device could not use the address of the package", retry=True),
+    Reason("update-failed", "the device reports that the installation failed", retry=True),
+    Reason("rolled-back", "the device came back with its old version", retry=True),
+    Reason("device-error", "the device answered with an error", retry=True),
+    Reason("no-return", "the device did not register again after the installation", retry=True),
     Reason("interrupted", "the update was interrupted and starts again", retry=True),
-    Reason("deferred", "the device or its user put the installation off", retry=True, delay=3600.0),
+    Reason("deferred", "the device or its user put the installation off", retry=True),
     # final: failed
     Reason("digest-mismatch", "the image on the device has another digest than the manifest says"),
     Reason("size-mismatch", "the image on the device has another size than the manifest says"),
@@ -72,6 +69,7 @@ _ALL = (
     Reason("unsupported", "the device does not support the package or a command in the manifest"),
     Reason("manufacturer-mismatch", "the device's manufacturer is not the one that the manifest is for"),
     Reason("model-mismatch", "the device's model is not the one that the manifest is for"),
+    Reason("manifest-unspecific", "the manifest names no manufacturer and model to check this device by"),
     Reason("unknown-version", "the device's present version is unknown, so it can't be compared"),
     Reason("unknown-identity", "the device does not say its manufacturer or model, so it can't be checked"),
     # cancelled and skipped

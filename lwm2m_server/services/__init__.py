@@ -1,0 +1,39 @@
+"""Where protocol meets domain: the services that the faces (REST, CLI) and the composition root use.
+
+`Services` is what `lwm2m_server.api.create_app` gets. Every service raises the errors of
+`lwm2m_server.errors`.
+"""
+
+from dataclasses import dataclass
+
+from lwm2m_server.services.access import AccessService
+from lwm2m_server.services.campaigns import CampaignService
+from lwm2m_server.services.directory import DirectoryService
+from lwm2m_server.services.events import EventFeed
+from lwm2m_server.services.health import HealthService
+from lwm2m_server.services.operations import OperationService
+from lwm2m_server.services.releases import ReleaseService
+
+__all__ = [
+    "AccessService",
+    "CampaignService",
+    "DirectoryService",
+    "EventFeed",
+    "HealthService",
+    "OperationService",
+    "ReleaseService",
+    "Services",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that a face may call."""
+
+    directory: DirectoryService
+    operations: OperationService
+    releases: ReleaseService
+    campaigns: CampaignService
+    access: AccessService
+    events: EventFeed
+    health: HealthService

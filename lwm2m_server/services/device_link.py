@@ -1,0 +1,249 @@
+"""What the update machine wants of one device, as requests; the answers become the machine's events.
+
+Nothing here raises for a device's fault: no answer and an error code are answers too.
+"""
+
+from collections.abc import Callable
+
+from lwm2m_server.errors import InvalidInput, Lwm2mError
+from lwm2m_server.firmware import update_events as ev
+from lwm2m_server.lwm2m import operations as ops
+from lwm2m_server.lwm2m.formats import ContentFormat, decode
+from lwm2m_server.lwm2m.model import SUIT_AGENT
+from lwm2m_server.lwm2m.paths import Path
+from lwm2m_server.lwm2m.values import Node, Value
+from lwm2m_server.services.exchange import Exchange, Target
+from lwm2m_server.transport import (
+    Notification,
+    Progress,
+    Response,
+    TransferFailed,
+    Transport,
+    TransportError,
+    is_success,
+)
+
+Post = Callable[[ev.Event], None]
+Values = dict[Path, Value]
+
+_FIRMWARE = Path.of(5, 0)
+_PACKAGE, _URI, _UPDATE, _STATE, _RESULT = (_FIRMWARE.child(number) for number in (0, 1, 2, 3, 5))
+_PACKAGE_VERSION, _PROTOCOLS, _DELIVERY = (_FIRMWARE.child(number) for number in (7, 8, 9))
+_VERSION = Path.of(3, 0, 3)
+_AGENT = Path.of(SUIT_AGENT, 0)
+_RUNNING_DIGEST, _REFUSAL_CODE, _REFUSAL_TEXT = (_AGENT.child(number) for number in (3, 4, 5))
+_RESET_PACKAGE = b"\0"
+
+
+class DeviceLink:
+    """One device in an update. `close` ends the observations that were made."""
+
+    def __init__(
+        self, exchange: Exchange, transport: Transport, endpoint: str, *, block_size: int = 1024
+    ) -> None:
+        self._exchange = exchange
+        self._transport = transport
+        self._endpoint = endpoint
+        self._block_size = block_size
+        self._handles: list[int] = []
+
+    def close(self) -> None:
+        """Cancel the observations."""
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            self._transport.cancel(handle)
+
+    async def observe_update(self, post: Post) -> None:
+        """Observe State and Result. Failing is no matter: the machine polls as well."""
+        # Those of an earlier registration are gone on the device; here they must not pile up.
+        self.close()
+        for path in (_STATE, _RESULT):
+            try:
+                async with self._exchange.turn(self._endpoint):
+                    target = await self._exchange.target(self._endpoint)
+                    handle, response = await self._transport.observe(
+                        target.peer,
+                        target.root + path.segments,
+                        on_notify=_notifier(path, target, post),
+                        on_end=lambda _: None,
+                    )
+            except Lwm2mError:
+                return
+            if response.observe is not None:
+                self._handles.append(handle)
+
+    async def read_status(self, number: int) -> ev.Event:
+        """Read State, Result, versions and what else tells how an update stands."""
+        try:
+            async with self._exchange.turn(self._endpoint):
+                target = await self._exchange.target(self._endpoint)
+                values = await read_values(
+                    self._exchange, target, _FIRMWARE, (3, 5, 7, 8, 9), needed=(3, 5)
+                )
+                values |= await read_values(self._exchange, target, _VERSION.parent, (3,))
+                if target.objects.get(SUIT_AGENT) is not None:
+                    values |= await read_values(self._exchange, target, _AGENT, (3, 4, 5))
+        except Refused as refused:
+            return ev.Answered(number, refused.response.code, _seconds(refused.response.max_age))
+        except Lwm2mError:
+            return ev.Answered(number, None)
+        state, result = _int(values.get(_STATE)), _int(values.get(_RESULT))
+        if state is None or result is None:
+            return ev.Answered(number, None)
+        protocols = {
+            value
+            for path, value in values.items()
+            if _PROTOCOLS.contains(path) and isinstance(value, int) and not isinstance(value, bool)
+        }
+        digest = values.get(_RUNNING_DIGEST)
+        return ev.StatusRead(
+            number,
+            state=state,
+            result=result,
+            version=_str(values.get(_VERSION)),
+            package_version=_str(values.get(_PACKAGE_VERSION)),
+            delivery=_int(values.get(_DELIVERY)),
+            protocols=frozenset(protocols) if protocols else None,
+            running_digest=digest if isinstance(digest, bytes) and digest else None,
+            refusal_code=_str(values.get(_REFUSAL_CODE)) or "",
+            refusal_text=_str(values.get(_REFUSAL_TEXT)) or "",
+        )
+
+    async def reset(self, number: int, *, by_uri: bool) -> ev.Event:
+        """Write an empty URI, or a package of one NUL byte."""
+        if by_uri:
+            return await self._write(number, Node(_URI, ""))
+        return await self._write(number, Node(_PACKAGE, _RESET_PACKAGE))
+
+    async def write_uri(self, number: int, uri: str) -> ev.Event:
+        """Write the Package URI."""
+        return await self._write(number, Node(_URI, uri))
+
+    async def execute_update(self, number: int) -> ev.Event:
+        """Execute Update, without arguments: some devices refuse any."""
+        try:
+            async with self._exchange.turn(self._endpoint):
+                target = await self._exchange.target(self._endpoint)
+                response = await self._exchange.send(target, ops.execute(_UPDATE, root=target.root))
+        except Lwm2mError:
+            return ev.Answered(number, None)
+        return ev.Answered(number, response.code, _seconds(response.max_age))
+
+    async def push(self, number: int, digest: bytes, offset: int, post: Post) -> ev.Event:
+        """Push a blob into the Package, from `offset` bytes on; nothing else is sent meanwhile."""
+        reached = offset
+
+        def progressed(progress: Progress) -> None:
+            nonlocal reached
+            reached = progress.offset
+            post(ev.PushProgress(number, progress.offset))
+
+        try:
+            async with self._exchange.turn(self._endpoint, push=True):
+                target = await self._exchange.target(self._endpoint)
+                response = await self._transport.push(
+                    target.peer,
+                    target.root + _PACKAGE.segments,
+                    digest,
+                    offset=offset,
+                    block_size=self._block_size,
+                    content_format=ContentFormat.OPAQUE,
+                    on_progress=progressed,
+                )
+        except TransferFailed as error:
+            return ev.PushEnded(number, None, error.offset)
+        except Lwm2mError:
+            return ev.PushEnded(number, None, reached)
+        return ev.PushEnded(number, response.code, reached, _seconds(response.max_age))
+
+    async def _write(self, number: int, node: Node) -> ev.Event:
+        try:
+            async with self._exchange.turn(self._endpoint):
+                target = await self._exchange.target(self._endpoint)
+                _, response = await self._exchange.write(target, node.path, (node,), checked=False)
+        except Lwm2mError:
+            return ev.Answered(number, None)
+        return ev.Answered(number, response.code, _seconds(response.max_age))
+
+
+class Refused(Lwm2mError):
+    """The device answered with an error code."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__("the device refused")
+        self.response = response
+
+
+async def read_values(
+    exchange: Exchange,
+    target: Target,
+    instance: Path,
+    resources: tuple[int, ...],
+    *,
+    needed: tuple[int, ...] = (),
+) -> Values:
+    """Read an instance as one; where that is refused or never answered, its resources one by one.
+
+    What can't be read is left out. Raises `Refused`, or the transport's error, when a `needed` one can't.
+    """
+    try:
+        values = await _read(exchange, target, instance)
+    except TransportError:
+        # Some clients answer for resources alone; one that answers nothing at all ends at the first of them.
+        values = {}
+    except (Refused, InvalidInput):
+        values = {}
+    missing = [number for number in resources if not _has(values, instance.child(number))]
+    if values and all(_has(values, instance.child(number)) for number in needed):
+        return values
+    for number in missing:
+        try:
+            values |= await _read(exchange, target, instance.child(number))
+        except (Refused, InvalidInput):
+            if number in needed:
+                raise
+    return values
+
+
+async def _read(exchange: Exchange, target: Target, path: Path) -> Values:
+    operation, response = await exchange.read(target, path)
+    if not is_success(response.code):
+        raise Refused(response)
+    nodes = ops.nodes_of(operation, response.code, response.content_format, response.payload, target.model)
+    return {node.path: node.value for node in nodes}
+
+
+def _has(values: Values, path: Path) -> bool:
+    return any(path.contains(known) for known in values)
+
+
+def _notifier(path: Path, target: Target, post: Post) -> Callable[[Notification], None]:
+    def notified(notification: Notification) -> None:
+        if not is_success(notification.code):
+            return
+        try:
+            nodes = decode(notification.content_format, notification.payload, path, target.model)
+        except InvalidInput:
+            return
+        value = _int(next((node.value for node in nodes if node.path == path), None))
+        if value is not None:
+            post(ev.Notified(state=value) if path == _STATE else ev.Notified(result=value))
+
+    return notified
+
+
+def _int(value: Value | None) -> int | None:
+    if isinstance(value, int):
+        return int(value)
+    # Text without a definition, or a device that answers with the wrong type.
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
+        return int(value)
+    return None
+
+
+def _str(value: Value | None) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _seconds(max_age: int | None) -> float | None:
+    return None if max_age is None else float(max_age)

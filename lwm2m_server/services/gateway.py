@@ -1,0 +1,334 @@
+"""The registration interface and the Send endpoint, in batches (OMA LwM2M Core 6.2, 6.4.3).
+
+The transport hands over all requests that one drain brought. They become one call to the store, which commits
+them together; only then each device gets its answer. There is no task per registration.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from lwm2m_server.clock import Clock
+from lwm2m_server.devices.records import Registration
+from lwm2m_server.errors import Forbidden, InvalidInput, Lwm2mError
+from lwm2m_server.lwm2m.links import ObjectList
+from lwm2m_server.lwm2m.registration import UnsupportedVersion, parse_register, parse_update
+from lwm2m_server.services.addresses import AddressBook
+from lwm2m_server.services.background import Pump, Timers
+from lwm2m_server.store.ports import RegistrationStore
+from lwm2m_server.store.records import Registered, RegistrationUpdate
+from lwm2m_server.transport import Code, Peer, Request, Transport
+
+_log = structlog.get_logger(__name__)
+
+_CHUNK = 1000
+_LINK_FORMAT = 40
+_RETRY_AFTER = 5  # Max-Age of 5.03, seconds
+_WELL_KNOWN = b'</rd>;rt="core.rd",</dp>'
+_SEGMENTS_OF_REGISTRATION = 2
+
+Sent = Callable[[str, Request], None]
+Arrived = Callable[[Sequence[tuple[Registration, bool]]], None]
+
+
+class Gateway:
+    """Answers Register, Update, Deregister and Send; keeps the engine's table of registrations in step."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        registrations: RegistrationStore,
+        clock: Clock,
+        timers: Timers,
+        *,
+        on_registered: Arrived,
+        on_contact: Callable[[Sequence[str]], None],
+        on_gone: Callable[[Sequence[str]], None],
+        on_sent: Sent,
+        grace: float = 30.0,
+        min_lifetime: float = 1.0,
+        max_lifetime: float = 31_536_000.0,
+        expiry_interval: float = 10.0,
+    ) -> None:
+        """The callbacks get endpoints: new registrations (and whether the device is new), Updates that
+        changed something, ended registrations, and Send requests (to be answered by the receiver)."""
+        self._transport = transport
+        self._registrations = registrations
+        self._clock = clock
+        self._on_registered = on_registered
+        self._on_contact = on_contact
+        self._on_gone = on_gone
+        self._on_sent = on_sent
+        self._grace = grace
+        self._min_lifetime = min_lifetime
+        self._max_lifetime = max_lifetime
+        self.addresses = AddressBook()
+        self._registers: list[Request] = []
+        self._updates: list[Request] = []
+        self._deregisters: list[Request] = []
+        self._beats: dict[str, float] = {}
+        self._pump = Pump("gateway", self._work)
+        self._expiry = Pump("expiry", self._expire, timers=timers, interval=expiry_interval)
+
+    async def start(self) -> None:
+        """Hand the live registrations back to the engine, then begin to look for expired ones."""
+        after: str | None = None
+        while True:
+            page = await self._registrations.live(after=after, limit=_CHUNK)
+            for live in page.items:
+                self._transport.keep(live.registration_id, Peer(live.address))
+                self.addresses.put(live.registration_id, live.endpoint, live.address)
+            after = page.next
+            if after is None:
+                break
+        self._expiry.start()
+
+    async def close(self) -> None:
+        """End the background work; requests that wait get no answer, so devices repeat them."""
+        await self._expiry.close()
+        await self._pump.close()
+
+    def on_requests(self, requests: list[Request]) -> None:
+        """Take a batch; each request is answered in time, at once or after the commit."""
+        for request in requests:
+            path = request.path
+            if path == ("rd",) and request.code == Code.POST:
+                self._registers.append(request)
+            elif len(path) == _SEGMENTS_OF_REGISTRATION and path[0] == "rd" and request.code == Code.POST:
+                self._updates.append(request)
+            elif len(path) == _SEGMENTS_OF_REGISTRATION and path[0] == "rd" and request.code == Code.DELETE:
+                self._deregisters.append(request)
+            else:
+                self._other(request)
+        if self._registers or self._updates or self._deregisters:
+            self._pump.wake()
+
+    def on_alive(self, beats: list[tuple[str, float]]) -> None:
+        """Take Updates that the engine answered by itself; only the last of each registration counts."""
+        self._beats.update(beats)
+        self._pump.wake()
+
+    def _other(self, request: Request) -> None:
+        path = request.path
+        if path == ("dp",) and request.code == Code.POST:
+            endpoint = self.addresses.endpoint(request.peer.address)
+            if endpoint is None:
+                self._refuse(request, Code.FORBIDDEN, "register before you send")
+            else:
+                self._on_sent(endpoint, request)
+        elif path == (".well-known", "core") and request.code == Code.GET:
+            self._transport.respond(
+                request.exchange, Code.CONTENT, payload=_WELL_KNOWN, content_format=_LINK_FORMAT
+            )
+        elif path == ("bs",):
+            self._refuse(request, Code.NOT_FOUND, "this server does not bootstrap; register at /rd")
+        elif path == ("dp",) or (path[:1] == ("rd",) and len(path) <= _SEGMENTS_OF_REGISTRATION):
+            self._refuse(request, Code.METHOD_NOT_ALLOWED, "")
+        else:
+            self._refuse(request, Code.NOT_FOUND, "")
+
+    def _refuse(self, request: Request, code: int, text: str) -> None:
+        # The diagnostic payload is plain UTF-8 without a Content-Format (RFC 7252 5.5.2).
+        self._transport.respond(request.exchange, code, payload=text.encode())
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        """Answer what could not be stored; the device tries again."""
+        if isinstance(error, Lwm2mError):
+            _log.warning("request not stored", path=request.path, error=error.message)
+        else:
+            _log.error("request not stored", path=request.path, exc_info=error)
+        self._transport.respond(request.exchange, Code.SERVICE_UNAVAILABLE, max_age=_RETRY_AFTER)
+
+    async def _work(self) -> None:
+        # Registers go first: an Update or Deregister of the same batch belongs to an older registration.
+        if self._registers:
+            batch, self._registers = self._registers, []
+            await self._register(batch)
+        if self._updates:
+            batch, self._updates = self._updates, []
+            await self._update(batch)
+        if self._deregisters:
+            batch, self._deregisters = self._deregisters, []
+            await self._deregister(batch)
+        if self._beats:
+            beats, self._beats = self._beats, {}
+            await self._registrations.alive(list(beats.items()))
+
+    async def _register(self, batch: list[Request]) -> None:
+        now = self._clock.now()
+        wanted: dict[str, tuple[Registration, list[Request]]] = {}
+        for request in batch:
+            try:
+                registration = self._registration(request, now)
+            except UnsupportedVersion as error:
+                self._refuse(request, Code.PRECONDITION_FAILED, error.message)
+            except Forbidden as error:
+                self._refuse(request, Code.FORBIDDEN, error.message)
+            except InvalidInput as error:
+                self._refuse(request, Code.BAD_REQUEST, f"{error.field}: {error.message}")
+            else:
+                self._want(wanted, registration, request)
+        items = list(wanted.values())
+        if not items:
+            return
+        try:
+            results = await self._registrations.register([registration for registration, _ in items])
+        except Exception as error:  # noqa: BLE001  whatever happened, each device gets an answer
+            for _, requests in items:
+                for request in requests:
+                    self._fail(request, error)
+            return
+        arrived: list[tuple[Registration, bool]] = []
+        for (registration, requests), result in zip(items, results, strict=True):
+            if isinstance(result, Registered):
+                self._welcome(registration, requests, result)
+                arrived.append((registration, result.created))
+            else:
+                for request in requests:
+                    self._fail(request, result)
+        if arrived:
+            self._on_registered(arrived)
+
+    def _want(
+        self,
+        wanted: dict[str, tuple[Registration, list[Request]]],
+        registration: Registration,
+        request: Request,
+    ) -> None:
+        """Note a registration; one device's repeated Register makes one, another device's takes the next
+        turn."""
+        known = wanted.setdefault(registration.endpoint, (registration, []))
+        if known[1] and known[1][0].peer != request.peer:
+            self._registers.append(request)
+            self._pump.wake()
+        else:
+            known[1].append(request)
+
+    def _registration(self, request: Request, now: float) -> Registration:
+        stated = parse_register(request.query, request.payload)
+        peer = request.peer
+        if peer.identity is not None and peer.identity != stated.endpoint:
+            raise Forbidden("the endpoint name is not the one that the key proves", field="ep")
+        return Registration(
+            registration_id=os.urandom(8).hex(),
+            endpoint=stated.endpoint,
+            address=peer.address,
+            registered_at=now,
+            last_seen=now,
+            expires_at=self._expires_at(now, stated.lifetime),
+            lifetime=stated.lifetime,
+            lwm2m_version=stated.version,
+            binding=stated.binding,
+            queue_mode=stated.queue_mode,
+            identity=peer.identity,
+            links=request.payload.decode("utf-8", "replace"),
+            objects=object_paths(stated.objects),
+        )
+
+    def _welcome(self, registration: Registration, requests: list[Request], result: Registered) -> None:
+        transport, peer = self._transport, requests[0].peer
+        if result.replaced is not None:
+            transport.drop(result.replaced)
+            self.addresses.drop(result.replaced)
+        transport.keep(registration.registration_id, peer)
+        self.addresses.put(registration.registration_id, registration.endpoint, registration.address)
+        location = ("rd", registration.registration_id)
+        for request in requests:
+            transport.respond(request.exchange, Code.CREATED, location_path=location)
+
+    async def _update(self, batch: list[Request]) -> None:
+        now = self._clock.now()
+        stated: list[tuple[Request, RegistrationUpdate]] = []
+        for request in batch:
+            try:
+                stated.append((request, self._stated_update(request, now)))
+            except InvalidInput as error:
+                self._refuse(request, Code.BAD_REQUEST, f"{error.field}: {error.message}")
+        if not stated:
+            return
+        try:
+            results = await self._registrations.update([update for _, update in stated])
+        except Exception as error:  # noqa: BLE001  whatever happened, each device gets an answer
+            for request, _ in stated:
+                self._fail(request, error)
+            return
+        heard: list[str] = []
+        for (request, update), result in zip(stated, results, strict=True):
+            if result is None:
+                self._refuse(request, Code.NOT_FOUND, "register again")
+            elif isinstance(result, Registration):
+                self._transport.keep(update.registration_id, request.peer)
+                self.addresses.put(update.registration_id, result.endpoint, result.address)
+                self._transport.respond(request.exchange, Code.CHANGED)
+                heard.append(result.endpoint)
+            else:
+                self._fail(request, result)
+        if heard:
+            self._on_contact(heard)
+
+    def _stated_update(self, request: Request, now: float) -> RegistrationUpdate:
+        stated = parse_update(request.query, request.payload)
+        return RegistrationUpdate(
+            registration_id=request.path[1],
+            at=now,
+            address=request.peer.address,
+            identity=request.peer.identity,
+            lifetime=stated.lifetime,
+            expires_at=None if stated.lifetime is None else self._expires_at(now, stated.lifetime),
+            binding=stated.binding,
+            queue_mode=stated.queue_mode,
+            links=None if stated.objects is None else request.payload.decode("utf-8", "replace"),
+            objects=None if stated.objects is None else object_paths(stated.objects),
+        )
+
+    async def _deregister(self, batch: list[Request]) -> None:
+        ids = [request.path[1] for request in batch]
+        try:
+            results = await self._registrations.deregister(ids, now=self._clock.now())
+        except Exception as error:  # noqa: BLE001  whatever happened, each device gets an answer
+            for request in batch:
+                self._fail(request, error)
+            return
+        gone: list[str] = []
+        for request, result in zip(batch, results, strict=True):
+            if result is None:
+                self._refuse(request, Code.NOT_FOUND, "")
+            elif isinstance(result, str):
+                self._forget(request.path[1])
+                self._transport.respond(request.exchange, Code.DELETED)
+                gone.append(result)
+            else:
+                self._fail(request, result)
+        if gone:
+            self._on_gone(gone)
+
+    async def _expire(self) -> None:
+        while True:
+            ended = await self._registrations.expire(now=self._clock.now(), limit=_CHUNK)
+            for registered in ended:
+                self._forget(registered.registration_id)
+            if ended:
+                self._on_gone([registered.endpoint for registered in ended])
+            if len(ended) < _CHUNK:
+                return
+
+    def _forget(self, registration_id: str) -> None:
+        self._transport.drop(registration_id)
+        self.addresses.drop(registration_id)
+
+    def _expires_at(self, now: float, lifetime: int) -> float:
+        # Lifetime 0 means for ever; what is out of bounds is moved to them for the expiry alone, never refused.
+        bounded = self._max_lifetime if lifetime == 0 else lifetime
+        return now + min(max(bounded, self._min_lifetime), self._max_lifetime) + self._grace
+
+
+def object_paths(objects: ObjectList) -> tuple[str, ...]:
+    """Return an object list as sorted paths: `/3/0` for instances, `/5` for an object without one."""
+    paths: list[str] = []
+    for entry in objects.objects:
+        if entry.instances:
+            paths.extend(f"/{entry.id}/{instance}" for instance in entry.instances)
+        else:
+            paths.append(f"/{entry.id}")
+    return tuple(paths)

@@ -1,0 +1,239 @@
+"""One update of one device: carries out what the update machine wants, feeds it what happened, stores each step.
+
+A step's job is durable before its actions begin. So after a crash the machine goes on from a state that is not
+ahead of the device, and never sends an Execute twice.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from lwm2m_server.campaigns.decide import BackOff, retry_delay
+from lwm2m_server.campaigns.machine import DEPLOYMENT_TABLE, DeploymentEvent, advance_deployment
+from lwm2m_server.campaigns.reasons import reason
+from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment
+from lwm2m_server.clock import Clock
+from lwm2m_server.firmware import update, update_events
+from lwm2m_server.firmware.outcomes import Ending, Outcome
+from lwm2m_server.firmware.update_job import DeviceView, Phase, UpdateJob
+from lwm2m_server.services.background import Background, Cancellable, Timers
+from lwm2m_server.services.blobs import Offers
+from lwm2m_server.services.device_link import DeviceLink
+from lwm2m_server.store.ports import Store
+from lwm2m_server.store.records import JsonValue, NewEvent
+
+_log = structlog.get_logger(__name__)
+
+_PHASE_EVENT = {
+    Phase.DOWNLOADING: (DeploymentEvent.DOWNLOAD, "transfer"),
+    Phase.DOWNLOADED: (DeploymentEvent.DOWNLOADED, "verified"),
+    Phase.INSTALLING: (DeploymentEvent.INSTALL, "installing"),
+    Phase.CONFIRMING: (DeploymentEvent.CONFIRM, "awaiting-evidence"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ActorTools:
+    """What every actor works with; `chance` gives numbers in [0, 1) that spread retries."""
+
+    store: Store
+    clock: Clock
+    timers: Timers
+    back_off: BackOff
+    chance: Callable[[], float]
+
+
+def deployment_event(deployment: Deployment) -> NewEvent:
+    """Return the event that goes with a transition of a deployment."""
+    data: dict[str, JsonValue] = {
+        "state": deployment.state.value,
+        "reason": deployment.reason,
+        "text": deployment.text,
+        "attempt": deployment.attempt,
+        "offset": deployment.offset,
+        "size": deployment.size,
+    }
+    if deployment.retry_at is not None:
+        data["retry_at"] = deployment.retry_at
+    return NewEvent(
+        kind=f"deployment.{deployment.state.value}",
+        at=deployment.updated_at,
+        endpoint=deployment.endpoint,
+        campaign_id=deployment.campaign_id,
+        data=data,
+    )
+
+
+class Superseded(Exception):  # noqa: N818
+    """The stored deployment is not the one that this actor knows: someone else has ended it."""
+
+
+class UpdateActor:
+    """Drives one job to its outcome. `post` feeds it; `run` ends when the deployment has left the active states."""
+
+    def __init__(
+        self,
+        tools: ActorTools,
+        link: DeviceLink,
+        offers: Offers,
+        deployment: Deployment,
+        job: UpdateJob,
+        view: DeviceView,
+    ) -> None:
+        self._tools = tools
+        self._link = link
+        self._offers = offers
+        self._deployment = deployment
+        self._job = job
+        self._view = view
+        self._queue: asyncio.Queue[update_events.Event] = asyncio.Queue()
+        self._tasks = Background(f"update of {deployment.endpoint}")
+        self._push: asyncio.Task[None] | None = None
+        self._timer: Cancellable | None = None
+        self._cancelling = False
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment as it was stored last."""
+        return self._deployment
+
+    def post(self, event: update_events.Event) -> None:
+        """Tell the machine what happened; returns at once."""
+        self._queue.put_nowait(event)
+
+    def moved(self, host: str) -> None:
+        """The device is at this host now: it may fetch from there."""
+        self._offers.open_to(host)
+
+    def cancel(self) -> None:
+        """Ask for the end of the update; once it installs, the outcome is awaited all the same."""
+        if not self._cancelling:
+            self._cancelling = True
+            self.post(update_events.CancelRequested())
+
+    async def run(self) -> None:
+        """Work until the outcome is stored. Cancelling this task leaves the job as stored, to be resumed."""
+        self.post(update_events.Started())
+        try:
+            while True:
+                outcome = await self._step(await self._queue.get())
+                if outcome is not None:
+                    await self._finish(outcome)
+                    return
+        except Superseded:
+            _log.info("update superseded", endpoint=self._deployment.endpoint)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            await self._tasks.close()
+            self._link.close()
+            self._offers.close()
+
+    async def _step(self, event: update_events.Event) -> Outcome | None:
+        tools = self._tools
+        step = update.step(self._job, self._view, event, tools.clock.now())
+        changed = step.job != self._job
+        self._job, self._view = step.job, step.view
+        if changed and step.outcome is None:
+            await self._store_step()
+        for action in step.actions:
+            self._do(action)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if step.wake_at is not None:
+            delay = max(0.0, step.wake_at - tools.clock.now())
+            self._timer = tools.timers.later(delay, lambda: self.post(update_events.Tick()))
+        return step.outcome
+
+    async def _store_step(self) -> None:
+        job, now = self._job, self._tools.clock.now()
+        old = self._deployment
+        event, why = _PHASE_EVENT.get(job.phase, (None, ""))
+        moves = event is not None and job.phase.value != old.state.value
+        if event is not None and moves and (old.state, event) in DEPLOYMENT_TABLE:
+            new = advance_deployment(old, event, now=now, reason=why)
+            events: tuple[NewEvent, ...] = ()
+        else:
+            new = replace(old, updated_at=now, revision=old.revision + 1)
+            moves = False
+        new = replace(new, job=json.dumps(job.to_json()), offset=job.offset, size=old.size or job.size)
+        events = (deployment_event(new),) if moves else ()
+        await self._change(new, events)
+
+    async def _change(self, new: Deployment, events: tuple[NewEvent, ...]) -> None:
+        if not await self._tools.store.deployments.change(self._deployment, new, events=events):
+            raise Superseded
+        self._deployment = new
+
+    def _do(self, action: update_events.Action) -> None:
+        link = self._link
+        match action:
+            case update_events.Observe():
+                self._tasks.spawn(link.observe_update(self.post))
+            case update_events.ReadStatus(number):
+                self._answer(link.read_status(number))
+            case update_events.Reset(number, by_uri):
+                self._answer(link.reset(number, by_uri=by_uri))
+            case update_events.WriteUri(number, uri):
+                self._answer(link.write_uri(number, uri))
+            case update_events.Execute(number):
+                self._answer(link.execute_update(number))
+            case update_events.Push(number, offset):
+                self._stop_push()
+                self._push = self._answer(link.push(number, self._job.digest, offset, self.post))
+            case update_events.StopPush():
+                self._stop_push()
+
+    def _answer(self, work: "Coroutine[Any, Any, update_events.Event]") -> "asyncio.Task[None] | None":
+        async def answered() -> None:
+            self.post(await work)
+
+        return self._tasks.spawn(answered())
+
+    def _stop_push(self) -> None:
+        if self._push is not None:
+            self._push.cancel()
+            self._push = None
+
+    async def _finish(self, outcome: Outcome) -> None:
+        """Store how the attempt ended: for good, or back to pending for another one."""
+        now = self._tools.clock.now()
+        old = self._deployment
+        if outcome.ending is Ending.SUCCEEDED:
+            if (old.state, DeploymentEvent.SUCCEED) not in DEPLOYMENT_TABLE:
+                confirming = advance_deployment(
+                    old, DeploymentEvent.CONFIRM, now=now, reason="awaiting-evidence"
+                )
+                await self._change(confirming, (deployment_event(confirming),))
+            event, retry_at = DeploymentEvent.SUCCEED, None
+        elif outcome.ending is Ending.REJECTED:
+            event, retry_at = DeploymentEvent.REJECT, None
+        elif outcome.ending is Ending.CANCELLED:
+            event, retry_at = DeploymentEvent.CANCEL, None
+        else:
+            retry_at = await self._retry_at(outcome, now)
+            event = DeploymentEvent.FAIL if retry_at is None else DeploymentEvent.RETRY
+        new = advance_deployment(
+            self._deployment, event, now=now, reason=outcome.reason, text=outcome.text, retry_at=retry_at
+        )
+        await self._change(new, (deployment_event(new),))
+
+    async def _retry_at(self, outcome: Outcome, now: float) -> float | None:
+        campaign = await self._tools.store.campaigns.get(self._deployment.campaign_id)
+        if not outcome.retryable or campaign is None or not _goes_on(campaign):
+            return None
+        retries = campaign.retries
+        if outcome.max_retries is not None:
+            retries = min(retries, outcome.max_retries)
+        delay = retry_delay(
+            self._deployment.attempt, retries, self._tools.back_off, self._tools.chance(), outcome.retry_after
+        )
+        return None if delay is None else now + delay
+
+
+def _goes_on(campaign: Campaign) -> bool:
+    return campaign.state in (CampaignState.RUNNING, CampaignState.PAUSED)

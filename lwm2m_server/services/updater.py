@@ -1,0 +1,230 @@
+"""All updates that are under way: begins them, resumes them after a restart, and brings them their news."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from lwm2m_server.campaigns.machine import DeploymentEvent, advance_deployment
+from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment
+from lwm2m_server.devices.records import Device
+from lwm2m_server.errors import InvalidInput, Lwm2mError, NotFound
+from lwm2m_server.firmware import update_events
+from lwm2m_server.firmware.update_job import DeviceView, Kind, Method, Timers, UpdateJob, new_job
+from lwm2m_server.services.background import Background
+from lwm2m_server.services.blobs import BlobShelf, Offers, blob_path
+from lwm2m_server.services.device_link import DeviceLink
+from lwm2m_server.services.exchange import Exchange
+from lwm2m_server.services.update_actor import ActorTools, UpdateActor, deployment_event
+from lwm2m_server.store.records import StoredManifest
+from lwm2m_server.transport import Download, Peer, Transport
+
+_log = structlog.get_logger(__name__)
+
+_CHUNK = 1000
+_RESUMED = (
+    CampaignState.RUNNING,
+    CampaignState.PAUSED,
+    CampaignState.COMPLETED,
+    CampaignState.HALTED,
+    CampaignState.ABORTED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePolicy:
+    """How updates are delivered: bounds of each phase, preferred way, base of URIs by the device's address."""
+
+    timers: Timers
+    prefer: Method
+    base_uri: Callable[[str], str]
+    block_size: int = 1024
+
+
+class Updater:
+    """One actor for each device that is being updated."""
+
+    def __init__(
+        self,
+        tools: ActorTools,
+        transport: Transport,
+        exchange: Exchange,
+        shelf: BlobShelf,
+        policy: UpdatePolicy,
+        *,
+        on_done: Callable[[Deployment], None],
+    ) -> None:
+        """`on_done` gets each deployment that has left the active states, for good or for now."""
+        self._tools = tools
+        self._transport = transport
+        self._exchange = exchange
+        self._shelf = shelf
+        self._policy = policy
+        self._on_done = on_done
+        self._actors: dict[str, UpdateActor] = {}
+        self._background = Background("updater")
+
+    async def start(self) -> None:
+        """Resume what was under way when the server stopped."""
+        after: str | None = None
+        while True:
+            page = await self._tools.store.campaigns.page(states=_RESUMED, after=after, limit=_CHUNK)
+            for campaign in page.items:
+                await self._resume_campaign(campaign)
+            after = page.next
+            if after is None:
+                return
+
+    async def close(self) -> None:
+        """Stop all actors; their jobs stay stored as they are."""
+        await self._background.close()
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def busy(self, endpoint: str) -> bool:
+        """Say whether the device is being updated."""
+        return endpoint in self._actors
+
+    async def begin(self, deployment: Deployment, device: Device, manifest: StoredManifest) -> bool:
+        """Offer the update to a registered device; False when the deployment was changed meanwhile.
+
+        Raises `NotFound` when the image or manifest file is gone.
+        """
+        if device.registration is None or device.endpoint in self._actors:
+            return False
+        job = self._job(device, manifest)
+        offers = self._offers(job, manifest)
+        now = self._tools.clock.now()
+        new = advance_deployment(deployment, DeploymentEvent.OFFER, now=now, reason="offered")
+        new = replace(
+            new,
+            job=json.dumps(job.to_json()),
+            offset=0,
+            size=manifest.image_size,
+            from_version=device.facts.firmware_version or deployment.from_version,
+            to_version=manifest.version,
+        )
+        stored = False
+        try:
+            events = (deployment_event(new),)
+            stored = await self._tools.store.deployments.change(deployment, new, events=events)
+        finally:
+            if not stored:
+                offers.close()
+        if stored:
+            self._spawn(new, device, job, offers)
+        return stored
+
+    def registered(self, endpoint: str, host: str) -> None:
+        """The device registered anew, at this host."""
+        actor = self._actors.get(endpoint)
+        if actor is not None:
+            actor.moved(host)
+            actor.post(update_events.Registered())
+
+    def gone(self, endpoint: str) -> None:
+        """The device's registration ended."""
+        actor = self._actors.get(endpoint)
+        if actor is not None:
+            actor.post(update_events.Gone())
+
+    def downloaded(self, endpoint: str, download: Download) -> None:
+        """The device has fetched bytes of an artefact."""
+        actor = self._actors.get(endpoint)
+        if actor is not None:
+            actor.fetched(download.digest, download.offset)
+
+    def moved(self, endpoint: str, host: str) -> None:
+        """The device talks from another host now."""
+        actor = self._actors.get(endpoint)
+        if actor is not None:
+            actor.moved(host)
+
+    def cancel(self, endpoint: str, campaign_id: str) -> None:
+        """Ask for the end of this campaign's update of the device."""
+        actor = self._actors.get(endpoint)
+        if actor is not None and actor.deployment.campaign_id == campaign_id:
+            actor.cancel()
+
+    async def _resume_campaign(self, campaign: Campaign) -> None:
+        manifest = await self._tools.store.manifests.get(campaign.manifest_id)
+        after: str | None = None
+        while True:
+            page = await self._tools.store.deployments.active(campaign.id, after=after, limit=_CHUNK)
+            devices = await self._tools.store.devices.get_many(entry.endpoint for entry in page.items)
+            for deployment in page.items:
+                await self._resume(deployment, devices.get(deployment.endpoint), manifest)
+            after = page.next
+            if after is None:
+                return
+
+    async def _resume(
+        self, deployment: Deployment, device: Device | None, manifest: StoredManifest | None
+    ) -> None:
+        if device is None:
+            await self._fail(deployment, "device-deleted", "")
+            return
+        if manifest is None:
+            await self._fail(deployment, "artefact-missing", "")
+            return
+        try:
+            job = UpdateJob.from_json(json.loads(deployment.job))
+            offers = self._offers(job, manifest)
+        except NotFound as error:
+            await self._fail(deployment, "artefact-missing", error.message)
+        except (InvalidInput, ValueError) as error:
+            _log.error("stored update job unusable", endpoint=deployment.endpoint, exc_info=error)
+            await self._fail(deployment, "internal", "the stored update job can't be read")
+        else:
+            self._spawn(deployment, device, job, offers)
+
+    async def _fail(self, deployment: Deployment, reason: str, text: str) -> None:
+        new = advance_deployment(
+            deployment, DeploymentEvent.FAIL, now=self._tools.clock.now(), reason=reason, text=text
+        )
+        if await self._tools.store.deployments.change(deployment, new, events=(deployment_event(new),)):
+            self._on_done(new)
+
+    def _spawn(self, deployment: Deployment, device: Device, job: UpdateJob, offers: Offers) -> None:
+        endpoint = deployment.endpoint
+        link = DeviceLink(self._exchange, self._transport, endpoint, block_size=self._policy.block_size)
+        view = DeviceView(registered=device.registered)
+        actor = UpdateActor(self._tools, link, offers, deployment, job, view)
+        if device.registration is not None:
+            actor.moved(Peer(device.registration.address).host)
+        self._actors[endpoint] = actor
+        self._background.spawn(self._run(actor))
+
+    async def _run(self, actor: UpdateActor) -> None:
+        endpoint = actor.deployment.endpoint
+        try:
+            await actor.run()
+        except Lwm2mError as error:
+            _log.error("update ended by an error", endpoint=endpoint, error=error.message)
+            await self._fail(actor.deployment, "internal", error.message)
+        finally:
+            del self._actors[endpoint]
+        self._on_done(actor.deployment)
+
+    def _job(self, device: Device, manifest: StoredManifest) -> UpdateJob:
+        """Make the job: the signed envelope for a device that understands it, else the image."""
+        envelope = bool(device.facts.understands_manifests)
+        digest = bytes.fromhex(manifest.id) if envelope else manifest.image_digest
+        address = device.registration.address if device.registration is not None else ""
+        return new_job(
+            kind=Kind.MANIFEST if envelope else Kind.IMAGE,
+            digest=digest,
+            size=len(manifest.envelope) if envelope else manifest.image_size,
+            uris=("/".join((self._policy.base_uri(address), *blob_path(digest))),),
+            target_version=manifest.version,
+            target_digest=manifest.image_digest,
+            prefer=self._policy.prefer,
+            timers=self._policy.timers,
+            now=self._tools.clock.now(),
+        )
+
+    def _offers(self, job: UpdateJob, manifest: StoredManifest) -> Offers:
+        digests: Sequence[bytes] = (job.digest, manifest.image_digest)
+        return Offers(self._shelf, self._transport, tuple(dict.fromkeys(digests)))
