@@ -97,7 +97,12 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Stop; everything that still waits fails with `PeerGone`. Closing twice is fine."""
+        """Stop; everything that still waits fails with `PeerGone`. Closing twice is fine.
+
+        Refreshes not reported yet still reach `on_alive`. Afterwards there is nobody to answer or to serve:
+        respond, notify, withdraw, drop, remove_blob and cancel do nothing, other calls raise
+        `TransportError`.
+        """
         ...
 
     async def listen(self, host: str, port: int) -> str:

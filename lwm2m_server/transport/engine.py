@@ -5,7 +5,8 @@ submitted in one turn of the event loop go to the engine together at its end.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from lwm2m_server._engine import Engine, EngineError, Event
@@ -109,6 +110,7 @@ class EngineTransport:
         if self._loop is not None:
             self._loop.remove_reader(self._engine.fileno())
         self._engine.close()
+        self._drain_last()
         self._fail_all("the transport was closed")
 
     async def listen(self, host: str, port: int) -> str:
@@ -216,7 +218,9 @@ class EngineTransport:
         observe: bool = False,
     ) -> None:
         """Answer a request."""
-        with engine_errors():
+        if self._closed:
+            return
+        with self._submission():
             self._engine.respond(
                 exchange,
                 code,
@@ -228,7 +232,6 @@ class EngineTransport:
                 block1=block1,
                 observe=observe,
             )
-        self._flush_soon()
 
     def notify(
         self,
@@ -240,17 +243,17 @@ class EngineTransport:
         confirmable: bool = False,
     ) -> None:
         """Send a notification."""
-        with engine_errors():
+        if self._closed:
+            return
+        with self._submission():
             self._engine.notify(
                 exchange, code, payload=payload, content_format=content_format, confirmable=confirmable
             )
-        self._flush_soon()
 
     def stream(self, path: tuple[str, ...]) -> None:
         """Give blocks of this path one by one."""
-        with engine_errors():
+        with self._submission():
             self._engine.stream(path)
-        self._flush_soon()
 
     def add_blob(self, digest: bytes, file: str) -> int:
         """Map a file."""
@@ -259,33 +262,34 @@ class EngineTransport:
 
     def remove_blob(self, digest: bytes) -> None:
         """Forget a file."""
-        with engine_errors():
+        if self._closed:
+            return
+        with self._submission():
             self._engine.remove_blob(digest)
-        self._flush_soon()
 
     def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None:
         """Open a path to a host."""
-        with engine_errors():
+        with self._submission():
             self._engine.offer(path, digest, host)
-        self._flush_soon()
 
     def withdraw(self, path: tuple[str, ...], host: str) -> None:
         """Take one offer back."""
-        with engine_errors():
+        if self._closed:
+            return
+        with self._submission():
             self._engine.withdraw(path, host)
-        self._flush_soon()
 
     def keep(self, location: str, peer: Peer) -> None:
         """Answer bare Updates of this location from this peer."""
-        with engine_errors():
+        with self._submission():
             self._engine.keep(location, peer)
-        self._flush_soon()
 
     def drop(self, location: str) -> None:
         """Stop doing so."""
-        with engine_errors():
+        if self._closed:
+            return
+        with self._submission():
             self._engine.drop(location)
-        self._flush_soon()
 
     def statistics(self) -> dict[str, int]:
         """Return the engine's counters and queue depths."""
@@ -311,6 +315,12 @@ class EngineTransport:
         if not self._closed:
             self._engine.cancel(handle)
             self._flush_soon()
+
+    @contextmanager
+    def _submission(self) -> Iterator[None]:
+        with engine_errors():
+            yield
+        self._flush_soon()
 
     def _flush_soon(self) -> None:
         if not self._flushing:
@@ -339,6 +349,14 @@ class EngineTransport:
             self._handlers.call(self._handlers.on_alive, batch.alive)
         if batch.requests:
             self._handlers.requests(batch.requests, self._respond_bare)
+
+    def _drain_last(self) -> None:
+        """Report the liveness that the engine had not reported yet; everything else has lost its meaning."""
+        with suppress(EngineError):  # raised when nothing is left
+            while True:
+                for event in self._engine.drain():
+                    if isinstance(event, Alive):
+                        self._handlers.call(self._handlers.on_alive, event.updates)
 
     def _dispatch(self, event: Event, batch: _Batch) -> None:
         match event:

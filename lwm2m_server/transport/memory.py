@@ -205,6 +205,8 @@ class MemoryTransport:
         observe: bool = False,
     ) -> None:
         """Answer a request."""
+        if self._closed:
+            return
         answer = Answer(code, payload, content_format, location_path, etag, max_age, block1)
         self._server.respond(exchange, answer, observe=observe)
 
@@ -218,6 +220,8 @@ class MemoryTransport:
         confirmable: bool = False,
     ) -> None:
         """Send a notification."""
+        if self._closed:
+            return
         self._server.notify(exchange, Answer(code, payload, content_format), confirmable=confirmable)
 
     def stream(self, path: tuple[str, ...]) -> None:

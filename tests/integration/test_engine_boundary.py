@@ -334,6 +334,10 @@ def test_a_peer_needs_an_address_and_a_port(address: str) -> None:
         Peer(address)
 
 
+def test_an_ipv4_mapped_address_is_the_ipv4_peer() -> None:
+    assert Peer("[::ffff:192.0.2.1]:5683") == Peer("192.0.2.1:5683")
+
+
 def test_bad_arguments_are_named(engine) -> None:
     one = engine()
     peer = Peer("127.0.0.1:9")

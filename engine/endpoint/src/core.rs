@@ -84,6 +84,13 @@ impl Core {
         }
     }
 
+    /// Reports the liveness that is not reported yet: nobody keeps it after this engine.
+    pub fn last_report(&mut self) {
+        while self.site.liveness.has_news() {
+            self.reporter.emit(Event::Alive(self.site.liveness.report()));
+        }
+    }
+
     /// Reports what has room; the rest stays in the table for the next time.
     fn report_liveness(&mut self) {
         let mut reports = self.reporter.room_for_alive();

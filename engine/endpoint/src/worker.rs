@@ -60,7 +60,7 @@ impl Worker {
         }
     }
 
-    /// Runs until it is told to stop; the last actions are still carried out.
+    /// Runs until it is told to stop; the last actions are still carried out, the last events reported.
     pub fn run(mut self) {
         let _finish = Finish(Arc::clone(&self.shared));
         let mut ready = Vec::new();
@@ -73,6 +73,7 @@ impl Worker {
             self.turn(now);
         }
         let now = self.now();
+        self.core.last_report();
         self.turn(now);
     }
 

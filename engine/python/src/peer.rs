@@ -1,7 +1,7 @@
 //! `Peer`: the other side of an exchange.
 
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use endpoint::{PeerKey, Target};
@@ -69,6 +69,13 @@ impl Peer {
     }
 }
 
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+        IpAddr::V6(_) => address,
+    }
+}
+
 #[pymethods]
 impl Peer {
     #[new]
@@ -85,7 +92,8 @@ impl Peer {
             ))
         })?;
         Ok(Self {
-            address: parsed,
+            // An IPv4-mapped address is the IPv4 peer.
+            address: canonical(parsed),
             scheme: Scheme::Coap,
             identity: None,
             listener: None,

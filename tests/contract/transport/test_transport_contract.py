@@ -423,6 +423,29 @@ async def test_closing_fails_what_waits(ends: Ends) -> None:
         await ends.client.request(ends.server_peer, Code.GET, ("x",))
 
 
+async def test_refreshes_are_reported_even_when_the_server_closes_at_once(ends: Ends) -> None:
+    ends.server.keep("x1", ends.client_peer)
+    response = await ends.client.request(ends.server_peer, Code.POST, ("rd", "x1"))
+    await ends.server.close()
+    await ends.until(lambda: ends.alive != [])
+    assert (response.code, ends.alive[0][0]) == (Code.CHANGED, "x1")
+
+
+async def test_a_closed_server_has_nothing_to_answer_or_to_serve(ends: Ends) -> None:
+    waiting = asyncio.ensure_future(ends.client.request(ends.server_peer, Code.GET, ("silence",)))
+    await ends.until(lambda: len(ends.requests) == 1)
+    await ends.server.close()
+    ends.server.respond(ends.requests[0].exchange, Code.CONTENT)
+    ends.server.notify(ends.requests[0].exchange, Code.CONTENT)
+    ends.server.withdraw(("fw", "a"), "192.0.2.1")
+    ends.server.drop("x1")
+    ends.server.remove_blob(bytes(32))
+    ends.server.cancel(4711)
+    await ends.client.close()
+    with pytest.raises(PeerGone):
+        await waiting
+
+
 async def test_a_cancelled_task_leaves_nothing_behind(ends: Ends) -> None:
     waiting = asyncio.ensure_future(ends.client.request(ends.server_peer, Code.GET, ("silence",)))
     await ends.until(lambda: len(ends.requests) == 1)
