@@ -65,6 +65,7 @@ impl<P: Peer> Stack<P> {
 
     /// Sends the next message of a call as soon as NSTART allows.
     pub(crate) fn advance(&mut self, id: u64, call: &mut Call<P>, now: Instant) {
+        self.stop_transmission(call);
         call.deadline = None;
         call.paused = false;
         if call.slot || self.peers.acquire(call.peer, id, self.config.nstart) {
@@ -165,7 +166,6 @@ impl<P: Peer> Stack<P> {
     /// Puts the message of the present step out: a new Message ID, and a new token unless the old one must stay.
     fn send_step(&mut self, id: u64, call: &mut Call<P>, now: Instant) {
         let peer = call.peer;
-        self.stop_transmission(call);
         let token = match call.token {
             Some(token) if call.role == Role::Deregister => token,
             _ => {

@@ -115,7 +115,11 @@ fn rfc7252_5_2_2_a_slow_answer_is_acknowledged_first_and_sent_confirmable_until_
         (answer.kind, answer.token.as_bytes()),
         (Kind::Confirmable, &b"tok"[..])
     );
-    assert_eq!(bench.pass(secs(3)), [answer.clone()], "retransmitted");
+    assert_eq!(
+        bench.pass(secs(3)),
+        std::slice::from_ref(&answer),
+        "retransmitted"
+    );
     assert_eq!(bench.feed(&Msg::empty(Kind::Acknowledgement, answer.mid)), []);
     assert_eq!(bench.pass(secs(100)), []);
     assert_eq!(bench.stack.statistics().exchanges, 0);
@@ -394,7 +398,7 @@ fn rfc7252_4_2_a_request_is_retransmitted_with_growing_waits_and_then_times_out(
     while bench.stack.next_timeout().is_some() && bench.stack.statistics().calls > 0 {
         let again = bench.pass(Duration::from_millis(10));
         if !again.is_empty() {
-            assert_eq!(again, [sent.clone()], "the same message");
+            assert_eq!(again, std::slice::from_ref(&sent), "the same message");
             waits.push(bench.now - last);
             last = bench.now;
         }

@@ -608,3 +608,30 @@ fn requests_go_out_between_the_blocks_of_a_push() {
     let next = bench.ask(&Msg::answer(&between, Code::CONTENT));
     assert_eq!(next.block(number::BLOCK1), Some((1, true, 1024)));
 }
+
+#[test]
+fn a_block_that_times_out_while_requests_wait_goes_behind_them() {
+    let mut bench = Bench::new();
+    let (_, sent) = push_from(&mut bench, 5000, 0, 1024);
+    bench
+        .stack
+        .request(
+            PEER,
+            Request::new(Code::GET, &["x"]),
+            Delivery::default(),
+            bench.now,
+        )
+        .expect("room");
+    let mut between = Vec::new();
+    while between.is_empty() {
+        between = bench.pass(secs(1));
+        between.retain(|msg| *msg != sent);
+    }
+    assert_eq!(between[0].code, Code::GET);
+    let again = bench.ask(&Msg::answer(&between[0], Code::CONTENT));
+    assert_eq!(
+        (again.block(number::BLOCK1), &again.payload),
+        (sent.block(number::BLOCK1), &sent.payload)
+    );
+    assert_ne!(again.mid, sent.mid);
+}
