@@ -93,7 +93,7 @@ def by_result(result: int) -> Outcome:
 
 
 def by_refusal(code: str, text: str) -> Outcome:
-    """Outcome of a refusal that the device reports in object 42801; unknown codes count as final."""
+    """Outcome of a refusal that the device reports in object 42800; unknown codes count as final."""
     known = RefusalCode(code) if code in set(RefusalCode) else None
     said = text or f"the device refused the manifest: {code}"
     if known is None or known in FINAL:

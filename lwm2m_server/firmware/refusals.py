@@ -1,7 +1,7 @@
 """Why a manifest or an image is refused: stable codes, used by server and device alike.
 
 Each refusal is an error for users (`lwm2m_server.errors`) whose `code` is one of `RefusalCode`; the device
-reports the same text in object 42801 and the nearest Update Result in object 5.
+reports the same text in object 42800 and the nearest Update Result in object 5.
 """
 
 from __future__ import annotations

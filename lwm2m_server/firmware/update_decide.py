@@ -263,7 +263,7 @@ def _deferred(run: Run) -> None:
 
 
 def _failure(run: Run, result: int) -> Outcome:
-    """Say what an Update Result means; a refusal in object 42801 that fits the Result says it better."""
+    """Say what an Update Result means; a refusal in object 42800 that fits the Result says it better."""
     code = run.view.refusal_code
     if run.job.kind is Kind.MANIFEST and code and result in _RESULTS_OF.get(code, {result}):
         return by_refusal(code, run.view.refusal_text)

@@ -25,7 +25,7 @@ class Observe:
 
 @dataclass(frozen=True, slots=True)
 class ReadStatus:
-    """Read `/5/0`, `/3/0/3` and, where registered, `/42801/0`.
+    """Read `/5/0`, `/3/0/3` and, where registered, `/42800/0`.
 
     Answer with `StatusRead`, or `Answered` when it fails.
     """
@@ -100,7 +100,7 @@ class StatusRead:
     """Answer to `ReadStatus`. `None`: the device has no such resource or the value could not be read.
 
     `version` is `/3/0/3`, `package_version` `/5/0/7`, `delivery` `/5/0/9`, `protocols` `/5/0/8`; the last
-    three are resources 3, 4, 5 of 42801.
+    three are resources 3, 4, 5 of 42800.
     """
 
     number: int

@@ -1,7 +1,7 @@
 """Whole updates in virtual time: the machine against simulated devices behind a lossy network.
 
-Invariant: every run ends in the outcome that fits what the device did, no device is told to install twice, and the job
-survives its JSON form and restarts of the server at any moment.
+Invariant: every run ends in the outcome that fits what the device did, no device is told to install twice,
+and the job survives its JSON form and restarts of the server at any moment.
 """
 
 from __future__ import annotations

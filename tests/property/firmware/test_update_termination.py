@@ -1,7 +1,8 @@
 """Invariants of the update machine under any sequence of events.
 
-It never raises; at most one request is outstanding; Execute is only sent after the State was read as Downloaded; the
-job survives its JSON form; without progress it ends; and it never asks on and on while no time passes.
+It never raises; at most one request is outstanding; Execute is only sent after the State was read as
+Downloaded; the job survives its JSON form; without progress it ends; and it never asks on and on while no
+time passes.
 """
 
 import json

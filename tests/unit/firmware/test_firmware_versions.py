@@ -1,18 +1,21 @@
 """Versions of firmware: what is read, how they compare, keys for databases."""
 
+from itertools import pairwise
+
 import pytest
 
 from lwm2m_server import versions
 from lwm2m_server.errors import InvalidInput
 
 ASCENDING = [
-    "0.0.1-alpha", "0.0.1", "1.0.0-1", "1.0.0-2", "1.0.0-10", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta",
+    "0.0.1-alpha", "0.0.1", "1.0.0-1", "1.0.0-2", "1.0.0-10", "1.0.0-alpha", "1.0.0-alpha.1",
+    "1.0.0-alpha.beta",
     "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0-rc.1", "1.0.0", "1.0.0.1", "1.9.0", "1.10.0", "2.0",
     "2.0.0.999999999999", "10.0.0",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("older", "newer"), list(zip(ASCENDING, ASCENDING[1:], strict=False)))
+@pytest.mark.parametrize(("older", "newer"), list(pairwise(ASCENDING)))
 def test_order_is_that_of_semantic_versioning(older: str, newer: str) -> None:
     assert versions.compare(older, newer) == -1
     assert versions.compare(newer, older) == 1

@@ -175,8 +175,10 @@ COMMANDS = (
     SetComponentIndex((0, 2)),
     OverrideParameters(
         Parameters(
-            vendor_id=bytes(16), class_id=bytes(16), image_digest=Digest.of(b""), component_slot=1, strict_order=True,
-            soft_failure=False, image_size=9, content=b"c", uri="coap://x", source_component=1, invoke_args=b"i",
+            vendor_id=bytes(16), class_id=bytes(16), image_digest=Digest.of(b""), component_slot=1,
+            strict_order=True,
+            soft_failure=False, image_size=9, content=b"c", uri="coap://x", source_component=1,
+            invoke_args=b"i",
             device_id=bytes(16), fetch_args=b"f", other=((-300, "hint"),),
         )
     ),
@@ -196,8 +198,10 @@ def test_every_command_survives_writing_and_reading() -> None:
 @pytest.mark.parametrize(
     "items",
     [
-        [], [1], [1, 16], [12, []], [12, -1], [12, False], [15, [b"\x82\x03\x0f"]], [15, [None, b"\x82\x03\x0f"]], [20, {}],
-        [20, {1: b"short"}], [20, {3: b"\x01"}], [20, {3: cbor.encode([-16, b"x"])}], [20, {14: -1}], [20, {21: b"x"}],
+        [], [1], [1, 16], [12, []], [12, -1], [12, False], [15, [b"\x82\x03\x0f"]],
+        [15, [None, b"\x82\x03\x0f"]], [20, {}],
+        [20, {1: b"short"}], [20, {3: b"\x01"}], [20, {3: cbor.encode([-16, b"x"])}], [20, {14: -1}],
+        [20, {21: b"x"}],
         [20, {13: 1}], [20, {"a": 1}], [21, True], ["1", 1], [32, b"\x80"],
     ],
 )  # fmt: skip

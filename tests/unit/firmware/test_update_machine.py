@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware import update_events as ev
 from lwm2m_server.firmware.outcomes import Outcome
 from lwm2m_server.firmware.refusals import UPDATE_RESULT, RefusalCode
 from lwm2m_server.firmware.update import step
-from lwm2m_server.firmware.update_decide import TABLE
-from lwm2m_server.firmware.update_job import Ask, DeviceView, Kind, Method, Phase, State, UpdateJob, new_job
+from lwm2m_server.firmware.update_job import Ask, DeviceView, Kind, Method, Phase, UpdateJob, new_job
 
 OLD, NEW = "1.0.0", "1.1.0"
 SIZE = 10_000
@@ -141,9 +136,11 @@ def test_old_result_that_the_device_never_clears_is_not_taken_for_ours() -> None
 @pytest.mark.parametrize(
     ("kind", "prefer", "status", "expected"),
     [
-        (Kind.IMAGE, None, PULL, ev.WriteUri), (Kind.IMAGE, None, PUSH, ev.Push), (Kind.IMAGE, None, BOTH, ev.WriteUri),
+        (Kind.IMAGE, None, PULL, ev.WriteUri), (Kind.IMAGE, None, PUSH, ev.Push),
+        (Kind.IMAGE, None, BOTH, ev.WriteUri),
         (Kind.IMAGE, Method.PUSH, BOTH, ev.Push), (Kind.IMAGE, None, {}, ev.WriteUri),
-        (Kind.MANIFEST, None, PULL, ev.WriteUri), (Kind.MANIFEST, None, PUSH, ev.Push), (Kind.MANIFEST, None, BOTH, ev.Push),
+        (Kind.MANIFEST, None, PULL, ev.WriteUri), (Kind.MANIFEST, None, PUSH, ev.Push),
+        (Kind.MANIFEST, None, BOTH, ev.Push),
         (Kind.MANIFEST, Method.PULL, BOTH, ev.Push),
         (Kind.IMAGE, None, BOTH | {"protocols": frozenset({1, 3})}, ev.Push),
         (Kind.IMAGE, None, BOTH | {"protocols": frozenset({0, 99})}, ev.WriteUri),
@@ -291,7 +288,8 @@ def test_other_error_on_execute_ends_the_attempt() -> None:
     [
         (2, "failed", "storage-full"), (3, "failed", "out-of-memory"), (4, "failed", "connection-lost"),
         (5, "failed", "integrity"), (6, "rejected", "unsupported"), (7, "failed", "invalid-uri"),
-        (8, "failed", "update-failed"), (10, "cancelled", "cancelled-by-device"), (12, "failed", "conflicting-state"),
+        (8, "failed", "update-failed"), (10, "cancelled", "cancelled-by-device"),
+        (12, "failed", "conflicting-state"),
         (13, "failed", "dependency-missing"), (99, "failed", "unknown-result"),
     ],
 )  # fmt: skip
@@ -585,70 +583,3 @@ def test_cancel_after_the_execute_waits_for_the_outcome() -> None:
     drive = Drive().installing().feed(ev.CancelRequested())
     assert drive.outcome is None
     assert drive.feed(ev.Registered()).status(0, 1, version=NEW).ended()[0] == "succeeded"
-
-
-# -- the whole table --
-
-
-def events(number: int) -> list[ev.Event]:
-    return [
-        ev.Started(), ev.Registered(), ev.Gone(), ev.Notified(state=3), ev.Notified(result=5), ev.Notified(0, 0),
-        ev.Answered(number, None), ev.Answered(number, CHANGED), ev.Answered(number, NOT_ALLOWED),
-        ev.Answered(number, BUSY), ev.PushProgress(number, 2048), ev.PushEnded(number, CHANGED, SIZE),
-        ev.PushEnded(number, TOO_LARGE, 2048), ev.PushEnded(number, None, 2048), ev.DownloadProgress(4096),
-        ev.CancelRequested(), ev.Tick(), ev.StatusRead(number + 1, 0, 1, version=NEW),
-    ]  # fmt: skip
-
-
-def test_table_has_a_rule_for_every_phase_and_state() -> None:
-    assert set(TABLE) == set(itertools.product(Phase, State))
-
-
-@pytest.mark.parametrize("phase", Phase)
-@pytest.mark.parametrize("method", [None, *Method])
-def test_every_combination_has_a_defined_answer(phase: Phase, method: Method | None) -> None:
-    sent = 50.0 if phase in (Phase.INSTALLING, Phase.CONFIRMING) else None
-    base = replace(
-        Drive().job, phase=phase, method=method, ask_number=5, asked_at=90.0, progress_at=90.0, base_version=OLD,
-        deliveries=method is not None, push_offset=1024, execute_sent_at=sent, accepted=sent is not None,
-    )  # fmt: skip
-    for ask, state, result in itertools.product([None, *Ask], range(5), (0, 1, 5, 8, 9, 11, 99)):
-        job = replace(base, ask=ask)
-        view = DeviceView(
-            registered=True, fresh=ask is None, state=state, result=result, version=OLD, delivery=2
-        )
-        read = ev.StatusRead(5, state, result, version=OLD, delivery=2)
-        for event in [*events(5), read]:
-            done = step(job, view, event, 100.0)
-            check(job, done)
-            again = step(done.job, done.view, event, 100.0)
-            if done.outcome is None and isinstance(event, ev.Answered | ev.StatusRead | ev.PushEnded):
-                assert (again.job, again.actions) == (done.job, ()), event
-
-
-def check(job: UpdateJob, done: ev.Step) -> None:
-    requests = [action for action in done.actions if not isinstance(action, ev.Observe | ev.StopPush)]
-    if done.outcome is not None:
-        assert not requests
-        assert done.wake_at is None
-        return
-    assert done.wake_at is not None
-    assert done.wake_at >= 100.0
-    assert len(requests) == (done.job.ask_number != job.ask_number)
-    assert all(action.number == done.job.ask_number for action in requests)
-    assert bool(requests) <= (done.job.ask is not None)
-
-
-def test_job_survives_its_json_form() -> None:
-    job = Drive(target_digest=bytes(32), prefer=Method.PUSH).status(0, **PUSH).progress(4096).job
-    assert UpdateJob.from_json(json.loads(json.dumps(job.to_json()))) == job
-
-
-@pytest.mark.parametrize(
-    "damage", [{"format": 2}, {"phase": "lost"}, {"digest": "xy"}, {"more": 1}, {"timers": {"x": 1}}]
-)
-def test_damaged_job_is_refused(damage: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput):
-        UpdateJob.from_json(Drive().job.to_json() | damage)
-    with pytest.raises(InvalidInput):
-        UpdateJob.from_json({"format": 1})
