@@ -42,12 +42,14 @@ class Registration:
     location: tuple[str, ...] | None = None
     peer: Peer | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _settled: asyncio.Event = field(default_factory=asyncio.Event)  # no Register waits for its answer
     _announced: tuple[int, bytes] = (0, b"")
     _disabled_for: float | None = None
 
     def __post_init__(self) -> None:
         # Not for secrets: spreads the Updates of a fleet, in the same way each time for one endpoint.
         self._random = random.Random(self.endpoint)  # noqa: S311
+        self._settled.set()
 
     def update_soon(self) -> None:
         """Send an Update now."""
@@ -62,7 +64,9 @@ class Registration:
         """Stay registered until the task is cancelled."""
         backoff = Backoff()
         while True:
+            self._settled.clear()
             pause = await self._register()
+            self._settled.set()
             if self.location is None:
                 await self.pace.sleep(max(backoff.next(), pause))
                 continue
@@ -70,7 +74,8 @@ class Registration:
             await self._stay()
 
     async def deregister(self) -> None:
-        """Say good-bye, if the server can be reached at once."""
+        """Say good-bye, if the server can be reached at once; a Register under way may end first."""
+        await wait_for(self._settled, _DEREGISTER_TIMEOUT, self.pace)
         if self.location is None or self.peer is None:
             return
         location, self.location = self.location, None

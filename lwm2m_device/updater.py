@@ -155,7 +155,7 @@ class Updater:
         self._enter(State.DOWNLOADED, Result.INITIAL, state)
 
     def fail(self, result: Result, code: str, text: str) -> None:
-        """End the download with a result, and keep the reason for object 42801."""
+        """End the download with a result, and keep the reason for object 42800."""
         if step(self.state.state, Trigger.DOWNLOAD_FAILED) is None:
             return
         was = self.state.state

@@ -31,6 +31,7 @@ _ALL = (
     Reason("timeout", "the device did not answer", retry=True),
     Reason("unreachable", "the device is not registered, or its address went away", retry=True),
     Reason("not-registered", "the device is not registered at the moment", retry=True),
+    Reason("inventory", "the device was asked what it is and has not answered yet", retry=True),
     Reason("busy", "the device was busy with another transfer", retry=True),
     Reason("connection-lost", "the connection was lost during the download", retry=True),
     Reason("out-of-memory", "the device ran out of memory during the download", retry=True),
@@ -90,6 +91,7 @@ _ALL = (
     Reason("resumed", "the campaign was resumed"),
     Reason("all-done", "every device has come to an end"),
     Reason("stop-rule", "the stop rule was met"),
+    Reason("filter-unreadable", "the filter can't be read any more, so the campaign was stopped"),
     Reason("stop-rule-unreadable", "the stop rule can't be read, so the campaign was stopped"),
     Reason("archived", "the campaign was put away"),
 )

@@ -48,7 +48,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a device says of itself (objects 3, 5, 33629 and 42801); None is 'not known'.
+    """What a device says of itself (objects 3, 5, 33629 and 42800); None is 'not known'.
 
     `running_digest` is the SHA-256 of the running image as 32 raw bytes, `vendor_id` and `class_id` are 16
     raw bytes (SUIT identifiers), `understands_manifests` tells whether it has the update agent object.

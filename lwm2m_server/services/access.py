@@ -6,6 +6,7 @@ random bits cannot; it would only make every request cost tens of milliseconds a
 its hash.
 """
 
+import asyncio
 import hashlib
 import secrets
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Role(StrEnum):
 _RANK = {role: rank for rank, role in enumerate(Role)}
 
 
-class BadToken(Forbidden):  # noqa: N818
+class BadToken(Forbidden):
     """The token is missing, unknown, expired or revoked: say who you are first (401)."""
 
     code = "bad-token"
@@ -81,7 +82,8 @@ class AccessService:
         self, name: str, role: Role, *, expires_at: float | None = None, actor: str
     ) -> tuple[Token, str]:
         """Make a token; return it with its text, which is never shown again. Raises `Conflict` for a taken
-        name."""
+        name.
+        """
         name = name.strip()
         if not name or len(name) > _NAME_LENGTH or not name.isprintable():
             raise InvalidInput(f"A token's name has 1 to {_NAME_LENGTH} printable characters.", field="name")
@@ -123,7 +125,11 @@ class AccessService:
         if await self._store.tokens.all():
             return None
         _, text = await self.create("admin", Role.ADMIN, actor="server")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-        file.write_text(text + "\n", encoding="utf-8")
+        await asyncio.to_thread(_write_secret, file, text + "\n")
         return text
+
+
+def _write_secret(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(text, encoding="utf-8")

@@ -3,7 +3,8 @@
 
 class AddressBook:
     """Addresses of live registrations, both ways. A few dictionary entries a device, no database on the
-    way."""
+    way.
+    """
 
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}

@@ -68,6 +68,10 @@ class Offers:
             self._transport.offer(blob_path(digest), digest, host)
         self._host = host
 
+    def open_for(self, host: str, digest: bytes) -> bool:
+        """Say whether this host may fetch this blob now."""
+        return host == self._host and digest in self._digests
+
     def close(self) -> None:
         """Withdraw the offers and release the blobs."""
         self._withdraw()

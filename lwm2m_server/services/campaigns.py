@@ -134,7 +134,8 @@ class CampaignService:
         new = replace(campaign, reason="edited", updated_at=now, revision=campaign.revision + 1)
         new = replace(new, **changes)  # type: ignore[arg-type]  # types are checked by _check below
         await self._check(new)
-        data: dict[str, JsonValue] = {"fields": sorted(changes), "by": actor}
+        fields: list[JsonValue] = [*sorted(changes)]
+        data: dict[str, JsonValue] = {"fields": fields, "by": actor}
         event = NewEvent(kind="campaign.edited", at=now, campaign_id=campaign.id, data=data)
         if not await self._store.campaigns.change(campaign, new, events=[event]):
             raise _stale(campaign)
@@ -170,7 +171,8 @@ class CampaignService:
 
     async def start(self, campaign_id: str, *, actor: str) -> Campaign:
         """Start a draft: now, at its time, or after approval, whatever it says. A scheduled one starts
-        now."""
+        now.
+        """
         campaign = await self.get(campaign_id)
         if campaign.started_at is not None or campaign.state is CampaignState.AWAITING_APPROVAL:
             if campaign.state in (CampaignState.RUNNING, CampaignState.AWAITING_APPROVAL):

@@ -60,9 +60,7 @@ def _identity(facts: Facts, manifest: StoredManifest) -> Verdict | None:
         ("model", facts.model, manifest.model),
     ):
         if reported is None:
-            return Verdict(
-                DeploymentEvent.REJECT, "unknown-identity", f"the device does not say its {name}"
-            )
+            return Verdict(DeploymentEvent.REJECT, "unknown-identity", f"the device does not say its {name}")
         if reported != wanted:
             return Verdict(
                 DeploymentEvent.REJECT,

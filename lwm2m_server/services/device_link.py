@@ -77,9 +77,7 @@ class DeviceLink:
         try:
             async with self._exchange.turn(self._endpoint):
                 target = await self._exchange.target(self._endpoint)
-                values = await read_values(
-                    self._exchange, target, _FIRMWARE, (3, 5, 7, 8, 9), needed=(3, 5)
-                )
+                values = await read_values(self._exchange, target, _FIRMWARE, (3, 5, 7, 8, 9), needed=(3, 5))
                 values |= await read_values(self._exchange, target, _VERSION.parent, (3,))
                 if target.objects.get(SUIT_AGENT) is not None:
                     values |= await read_values(self._exchange, target, _AGENT, (3, 4, 5))

@@ -80,7 +80,8 @@ class DirectoryService:
 
     async def delete(self, endpoint: str, *, actor: str) -> None:
         """Forget a device; it comes back as a new one if it registers again. Raises `NotFound`,
-        `Conflict`."""
+        `Conflict`.
+        """
         await self.get(endpoint)
         for deployment in await self._store.deployments.open(endpoint):
             raise Conflict(

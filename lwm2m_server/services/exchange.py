@@ -106,7 +106,9 @@ class Exchange:
             turn.push = False
             self._pass_on(endpoint, turn)
 
-    async def send(self, target: Target, operation: ops.Operation, *, timeout: float | None = None) -> Response:  # noqa: ASYNC109
+    async def send(
+        self, target: Target, operation: ops.Operation, *, timeout: float | None = None
+    ) -> Response:
         """Send one request (in one's turn) and return the answer, an error code too."""
         try:
             return await self._transport.request(
@@ -125,7 +127,11 @@ class Exchange:
             raise
 
     async def read(
-        self, target: Target, path: Path, *, timeout: float | None = None  # noqa: ASYNC109
+        self,
+        target: Target,
+        path: Path,
+        *,
+        timeout: float | None = None,
     ) -> tuple[ops.Operation, Response]:
         """Read, in the first content format that the device takes; the last answer may be an error code."""
         return await self._negotiate(
@@ -150,14 +156,16 @@ class Exchange:
             return operation
 
         known_format = negotiation_of(target).write_format(path, target.model)
-        return await self._negotiate(target, lambda known: known.write_format(path, target.model), build, None)
+        return await self._negotiate(
+            target, lambda known: known.write_format(path, target.model), build, None
+        )
 
     async def _negotiate(
         self,
         target: Target,
         choose: Callable[[Negotiation], int | None],
         build: Callable[[int | None], ops.Operation],
-        timeout: float | None,  # noqa: ASYNC109
+        timeout: float | None,
     ) -> tuple[ops.Operation, Response]:
         before = known = negotiation_of(target)
         for _ in range(_TRIES):

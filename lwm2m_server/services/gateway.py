@@ -43,7 +43,7 @@ class Gateway:
         timers: Timers,
         *,
         on_registered: Arrived,
-        on_contact: Callable[[Sequence[str]], None],
+        on_contact: Callable[[Sequence[Registration]], None],
         on_gone: Callable[[Sequence[str]], None],
         on_sent: Sent,
         grace: float = 30.0,
@@ -51,8 +51,9 @@ class Gateway:
         max_lifetime: float = 31_536_000.0,
         expiry_interval: float = 10.0,
     ) -> None:
-        """The callbacks get endpoints: new registrations (and whether the device is new), Updates that
-        changed something, ended registrations, and Send requests (to be answered by the receiver)."""
+        """The callbacks get new registrations (and whether the device is new), those that an Update changed,
+        endpoints whose registration has ended, and Send requests (to be answered by the receiver).
+        """
         self._transport = transport
         self._registrations = registrations
         self._clock = clock
@@ -197,7 +198,8 @@ class Gateway:
         request: Request,
     ) -> None:
         """Note a registration; one device's repeated Register makes one, another device's takes the next
-        turn."""
+        turn.
+        """
         known = wanted.setdefault(registration.endpoint, (registration, []))
         if known[1] and known[1][0].peer != request.peer:
             self._registers.append(request)
@@ -253,7 +255,7 @@ class Gateway:
             for request, _ in stated:
                 self._fail(request, error)
             return
-        heard: list[str] = []
+        heard: list[Registration] = []
         for (request, update), result in zip(stated, results, strict=True):
             if result is None:
                 self._refuse(request, Code.NOT_FOUND, "register again")
@@ -261,7 +263,7 @@ class Gateway:
                 self._transport.keep(update.registration_id, request.peer)
                 self.addresses.put(update.registration_id, result.endpoint, result.address)
                 self._transport.respond(request.exchange, Code.CHANGED)
-                heard.append(result.endpoint)
+                heard.append(result)
             else:
                 self._fail(request, result)
         if heard:

@@ -56,15 +56,13 @@ class OperationService:
     doesn't answer, `DeviceError` (code such as `4.05`) for what the device refuses, `InvalidInput` for the rest.
     """
 
-    def __init__(
-        self, store: Store, exchange: Exchange, observations: Observations, clock: Clock
-    ) -> None:
+    def __init__(self, store: Store, exchange: Exchange, observations: Observations, clock: Clock) -> None:
         self._store = store
         self._exchange = exchange
         self._observations = observations
         self._clock = clock
 
-    async def read(self, endpoint: str, path: str, *, timeout: float | None = None) -> ReadResult:  # noqa: ASYNC109
+    async def read(self, endpoint: str, path: str, *, timeout: float | None = None) -> ReadResult:
         """Read an object, instance, resource or resource instance; `timeout` in seconds."""
         where = Path.parse(path)
         async with self._exchange.turn(endpoint):

@@ -73,7 +73,9 @@ class ReleaseService:
         if len(wanted) == _DIGEST_LENGTH:
             return await self._image(bytes.fromhex(wanted))
         page = await self._store.images.page(after=_before(wanted), limit=2)
-        return _only("image", wanted, [image for image in page.items if image.digest.hex().startswith(wanted)])
+        return _only(
+            "image", wanted, [image for image in page.items if image.digest.hex().startswith(wanted)]
+        )
 
     async def remove_image(self, digest: str, *, actor: str) -> None:
         """Remove an image. Raises `Conflict` while a manifest names it."""
@@ -187,9 +189,7 @@ class ReleaseService:
             )
         return verify(envelope, trusted)
 
-    async def _described(
-        self, manifest_id: str, verified: Verified, name: str, actor: str
-    ) -> StoredManifest:
+    async def _described(self, manifest_id: str, verified: Verified, name: str, actor: str) -> StoredManifest:
         """Hold a verified manifest against the image that it names."""
         facts = verified.facts
         if len(facts.components) != 1:
@@ -265,7 +265,9 @@ def _hex(what: str, text: str) -> str:
     wanted = text.strip().lower().removeprefix("sha256:")
     if not _HEX.fullmatch(wanted):
         raise InvalidInput(
-            f"'{text[:80]}' does not name an {what}." if what == "image" else f"'{text[:80]}' names no {what}.",
+            f"'{text[:80]}' does not name an {what}."
+            if what == "image"
+            else f"'{text[:80]}' names no {what}.",
             field=what,
             hint="Give 4 to 64 hex digits.",
         )

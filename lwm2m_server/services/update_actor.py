@@ -6,19 +6,20 @@ ahead of the device, and never sends an Execute twice.
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
 from lwm2m_server.campaigns.decide import BackOff, retry_delay
 from lwm2m_server.campaigns.machine import DEPLOYMENT_TABLE, DeploymentEvent, advance_deployment
-from lwm2m_server.campaigns.reasons import reason
 from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment
 from lwm2m_server.clock import Clock
+from lwm2m_server.devices.records import Facts
 from lwm2m_server.firmware import update, update_events
 from lwm2m_server.firmware.outcomes import Ending, Outcome
-from lwm2m_server.firmware.update_job import DeviceView, Phase, UpdateJob
+from lwm2m_server.firmware.update_job import DeviceView, Kind, Phase, UpdateJob
 from lwm2m_server.services.background import Background, Cancellable, Timers
 from lwm2m_server.services.blobs import Offers
 from lwm2m_server.services.device_link import DeviceLink
@@ -67,7 +68,7 @@ def deployment_event(deployment: Deployment) -> NewEvent:
     )
 
 
-class Superseded(Exception):  # noqa: N818
+class Superseded(Exception):
     """The stored deployment is not the one that this actor knows: someone else has ended it."""
 
 
@@ -94,6 +95,7 @@ class UpdateActor:
         self._push: asyncio.Task[None] | None = None
         self._timer: Cancellable | None = None
         self._cancelling = False
+        self._facts = Facts()
 
     @property
     def deployment(self) -> Deployment:
@@ -107,6 +109,15 @@ class UpdateActor:
     def moved(self, host: str) -> None:
         """The device is at this host now: it may fetch from there."""
         self._offers.open_to(host)
+
+    def fetches(self, host: str, digest: bytes) -> bool:
+        """Say whether these bytes are open to this host for this update."""
+        return self._offers.open_for(host, digest)
+
+    def fetched(self, digest: bytes, offset: int) -> None:
+        """The device has fetched this blob up to `offset`; the few bytes of an envelope are no progress."""
+        if self._job.kind is Kind.IMAGE or digest != self._job.digest:
+            self.post(update_events.DownloadProgress(offset))
 
     def cancel(self) -> None:
         """Ask for the end of the update; once it installs, the outcome is awaited all the same."""
@@ -134,6 +145,8 @@ class UpdateActor:
 
     async def _step(self, event: update_events.Event) -> Outcome | None:
         tools = self._tools
+        if isinstance(event, update_events.StatusRead):
+            await self._note_facts(event)
         step = update.step(self._job, self._view, event, tools.clock.now())
         changed = step.job != self._job
         self._job, self._view = step.job, step.view
@@ -148,6 +161,13 @@ class UpdateActor:
             delay = max(0.0, step.wake_at - tools.clock.now())
             self._timer = tools.timers.later(delay, lambda: self.post(update_events.Tick()))
         return step.outcome
+
+    async def _note_facts(self, status: update_events.StatusRead) -> None:
+        """Keep the directory in step: whoever sees the outcome sees the version that it rests on."""
+        facts = Facts(firmware_version=status.version or None, running_digest=status.running_digest)
+        if facts != self._facts:
+            self._facts = facts
+            await self._tools.store.devices.set_facts(self._deployment.endpoint, facts)
 
     async def _store_step(self) -> None:
         job, now = self._job, self._tools.clock.now()
@@ -188,7 +208,7 @@ class UpdateActor:
             case update_events.StopPush():
                 self._stop_push()
 
-    def _answer(self, work: "Coroutine[Any, Any, update_events.Event]") -> "asyncio.Task[None] | None":
+    def _answer(self, work: Coroutine[Any, Any, update_events.Event]) -> asyncio.Task[None] | None:
         async def answered() -> None:
             self.post(await work)
 

@@ -130,9 +130,18 @@ class Updater:
         if actor is not None:
             actor.post(update_events.Gone())
 
-    def downloaded(self, endpoint: str, download: Download) -> None:
-        """The device has fetched bytes of an artefact."""
-        actor = self._actors.get(endpoint)
+    def downloaded(self, endpoint: str | None, download: Download) -> None:
+        """A device has fetched bytes of an artefact.
+
+        Many clients download from another port than they registered from: then (None) it is the one device at that
+        host which was offered these bytes; behind a shared address nobody can tell, and State says it later.
+        """
+        actor = None if endpoint is None else self._actors.get(endpoint)
+        if actor is None:
+            there = [
+                each for each in self._actors.values() if each.fetches(download.peer.host, download.digest)
+            ]
+            actor = there[0] if len(there) == 1 else None
         if actor is not None:
             actor.fetched(download.digest, download.offset)
 

@@ -1,0 +1,317 @@
+"""The composition root: builds the parts of the server from its settings, starts and stops them in order."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from lwm2m_server.api import create_app
+from lwm2m_server.campaigns.decide import BackOff
+from lwm2m_server.clock import Clock, SystemClock
+from lwm2m_server.config import Settings, split_address
+from lwm2m_server.devices.records import Registration
+from lwm2m_server.errors import Unavailable
+from lwm2m_server.firmware.update_job import Method
+from lwm2m_server.firmware.update_job import Timers as UpdateTimers
+from lwm2m_server.lwm2m.ddf import load_folder
+from lwm2m_server.lwm2m.model import ObjectRegistry
+from lwm2m_server.services import (
+    AccessService,
+    CampaignService,
+    DirectoryService,
+    EventFeed,
+    HealthService,
+    OperationService,
+    ReleaseService,
+    Services,
+)
+from lwm2m_server.services.background import LoopTimers
+from lwm2m_server.services.blobs import BlobShelf
+from lwm2m_server.services.exchange import Exchange
+from lwm2m_server.services.gateway import Gateway
+from lwm2m_server.services.inventory import Inventory
+from lwm2m_server.services.metrics import registry_of
+from lwm2m_server.services.observations import Observations
+from lwm2m_server.services.runner import Runner
+from lwm2m_server.services.update_actor import ActorTools
+from lwm2m_server.services.updater import UpdatePolicy, Updater
+from lwm2m_server.store import FileStore, open_sqlite
+from lwm2m_server.store.ports import Store
+from lwm2m_server.transport import Download, EngineTransport, Peer, Request, Transport
+
+_log = structlog.get_logger(__name__)
+
+OBJECTS = Path(__file__).resolve().parent.parent / "objects"
+
+
+def load_objects(settings: Settings) -> ObjectRegistry:
+    """Load the definitions that come with the server, and those of the user's folders over them.
+
+    Raises `InvalidInput` naming file and line.
+    """
+    registry = load_folder(OBJECTS)
+    for folder in settings.objects:
+        registry = registry.overlaid(load_folder(folder).definitions())
+    return registry
+
+
+class Server:
+    """All services over one store and one transport. `start` and `stop` are called once each."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        files: FileStore,
+        transport: Transport,
+        *,
+        clock: Clock | None = None,
+        objects: ObjectRegistry | None = None,
+    ) -> None:
+        """Connect the parts; nothing runs before `start`."""
+        self.settings = settings
+        self.transport = transport
+        self.listening: list[str] = []
+        clock = clock or SystemClock()
+        timers = LoopTimers()
+        registration, update = settings.registration, settings.update
+        self.objects = objects or load_objects(settings)
+        self.gateway = Gateway(
+            transport,
+            store.registrations,
+            clock,
+            timers,
+            on_registered=self._registered,
+            on_contact=self._heard,
+            on_gone=self._gone,
+            on_sent=self._sent,
+            grace=registration.grace,
+            min_lifetime=registration.min_lifetime,
+            max_lifetime=registration.max_lifetime,
+            expiry_interval=registration.expiry_interval,
+        )
+        exchange = Exchange(store.devices, transport, clock, timers, self.objects)
+        self._observations = Observations(store, transport, exchange, clock)
+        self._inventory = Inventory(store, exchange, clock, then=self._known)
+        retry = settings.retry
+        tools = ActorTools(
+            store,
+            clock,
+            timers,
+            BackOff(retry.initial, retry.factor, retry.maximum, retry.jitter),
+            lambda: secrets.randbelow(1 << 32) / (1 << 32),
+        )
+        policy = UpdatePolicy(
+            timers=UpdateTimers(
+                offered=update.offer_timeout,
+                downloading=update.download_timeout,
+                downloaded=update.verify_timeout,
+                installing=update.install_timeout,
+                confirming=update.confirm_timeout,
+                poll=update.poll_interval,
+            ),
+            prefer=Method(update.prefer),
+            base_uri=self._base_uri,
+            block_size=settings.engine.block_size,
+        )
+        shelf = BlobShelf(transport, files)
+        self._updater = Updater(
+            tools, transport, exchange, shelf, policy, on_done=lambda _: self._runner.wake()
+        )
+        self._runner = Runner(
+            store,
+            self._updater,
+            clock,
+            timers,
+            asking=self._inventory.asking,
+            interval=settings.campaigns.interval,
+        )
+        self.access = AccessService(store, clock)
+        registry = registry_of(
+            {
+                "engine": transport.statistics,
+                "server": lambda: {
+                    "registrations_known": len(self.gateway.addresses),
+                    "updates_waiting": len(self._updater),
+                    "notifications_dropped": self._observations.dropped,
+                    "stored_bytes_depth": files.used,
+                },
+            }
+        )
+
+        async def database() -> None:
+            await store.events.last_id()
+
+        async def engine() -> None:
+            if not self.listening:
+                raise Unavailable("not listening yet")
+
+        self.services = Services(
+            directory=DirectoryService(store, clock, on_delete=self._forget),
+            operations=OperationService(store, exchange, self._observations, clock),
+            releases=ReleaseService(store, files, clock),
+            campaigns=CampaignService(
+                store,
+                clock,
+                wake=self._runner.wake,
+                default_limit=settings.campaigns.concurrency,
+                default_retries=settings.campaigns.retries,
+            ),
+            access=self.access,
+            events=EventFeed(store.events),
+            health=HealthService(registry, {"database": database, "coap": engine}),
+        )
+
+    async def start(self) -> None:
+        """Hand registrations and offers back to the engine, then listen, then go on with campaigns."""
+        self.transport.set_handlers(
+            on_requests=self.gateway.on_requests,
+            on_alive=self.gateway.on_alive,
+            on_download=self._downloaded,
+        )
+        await self.transport.start()
+        await self.gateway.start()
+        # Offers are open again before the first device can ask for its next block.
+        await self._updater.start()
+        for host, port in self.settings.coap.listeners:
+            self.listening.append(await self.transport.listen(host, port))
+        self._runner.start()
+
+    async def stop(self) -> None:
+        """End the background work; what is under way stays stored and goes on at the next start."""
+        for part in (self._runner, self._updater, self._inventory, self._observations, self.gateway):
+            await part.close()
+        await self.transport.close()
+
+    def _registered(self, arrived: Sequence[tuple[Registration, bool]]) -> None:
+        for registration, _ in arrived:
+            self._updater.registered(registration.endpoint, Peer(registration.address).host)
+        if self.settings.inventory:
+            self._inventory.ask([registration.endpoint for registration, _ in arrived])
+
+    def _heard(self, changed: Sequence[Registration]) -> None:
+        for registration in changed:
+            self._updater.moved(registration.endpoint, Peer(registration.address).host)
+
+    def _sent(self, endpoint: str, request: Request) -> None:
+        self._observations.sent(endpoint, request)
+
+    def _gone(self, endpoints: Sequence[str]) -> None:
+        for endpoint in endpoints:
+            self._updater.gone(endpoint)
+
+    async def _known(self, endpoint: str) -> None:
+        await self._observations.restore(endpoint)
+        await self._runner.arrived(endpoint)
+
+    async def _forget(self, endpoint: str) -> None:
+        await self._observations.forget(endpoint)
+
+    def _downloaded(self, download: Download) -> None:
+        endpoint = self.gateway.addresses.endpoint(download.peer.address)
+        self._updater.downloaded(endpoint, download)
+
+    def _base_uri(self, address: str) -> str:
+        """Where this device finds us: as configured, or our own address on the way to it."""
+        if self.settings.coap.public_uri is not None:
+            return self.settings.coap.public_uri.rstrip("/")
+        host = Peer(address).host if address else "127.0.0.1"
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as way:
+            try:
+                way.connect((host, 9))  # sends nothing: it only chooses the route
+                ours = str(way.getsockname()[0])
+            except OSError:
+                ours = host
+        port = next(
+            (
+                split_address(each)[1]
+                for each in self.listening
+                if (":" in split_address(each)[0]) == (":" in host)
+            ),
+            split_address(self.listening[0])[1] if self.listening else 5683,
+        )
+        return f"coap://[{ours}]:{port}" if ":" in ours else f"coap://{ours}:{port}"
+
+
+class _Api(uvicorn.Server):
+    """uvicorn, which leaves signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(
+    settings: Settings, *, ready: Callable[[Server, str | None], Awaitable[None] | None] | None = None
+) -> None:
+    """Run the server until SIGTERM or SIGINT.
+
+    `ready` is called when everything listens, with the administrator's token if one was made now. Raises
+    `Lwm2mError` for what keeps the server from starting, naming the setting or the file.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    objects = load_objects(settings)
+    store = await open_sqlite(settings.database_path)
+    files = FileStore(settings.blob_dir, max_file=settings.max_image_size)
+    try:
+        await files.open()
+        engine = settings.engine.model_dump()
+        server = Server(settings, store, files, EngineTransport(**engine), objects=objects)
+        token = await server.access.ensure_admin(settings.token_path)
+        await _run(server, token, ready)
+    finally:
+        await store.close()
+
+
+async def _run(
+    server: Server, token: str | None, ready: Callable[[Server, str | None], Awaitable[None] | None] | None
+) -> None:
+    api_settings = server.settings.api
+    app = create_app(server.services, server.settings, server.objects)
+    # The port is taken before devices are let in: a port in use is found out before anything happens.
+    listener = _listener(api_settings.host, api_settings.port)
+    api = _Api(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=3))
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        await server.start()
+        serving = asyncio.create_task(api.serve(sockets=[listener]))
+        if ready is not None:
+            answer = ready(server, token)
+            if answer is not None:
+                await answer
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        api.should_exit = True
+        await serving
+        waiting.cancel()
+    finally:
+        await server.stop()
+        listener.close()
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"The API can't listen at {host}:{port}: {error.strerror}.",
+            field="api.port",
+            hint="Choose another port, or end what uses this one.",
+        ) from None
+    listener.listen(128)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,134 @@
+"""What a device says of itself, read after each registration: objects 3 and 42800.
+
+A device may come back as another version, so nothing read before is trusted. A bounded number of devices is asked at
+a time: when a whole fleet registers at once the rest waits its turn.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from lwm2m_server.clock import Clock
+from lwm2m_server.devices.records import Facts
+from lwm2m_server.errors import Lwm2mError
+from lwm2m_server.lwm2m.model import SUIT_AGENT
+from lwm2m_server.lwm2m.paths import Path
+from lwm2m_server.lwm2m.values import Value
+from lwm2m_server.services.background import Background
+from lwm2m_server.services.device_link import Values, read_values
+from lwm2m_server.services.exchange import Exchange
+from lwm2m_server.store.ports import Store
+from lwm2m_server.store.records import JsonValue, NewEvent
+
+_log = structlog.get_logger(__name__)
+
+CONCURRENCY = 64
+_DEVICE = Path.of(3, 0)
+_AGENT = Path.of(SUIT_AGENT, 0)
+_MANUFACTURER, _MODEL, _SERIAL, _FIRMWARE, _HARDWARE = (_DEVICE.child(number) for number in (0, 1, 2, 3, 18))
+_VENDOR, _CLASS, _RUNNING = (_AGENT.child(number) for number in (0, 1, 3))
+_UUID_BYTES = 16
+_DIGEST_BYTES = 32
+
+
+class Inventory:
+    """Reads facts of devices that have registered, each device once however often it is named meanwhile."""
+
+    def __init__(
+        self,
+        store: Store,
+        exchange: Exchange,
+        clock: Clock,
+        *,
+        then: Callable[[str], Awaitable[None]],
+        concurrency: int = CONCURRENCY,
+    ) -> None:
+        """`then` is awaited for each device after it was asked, whether it answered or not."""
+        self._store = store
+        self._exchange = exchange
+        self._clock = clock
+        self._then = then
+        self._concurrency = concurrency
+        self._waiting: deque[str] = deque()
+        self._named: set[str] = set()
+        self._workers = 0
+        self._background = Background("inventory")
+
+    async def close(self) -> None:
+        """Stop asking."""
+        self._waiting.clear()
+        await self._background.close()
+
+    def ask(self, endpoints: Sequence[str]) -> None:
+        """Ask these devices as soon as there is room; returns at once."""
+        for endpoint in endpoints:
+            if endpoint not in self._named:
+                self._named.add(endpoint)
+                self._waiting.append(endpoint)
+        while self._workers < self._concurrency and self._workers < len(self._waiting):
+            self._workers += 1
+            if self._background.spawn(self._work()) is None:
+                self._workers -= 1
+                return
+
+    def asking(self, endpoint: str) -> bool:
+        """Say whether the device will be asked, or is being asked now."""
+        return endpoint in self._named
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                endpoint = self._waiting.popleft()
+                try:
+                    await self._read(endpoint)
+                except Lwm2mError as error:
+                    _log.info("inventory not read", endpoint=endpoint, error=error.message)
+                finally:
+                    self._named.discard(endpoint)
+                await self._then(endpoint)
+        finally:
+            self._workers -= 1
+
+    async def _read(self, endpoint: str) -> None:
+        async with self._exchange.turn(endpoint):
+            target = await self._exchange.target(endpoint)
+            values = await read_values(self._exchange, target, _DEVICE, (0, 1, 2, 3))
+            agent = target.objects.get(SUIT_AGENT) is not None
+            if agent:
+                values |= await read_values(self._exchange, target, _AGENT, (0, 1, 3))
+        facts = facts_of(values, understands_manifests=agent)
+        if facts == target.device.facts:
+            return
+        if await self._store.devices.set_facts(endpoint, facts):
+            data: dict[str, JsonValue] = {
+                "manufacturer": facts.manufacturer,
+                "model": facts.model,
+                "firmware_version": facts.firmware_version,
+                "understands_manifests": agent,
+            }
+            event = NewEvent(kind="device.inventory", at=self._clock.now(), endpoint=endpoint, data=data)
+            await self._store.events.append([event])
+
+
+def facts_of(values: Values, *, understands_manifests: bool) -> Facts:
+    """Pick the facts out of what was read; what is missing or of a wrong type stays unknown."""
+    return Facts(
+        manufacturer=_text(values.get(_MANUFACTURER)),
+        model=_text(values.get(_MODEL)),
+        serial=_text(values.get(_SERIAL)),
+        hardware_version=_text(values.get(_HARDWARE)),
+        firmware_version=_text(values.get(_FIRMWARE)),
+        running_digest=_bytes(values.get(_RUNNING), _DIGEST_BYTES),
+        vendor_id=_bytes(values.get(_VENDOR), _UUID_BYTES),
+        class_id=_bytes(values.get(_CLASS), _UUID_BYTES),
+        understands_manifests=understands_manifests,
+    )
+
+
+def _text(value: Value | None) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _bytes(value: Value | None, length: int) -> bytes | None:
+    return value if isinstance(value, bytes) and len(value) == length else None

@@ -1,0 +1,265 @@
+"""Carries out what `campaigns.decide` wants: snapshots, begins, completes, halts, cancels.
+
+One pass looks at every campaign that may need something. It is woken by whatever may change the answer (an operator,
+a device's registration, the end of an update) and by a slow clock for what only time changes.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from lwm2m_server.campaigns.decide import Action, Begin, CancelRest, Complete, Halt, Snapshot, Start, decide
+from lwm2m_server.campaigns.machine import (
+    CampaignEvent,
+    DeploymentEvent,
+    advance_campaign,
+    advance_deployment,
+)
+from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment, DeploymentState
+from lwm2m_server.campaigns.statistics import Totals, tally
+from lwm2m_server.clock import Clock
+from lwm2m_server.devices.records import Device
+from lwm2m_server.errors import InvalidInput, NotFound
+from lwm2m_server.services.background import Pump, Timers
+from lwm2m_server.services.campaigns import campaign_event
+from lwm2m_server.services.checks import Verdict, check
+from lwm2m_server.services.directory import parse_filter
+from lwm2m_server.services.update_actor import deployment_event
+from lwm2m_server.services.updater import Updater
+from lwm2m_server.store.ports import Store
+from lwm2m_server.store.records import StoredManifest
+
+_log = structlog.get_logger(__name__)
+
+_LIVE = (
+    CampaignState.SCHEDULED,
+    CampaignState.RUNNING,
+    CampaignState.PAUSED,
+    CampaignState.HALTED,
+    CampaignState.ABORTED,
+)
+_CHUNK = 500
+_AWAY = (
+    3600.0  # seconds until a device that is not registered is looked at again; its Register does so at once
+)
+_HELD = 10.0  # the same for a device that another campaign updates, or whose inventory is being read
+_ROUNDS = 100  # decisions on one campaign in one pass; the next pass goes on
+_ACTOR = "server"
+
+
+class Runner:
+    """Drives all campaigns. Safe to run again after any crash: each step is a compare-and-set of its own."""
+
+    def __init__(
+        self,
+        store: Store,
+        updater: Updater,
+        clock: Clock,
+        timers: Timers,
+        *,
+        asking: Callable[[str], bool],
+        interval: float = 1.0,
+    ) -> None:
+        """`asking` says whether a device's facts are being read just now."""
+        self._store = store
+        self._updater = updater
+        self._clock = clock
+        self._asking = asking
+        self._settled: set[str] = set()
+        self._pump = Pump("campaigns", self._work, timers=timers, interval=interval)
+
+    def start(self) -> None:
+        """Begin to look at the campaigns."""
+        self._pump.start()
+        self._pump.wake()
+
+    def wake(self) -> None:
+        """Look at the campaigns now."""
+        self._pump.wake()
+
+    async def close(self) -> None:
+        """Stop looking; updates under way are the updater's."""
+        await self._pump.close()
+
+    async def arrived(self, endpoint: str) -> None:
+        """Let deployments that waited for this device go on: it has registered and its facts are known."""
+        now = self._clock.now()
+        for deployment in await self._store.deployments.of(endpoint):
+            waits = deployment.retry_at is not None and deployment.retry_at > now
+            if deployment.state is DeploymentState.PENDING and waits and deployment.attempt == 0:
+                new = advance_deployment(
+                    deployment, DeploymentEvent.POSTPONE, now=now, reason=deployment.reason, retry_at=now
+                )
+                await self._store.deployments.change(deployment, new)
+        self.wake()
+
+    async def _work(self) -> None:
+        after: str | None = None
+        while True:
+            page = await self._store.campaigns.page(states=_LIVE, after=after, limit=_CHUNK)
+            for campaign in page.items:
+                if campaign.id not in self._settled:
+                    await self._drive(campaign)
+            after = page.next
+            if after is None:
+                return
+
+    async def _drive(self, campaign: Campaign) -> None:
+        """Decide and act until nothing more is to be done now."""
+        current: Campaign | None = campaign
+        for _ in range(_ROUNDS):
+            if current is None:
+                return
+            totals = tally(await self._store.deployments.statistics(current.id)).totals
+            actions = decide(current, totals, self._clock.now())
+            if not actions:
+                self._settle(current, totals)
+                return
+            again = False
+            for action in actions:
+                again |= await self._act(current, action)
+            if not again:
+                return
+            current = await self._store.campaigns.get(campaign.id)
+
+    def _settle(self, campaign: Campaign, totals: Totals) -> None:
+        """Look no more at a campaign that ended early and has nothing left."""
+        ended = campaign.state in (CampaignState.HALTED, CampaignState.ABORTED)
+        if ended and totals.pending == 0 and totals.active == 0:
+            self._settled.add(campaign.id)
+
+    async def _act(self, campaign: Campaign, action: Action) -> bool:
+        """Carry out one action; return whether deciding again at once may bring more."""
+        match action:
+            case Start():
+                return await self._move(campaign, CampaignEvent.START, "started")
+            case Complete():
+                return await self._move(campaign, CampaignEvent.COMPLETE, "all-done")
+            case Halt(reason, text):
+                return await self._move(campaign, CampaignEvent.HALT, reason, text)
+            case Snapshot():
+                return await self._snapshot(campaign)
+            case Begin(count):
+                return await self._begin(campaign, count)
+            case CancelRest(reason):
+                return await self._cancel(campaign, reason)
+
+    async def _move(self, campaign: Campaign, event: CampaignEvent, reason: str, text: str = "") -> bool:
+        new = advance_campaign(campaign, event, now=self._clock.now(), reason=reason, text=text)
+        # When an operator was faster the next decision is about what the operator wanted.
+        await self._store.campaigns.change(campaign, new, events=[campaign_event(new, _ACTOR)])
+        return True
+
+    async def _snapshot(self, campaign: Campaign) -> bool:
+        """Make a deployment for each device that matches; a crash in between repeats it without doubling any."""
+        try:
+            tree = await parse_filter(self._store, campaign.filter)
+        except InvalidInput as error:
+            return await self._move(campaign, CampaignEvent.HALT, "filter-unreadable", error.message)
+        manifest = await self._store.manifests.get(campaign.manifest_id)
+        now = self._clock.now()
+        after: str | None = None
+        while True:
+            page = await self._store.devices.endpoints(filter=tree, now=now, after=after, limit=_CHUNK)
+            deployments = [
+                Deployment(
+                    campaign_id=campaign.id,
+                    endpoint=endpoint,
+                    created_at=now,
+                    updated_at=now,
+                    reason="targeted",
+                    to_version=manifest.version if manifest is not None else None,
+                )
+                for endpoint in page.items
+            ]
+            await self._store.deployments.add(deployments)
+            after = page.next
+            if after is None:
+                break
+        totals = tally(await self._store.deployments.statistics(campaign.id)).totals
+        new = replace(
+            campaign,
+            targets=totals.targets,
+            snapshot_done=True,
+            updated_at=self._clock.now(),
+            revision=campaign.revision + 1,
+        )
+        await self._store.campaigns.change(campaign, new)
+        return True
+
+    async def _begin(self, campaign: Campaign, count: int) -> bool:
+        manifest = await self._store.manifests.get(campaign.manifest_id)
+        begun = 0
+        while begun < count:
+            wanted = min(count - begun, _CHUNK)
+            due = await self._store.deployments.due(campaign.id, now=self._clock.now(), limit=wanted)
+            devices = await self._store.devices.get_many(entry.endpoint for entry in due)
+            for deployment in due:
+                begun += await self._begin_one(deployment, devices.get(deployment.endpoint), manifest)
+            if len(due) < wanted:
+                break
+        # What was skipped or rejected on the way may have been the last of it.
+        totals = tally(await self._store.deployments.statistics(campaign.id)).totals
+        return totals.pending == 0 and totals.active == 0
+
+    async def _begin_one(
+        self, deployment: Deployment, device: Device | None, manifest: StoredManifest | None
+    ) -> bool:
+        """Offer the update to one device, or say why not; return whether it is under way now."""
+        now = self._clock.now()
+        if manifest is None:
+            await self._end(deployment, DeploymentEvent.FAIL, "artefact-missing")
+        elif device is None:
+            await self._end(deployment, DeploymentEvent.CANCEL, "device-deleted")
+        elif not device.registered:
+            await self._postpone(deployment, "not-registered", now + _AWAY)
+        elif self._asking(device.endpoint):
+            await self._postpone(deployment, "inventory", now + _HELD)
+        elif self._updater.busy(device.endpoint):
+            await self._postpone(deployment, "other-update", now + _HELD)
+        else:
+            return await self._offer(deployment, device, manifest, check(device, manifest))
+        return False
+
+    async def _offer(
+        self, deployment: Deployment, device: Device, manifest: StoredManifest, verdict: Verdict
+    ) -> bool:
+        if verdict.event is not DeploymentEvent.OFFER:
+            await self._end(deployment, verdict.event, verdict.reason, verdict.text)
+            return False
+        try:
+            return await self._updater.begin(deployment, device, manifest)
+        except NotFound as error:
+            await self._end(deployment, DeploymentEvent.FAIL, "artefact-missing", error.message)
+            return False
+
+    async def _postpone(self, deployment: Deployment, reason: str, until: float) -> None:
+        now = self._clock.now()
+        new = advance_deployment(deployment, DeploymentEvent.POSTPONE, now=now, reason=reason, retry_at=until)
+        # The history says once why a device waits, not at each look.
+        events = () if deployment.reason == reason else (deployment_event(new),)
+        await self._store.deployments.change(deployment, new, events=events)
+
+    async def _end(self, deployment: Deployment, event: DeploymentEvent, reason: str, text: str = "") -> None:
+        new = advance_deployment(deployment, event, now=self._clock.now(), reason=reason, text=text)
+        await self._store.deployments.change(deployment, new, events=(deployment_event(new),))
+
+    async def _cancel(self, campaign: Campaign, reason: str) -> bool:
+        """Cancel what has not begun, and ask for the end of what has; the updater awaits those outcomes."""
+        while True:
+            page = await self._store.deployments.page(
+                campaign.id, state=DeploymentState.PENDING, limit=_CHUNK
+            )
+            for deployment in page.items:
+                await self._end(deployment, DeploymentEvent.CANCEL, reason)
+            if page.next is None:
+                break
+        after: str | None = None
+        while True:
+            active = await self._store.deployments.active(campaign.id, after=after, limit=_CHUNK)
+            for deployment in active.items:
+                self._updater.cancel(deployment.endpoint, campaign.id)
+            after = active.next
+            if after is None:
+                return False
