@@ -272,7 +272,7 @@ class Settings(BaseSettings):
     @property
     def token_path(self) -> Path:
         """The first administrator's token, for local use of the CLI."""
-        return self.data_dir / "admin.token"
+        return self.data_dir / "admin-token"
 
 
 class ConfigurationError(InvalidInput):

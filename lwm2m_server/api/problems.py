@@ -72,6 +72,16 @@ DESCRIPTIONS: dict[int, str] = {
 }
 
 
+_CODES = {
+    400: "malformed",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "too-large",
+    415: "unsupported-media-type",
+}
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # as RFC 9110, in every version of Python
+
+
 class FieldProblem(BaseModel):
     """One of several mistakes."""
 
@@ -131,7 +141,7 @@ def problem(
     """Make the answer."""
     body = Problem(
         type=f"urn:lwm2m-server:problem:{code}",
-        title=HTTPStatus(status).phrase,
+        title=_TITLES.get(status) or HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         code=code,
@@ -197,8 +207,7 @@ def _from_http(error: HTTPException) -> JSONResponse:
     elif status is HTTPStatus.METHOD_NOT_ALLOWED:
         detail = "this resource does not know the method"
         hint = f"it knows {error.headers['Allow']}" if error.headers and "Allow" in error.headers else None
-    code = status.phrase.lower().replace(" ", "-")
-    return problem(status, code, detail, hint=hint, headers=error.headers)
+    return problem(status, _CODES.get(status, "http"), detail, hint=hint, headers=error.headers)
 
 
 def install(app: FastAPI) -> None:
