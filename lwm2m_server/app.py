@@ -78,6 +78,7 @@ class Server:
         self.settings = settings
         self.transport = transport
         self.listening: list[str] = []
+        self.api_url = ""
         clock = clock or SystemClock()
         timers = LoopTimers()
         registration, update = settings.registration, settings.update
@@ -277,6 +278,7 @@ async def _run(
     app = create_app(server.services, server.settings, server.objects)
     # The port is taken before devices are let in: a port in use is found out before anything happens.
     listener = _listener(api_settings.host, api_settings.port)
+    server.api_url = _url(listener)
     api = _Api(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=3))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -297,6 +299,11 @@ async def _run(
     finally:
         await server.stop()
         listener.close()
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -78,3 +78,13 @@ def test_functions_fit_on_a_screen(file: Path) -> None:
         and node.end_lineno - node.lineno + 1 > FUNCTION_LINES
     ]
     assert long == []
+
+
+@pytest.mark.parametrize("file", product_files(), ids=name)
+def test_only_the_transport_imports_the_engine(file: Path) -> None:
+    modules = [
+        node.module or ""
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    assert "lwm2m_server._engine" not in modules or file.parent.name == "transport"
