@@ -101,9 +101,12 @@ def _of(
 
 def _buckets(since: int, until: int | None) -> CTE:
     """Return the numbers of the buckets that hold the events after `since` and before `until`."""
-    first = select(_e.bucket).where(_e.id > since).order_by(_e.id).limit(1).scalar_subquery()
-    last = select(_e.bucket).order_by(_e.id.desc()).limit(1)
+    lowest = select(func.min(_e.id)).where(_e.id > since)
+    highest = select(func.max(_e.id))
     if until is not None:
-        last = last.where(_e.id < until)
+        highest = highest.where(_e.id < until)
+    first, last = (
+        select(_e.bucket).where(_e.id == id_.scalar_subquery()).scalar_subquery() for id_ in (lowest, highest)
+    )
     numbers = select(first.label("n")).cte("buckets", recursive=True)
-    return numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < last.scalar_subquery()))
+    return numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < last))

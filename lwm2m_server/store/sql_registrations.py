@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from lwm2m_server.devices.records import Registration
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import BIND, AnySelect, Database, Prepared, PreparedQuery
+from lwm2m_server.store.database import BIND, Database, Prepared, PreparedQuery
 from lwm2m_server.store.records import (
     LiveRegistration,
     NewEvent,
@@ -40,13 +40,10 @@ _KEYS = select(func.json_each(bindparam("keys", type_=String)).table_valued("val
 
 
 def _by_key(columns: tuple[Column[Any], ...], key: Column[Any]) -> PreparedQuery:
-    query: AnySelect = select(*columns).where(key.in_(_KEYS))
-    if key is _d.registration_id:
-        query = query.where(_d.registered == true())
-    return PreparedQuery(query, "keys")
+    return PreparedQuery(select(*columns, _d.registered).where(key.in_(_KEYS)), "keys")
 
 
-_KNOWN = _by_key((_d.endpoint, _d.registration_id, _d.registered), _d.endpoint)
+_KNOWN = _by_key((_d.endpoint, _d.registration_id), _d.endpoint)
 _REGISTRATIONS = _by_key(REGISTRATION_COLUMNS, _d.registration_id)
 _ENDPOINTS = _by_key((_d.registration_id, _d.endpoint), _d.registration_id)
 
@@ -165,7 +162,7 @@ def _registered_event(item: Registration, result: Registered) -> tuple[object, .
 
 def _update(connection: Connection, items: Sequence[RegistrationUpdate]) -> list[Registration | None]:
     rows = _REGISTRATIONS.rows(connection, json.dumps([item.registration_id for item in items]))
-    now = {row[0]: registration_of(row) for row in rows}
+    now = {row[0]: registration_of(row) for row in rows if row[-1]}
     events: list[NewEvent] = []
     results: list[Registration | None] = []
     for item in items:
@@ -205,7 +202,7 @@ def _alive(connection: Connection, items: Sequence[tuple[str, float]]) -> Sequen
 
 def _deregister(connection: Connection, items: Sequence[tuple[str, float]]) -> list[str | None]:
     rows = _ENDPOINTS.rows(connection, json.dumps([id_ for id_, _ in items]))
-    live = {row[0]: row[1] for row in rows}
+    live = {row[0]: row[1] for row in rows if row[-1]}
     # popped: of two that end the same registration one has ended it
     ended = [(id_, live.pop(id_, None), now) for id_, now in items]
     _end(connection, [(id_, endpoint, now) for id_, endpoint, now in ended if endpoint], "deregistered")

@@ -10,8 +10,10 @@ down_revision = None
 def upgrade() -> None:
     """Create all tables."""
     _devices()
+    _device_details()
     _firmware()
     _campaigns()
+    _deployments()
     _outbox()
     _access()
 
@@ -59,8 +61,16 @@ def _devices() -> None:
         sa.UniqueConstraint("registration_id", name=op.f("uq_devices_registration_id")),
     )
     op.create_index(
-        op.f("ix_devices_registered_expires_at"), "devices", ["registered", "expires_at"], unique=False
+        "ix_devices_expires_at",
+        "devices",
+        ["expires_at"],
+        unique=False,
+        sqlite_where=sa.text("registered = 1"),
+        postgresql_where=sa.text("registered = true"),
     )
+
+
+def _device_details() -> None:
     op.create_table(
         "device_attributes",
         sa.Column("endpoint", sa.String(), nullable=False),
@@ -177,6 +187,9 @@ def _campaigns() -> None:
     )
     op.create_index(op.f("ix_campaigns_manifest_id"), "campaigns", ["manifest_id"], unique=False)
     op.create_index(op.f("ix_campaigns_state_id"), "campaigns", ["state", "id"], unique=False)
+
+
+def _deployments() -> None:
     op.create_table(
         "deployments",
         sa.Column("campaign_id", sa.String(), nullable=False),
