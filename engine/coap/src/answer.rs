@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use crate::answers::Kept;
-use crate::block::{self, Block};
+use crate::block::Block;
 use crate::code::{Code, Kind};
 use crate::codec::{Encoder, Message};
 use crate::dedup::Replay;
@@ -72,6 +72,87 @@ fn part_of(kept: &Kept, asked: Block, max_szx: u8, size2: bool) -> Option<Part<'
         size2,
         payload,
     })
+}
+
+/// A response fitted to one message.
+enum Cut {
+    /// The body is no larger than a block, and no later block was asked for.
+    Whole {
+        response: Response,
+        block2: Option<Block>,
+        szx: u8,
+        size2: bool,
+    },
+    /// One block of a larger body; it exists.
+    Block {
+        kept: Kept,
+        asked: Block,
+        szx: u8,
+        size2: bool,
+    },
+}
+
+impl Cut {
+    /// An error answer: its text is cut short rather than into blocks.
+    fn diagnostic(mut response: Response, limit: usize) -> Self {
+        response.payload.truncate(limit);
+        Self::Whole {
+            response,
+            block2: None,
+            szx: 0,
+            size2: false,
+        }
+    }
+
+    fn part(&self, observe: Option<u32>, block1: Option<Block>) -> Part<'_> {
+        match self {
+            Self::Whole {
+                response,
+                block2,
+                szx,
+                size2,
+            } => {
+                let block2 = block2.filter(|_| !response.payload.is_empty());
+                Part {
+                    head: response,
+                    etag: response.etag.as_deref(),
+                    observe,
+                    block1,
+                    block2: block2.map(|asked| Block {
+                        num: 0,
+                        more: false,
+                        szx: asked.szx.min(*szx),
+                    }),
+                    size2: block2
+                        .filter(|_| *size2)
+                        .and_then(|_| u32::try_from(response.payload.len()).ok()),
+                    payload: &response.payload,
+                }
+            }
+            Self::Block {
+                kept,
+                asked,
+                szx,
+                size2,
+            } => {
+                let head = &kept.head;
+                let none = Part {
+                    head,
+                    etag: None,
+                    observe,
+                    block1,
+                    block2: None,
+                    size2: None,
+                    payload: &[],
+                };
+                part_of(kept, *asked, *szx, *size2).map_or(none, |part| Part {
+                    observe,
+                    block1,
+                    ..part
+                })
+            }
+        }
+    }
 }
 
 impl<P: Peer> Stack<P> {
@@ -165,83 +246,23 @@ impl<P: Peer> Stack<P> {
         observe: Option<u32>,
         now: Instant,
     ) -> u16 {
-        let peer = open.peer;
+        response.etag = response.etag.filter(|etag| (1..=8).contains(&etag.len()));
         let mid = if kind == Kind::Acknowledgement {
             open.mid
         } else {
-            self.mid(peer, now)
+            self.mid(open.peer, now)
         };
-        let body = std::mem::take(&mut response.payload);
         let block1 = response
             .block1
             .or(open.block1.map(|block| Block { more: false, ..block }));
-        let etag = response.etag.take().map(|mut etag| {
-            etag.truncate(8);
-            etag
-        });
-        let limit = block::size(open.block2.map_or(self.szx, |asked| asked.szx.min(self.szx)));
-        let later = open.block2.is_some_and(|asked| asked.num > 0);
-        let refused;
-        let kept;
-        let part = if response.code.is_success() && (body.len() > limit || later) {
-            let etag = etag.unwrap_or_else(|| self.etag_of(&body));
-            kept = Kept::new(response, etag, Arc::from(body));
-            let asked = open.block2.unwrap_or(Block {
-                num: 0,
-                more: false,
-                szx: self.szx,
-            });
-            let asked = if observe.is_some() {
-                Block { num: 0, ..asked }
-            } else {
-                asked
-            };
-            if kept.body.len() > limit {
-                self.answers
-                    .put((peer, open.answer_key), kept.clone(), &self.config, now);
-                self.schedule_sweep(now);
-            }
-            if let Some(part) = part_of(&kept, asked, self.szx, open.size2) {
-                Part {
-                    observe,
-                    block1,
-                    ..part
-                }
-            } else {
-                refused = Response::new(Code::BAD_REQUEST);
-                Part {
-                    head: &refused,
-                    etag: None,
-                    observe: None,
-                    block1,
-                    block2: None,
-                    size2: None,
-                    payload: &[],
-                }
-            }
+        let cut = if response.code.is_success() {
+            self.cut(open, response, observe.is_some(), now)
         } else {
-            let whole = open
-                .block2
-                .filter(|_| response.code.is_success() && !body.is_empty());
-            Part {
-                head: &response,
-                etag: etag.as_deref().filter(|etag| !etag.is_empty()),
-                observe,
-                block1,
-                block2: whole.map(|asked| Block {
-                    num: 0,
-                    more: false,
-                    szx: asked.szx.min(self.szx),
-                }),
-                size2: whole
-                    .filter(|_| open.size2)
-                    .and_then(|_| u32::try_from(body.len()).ok()),
-                payload: body.get(..limit.min(body.len())).unwrap_or_default(),
-            }
+            Cut::diagnostic(response, open.limit(self.szx))
         };
         let (start, buf) = self.out.open();
         let mut encoder = Encoder::new(buf, kind, Code::EMPTY, mid, open.token);
-        part.write(&mut encoder);
+        cut.part(observe, block1).write(&mut encoder);
         if encoder.is_broken() {
             self.out.abandon(start);
             let (_, buf) = self.out.open();
@@ -249,6 +270,49 @@ impl<P: Peer> Stack<P> {
         }
         self.sent_response(id, open, kind, mid, start, now);
         mid
+    }
+
+    /// Finds the block that was asked for, and keeps a body of several for the requests that follow.
+    fn cut(&mut self, open: &Open<P>, mut response: Response, notification: bool, now: Instant) -> Cut {
+        let limit = open.limit(self.szx);
+        let asked = open.block2.map(|asked| {
+            if notification {
+                Block { num: 0, ..asked }
+            } else {
+                asked
+            }
+        });
+        let later = asked.is_some_and(|asked| asked.num > 0);
+        if response.payload.len() <= limit && !later {
+            return Cut::Whole {
+                response,
+                block2: asked,
+                szx: self.szx,
+                size2: open.size2,
+            };
+        }
+        let body = std::mem::take(&mut response.payload);
+        let etag = response.etag.take().unwrap_or_else(|| self.etag_of(&body));
+        let kept = Kept::new(response, etag, Arc::from(body));
+        if kept.body.len() > limit {
+            self.answers
+                .put((open.peer, open.answer_key), kept.clone(), &self.config, now);
+            self.schedule_sweep(now);
+        }
+        let asked = asked.unwrap_or(Block {
+            num: 0,
+            more: false,
+            szx: self.szx,
+        });
+        if part_of(&kept, asked, self.szx, open.size2).is_none() {
+            return Cut::diagnostic(Response::new(Code::BAD_REQUEST), 0);
+        }
+        Cut::Block {
+            kept,
+            asked,
+            szx: self.szx,
+            size2: open.size2,
+        }
     }
 
     fn sent_response(

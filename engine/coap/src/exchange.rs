@@ -1,7 +1,7 @@
 //! Requests of peers: from block or datagram to the application, and its answer back (RFC 7252 5.2, RFC 7959 2).
 
 use crate::assembly::{Incoming, Outcome};
-use crate::block::Block;
+use crate::block::{self, Block};
 use crate::code::{Code, Kind, Token};
 use crate::codec::Message;
 use crate::dedup::Replay;
@@ -56,6 +56,11 @@ pub(crate) struct Sending {
 }
 
 impl<P> Open<P> {
+    /// Bytes of a body that go into one message: our block size, or a smaller one that was asked for.
+    pub(crate) fn limit(&self, szx: u8) -> usize {
+        block::size(self.block2.map_or(szx, |asked| asked.szx.min(szx)))
+    }
+
     fn wake(&self) -> Option<Instant> {
         let sending = self.sending.as_ref().map(|sending| sending.backoff.at);
         [sending, self.acknowledge_at, self.expires]
@@ -89,9 +94,9 @@ impl<P: Peer> Stack<P> {
                 .assemblies
                 .take((peer, operation), incoming, &self.config, now)
             {
-                Outcome::Complete(body) => {
+                Outcome::Complete(payload) => {
                     request = Some(Request {
-                        payload: body,
+                        payload,
                         ..Request::from_message(&head_of(message))
                     });
                 }
@@ -119,25 +124,6 @@ impl<P: Peer> Stack<P> {
             self.assemblies.handed_on((peer, operation), id);
             self.schedule_sweep(now);
         }
-        let request = request.unwrap_or_else(|| Request::from_message(message));
-        let mut open = Box::new(Open {
-            peer,
-            mid: message.mid,
-            kind: message.kind,
-            token: message.token,
-            operation,
-            answer_key: self.answer_key(operation, message),
-            block2: options.block2,
-            block1: options.block1.filter(|_| !streamed),
-            size2: options.size2.is_some(),
-            observe: options.observe,
-            acknowledged: false,
-            state: State::Waiting,
-            sending: None,
-            acknowledge_at: None,
-            expires: Some(now + self.times.exchange_lifetime),
-            armed: None,
-        });
         self.remember(
             (peer, message.mid),
             datagram,
@@ -145,15 +131,41 @@ impl<P: Peer> Stack<P> {
             Replay::Silent,
             now,
         );
-        if received.is_confirmable() {
-            open.acknowledge_at = Some(now + self.config.processing_delay);
-        }
-        self.keep_exchange(id, open);
+        self.open_exchange(id, received, operation, streamed);
+        let request = request.unwrap_or_else(|| Request::from_message(message));
         self.events.push_back(Event::Request {
             exchange: Exchange(id),
             peer,
             request,
         });
+    }
+
+    fn open_exchange(&mut self, id: u64, received: &Received<'_, P>, operation: u64, streamed: bool) {
+        let Received {
+            peer, message, now, ..
+        } = *received;
+        let acknowledge_at = received
+            .is_confirmable()
+            .then_some(now + self.config.processing_delay);
+        let open = Open {
+            peer,
+            mid: message.mid,
+            kind: message.kind,
+            token: message.token,
+            operation,
+            answer_key: self.answer_key(operation, message),
+            block2: message.options.block2,
+            block1: message.options.block1.filter(|_| !streamed),
+            size2: message.options.size2.is_some(),
+            observe: message.options.observe,
+            acknowledged: false,
+            state: State::Waiting,
+            sending: None,
+            acknowledge_at,
+            expires: Some(now + self.times.exchange_lifetime),
+            armed: None,
+        };
+        self.keep_exchange(id, Box::new(open));
     }
 
     /// Answers a Block1 block that does not complete its body.
