@@ -27,6 +27,7 @@ app = typer.Typer(
     epilog=_EXITS,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # loading rich for the help alone would take longer than everything else
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -45,7 +45,7 @@ async def write(
     services: ServicesOf, who: Operator, endpoint: Endpoint, path: ObjectPath, body: models.WriteBody
 ) -> None:
     """Write a resource, or replace the resources of an instance by those in `value`."""
-    await services.operations.write(endpoint, absolute(path), cast("Json", body.value), actor=who.name)
+    await services.operations.write(endpoint, absolute(path), body.value, actor=who.name)
 
 
 @router.patch("/objects/{path:path}", status_code=204, summary="Write (partial)", responses=DEVICE_PROBLEMS)
@@ -53,9 +53,7 @@ async def write_partially(
     services: ServicesOf, who: Operator, endpoint: Endpoint, path: ObjectPath, body: models.WriteBody
 ) -> None:
     """Write the resources in `value`; the others of the instance stay."""
-    await services.operations.write(
-        endpoint, absolute(path), cast("Json", body.value), partial=True, actor=who.name
-    )
+    await services.operations.write(endpoint, absolute(path), body.value, partial=True, actor=who.name)
 
 
 @router.post(
