@@ -35,7 +35,7 @@ _Choice = TypeVar("_Choice", int, str)
 
 
 @app.command()
-def run(  # noqa: PLR0917  Typer reads the flags from the signature
+def run(
     server: Annotated[str, typer.Option(help="URI of the LwM2M server.", metavar="coap://HOST:PORT")],
     endpoint: Annotated[str, typer.Option(help="Endpoint name of this device.")],
     flash: Annotated[

@@ -27,7 +27,7 @@ _BUSY = (Code.SERVICE_UNAVAILABLE, Code.TOO_MANY_REQUESTS)
 _MIN_BLOCK = 16
 
 
-class FetchFailed(Exception):  # noqa: N818  reads as what happened
+class FetchFailed(Exception):
     """The package can't be had; `result` is the Update Result that tells it best."""
 
     def __init__(self, result: Result, text: str) -> None:

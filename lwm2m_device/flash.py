@@ -26,7 +26,7 @@ class PowerCut(BaseException):
     """Power was lost during a flash operation."""
 
 
-class FlashFault(Lwm2mError):  # noqa: N818  reads as what happened
+class FlashFault(Lwm2mError):
     """The device broke a rule of the flash: it wrote over cells not erased, or out of range."""
 
     code = "flash-fault"
@@ -149,6 +149,11 @@ class Flash:
         yield length if done is None else min(done, length)
         if done is not None:
             raise PowerCut(f"{operation} at {offset:#x}")
+
+
+def check_unused(file: Path) -> None:
+    """Raise Conflict when another device has the file open."""
+    os.close(_open_locked(file))
 
 
 def _open_to_read(file: Path) -> int:

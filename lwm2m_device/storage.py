@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lwm2m_device.bootloader import Boot, BootLoader
-from lwm2m_device.flash import Flash, PowerSupply
+from lwm2m_device.flash import Flash, PowerSupply, check_unused
 from lwm2m_device.layout import PAGE_SIZE, SLOT_SIZE, Layout, decode_geometry
 from lwm2m_device.settings import DeviceSettings, Log
 from lwm2m_device.slots import VERSION_LIMIT, ImageHeader, Slot
@@ -48,6 +48,7 @@ def open_storage(
     # A file of erased cells only is one whose making was interrupted.
     if not _head(file, layout.size).strip(b"\xff"):
         return Storage(_format(file, layout, supply), layout, damaged=False)
+    check_unused(file)
     return Storage(_salvage(file, layout, log, supply), layout, damaged=True)
 
 
