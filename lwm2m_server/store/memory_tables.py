@@ -89,12 +89,13 @@ class MemoryEventStore:
         return self._tables.events[-1].id if self._tables.events else 0
 
     async def wait(self, event_id: int) -> int:
-        while (newest := await self.last_id()) <= event_id:
+        while self._tables.last_event <= event_id:
             await self._tables.changed.wait()
-        return newest
+        return self._tables.last_event
 
     async def prune(self, *, before: float, limit: int = 10_000) -> int:
-        doomed = {event.id for event in self._tables.events[:limit] if event.at < before}
+        last = self._tables.last_event
+        doomed = {event.id for event in self._tables.events[:limit] if event.at < before and event.id < last}
         self._tables.events = [event for event in self._tables.events if event.id not in doomed]
         return len(doomed)
 

@@ -371,7 +371,7 @@ class EventStore(Protocol):
         ...
 
     async def prune(self, *, before: float, limit: int = 10_000) -> int:
-        """Delete at most `limit` events older than `before`; return how many."""
+        """Delete at most `limit` events older than `before`, never the newest; return how many."""
         ...
 
 

@@ -14,6 +14,7 @@ from lwm2m_server.store.database import AnySelect, Database, Prepared
 from lwm2m_server.store.records import Event, NewEvent
 from lwm2m_server.store.rows import event_of, event_row
 from lwm2m_server.store.schema import events
+from lwm2m_server.store.writer import NEWEST
 
 _BUCKET = 1024  # events
 _e = events.c
@@ -31,8 +32,10 @@ def append(connection: Connection, new: Sequence[NewEvent]) -> None:
 def append_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> None:
     """Write events that are rows already, see `rows.event_row`."""
     if rows:
-        bucket = connection.exec_driver_sql(_LAST_SQL).scalar_one() // _BUCKET
+        last = connection.exec_driver_sql(_LAST_SQL).scalar_one()
+        bucket = last // _BUCKET
         _INSERT.many(connection, [(*row, bucket) for row in rows])
+        connection.info[NEWEST] = last + len(rows)
 
 
 class SqlEventStore:
@@ -68,15 +71,14 @@ class SqlEventStore:
 
     async def wait(self, event_id: int) -> int:
         while True:
-            committed = self._database.committed()  # taken before the look, so that no commit falls between
-            newest = await self.last_id()
+            newest = self._database.newest
             if newest > event_id:
                 return newest
-            await committed.wait()
+            await self._database.committed().wait()
 
     async def prune(self, *, before: float, limit: int = 10_000) -> int:
         oldest = select(_e.id, _e.at).order_by(_e.id).limit(limit).subquery()
-        doomed = select(oldest.c.id).where(oldest.c.at < before)
+        doomed = select(oldest.c.id).where(oldest.c.at < before, oldest.c.id < _LAST.scalar_subquery())
 
         def work(connection: Connection) -> int:
             return (connection.execute(delete(events).where(_e.id.in_(doomed)))).rowcount

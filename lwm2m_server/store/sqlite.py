@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lwm2m_server.store import migrate
 from lwm2m_server.store.database import Database
+from lwm2m_server.store.errors import StoreError
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.sql_campaigns import SqlCampaignStore, SqlDeploymentStore
 from lwm2m_server.store.sql_content import SqlImageStore, SqlManifestStore, SqlTokenStore, SqlTrustStore
@@ -42,5 +43,9 @@ async def open_sqlite(path: Path) -> Store:
     """
     await asyncio.to_thread(migrate.upgrade, path)
     database = Database(path)
-    await database.open()
+    try:
+        await database.open()
+    except StoreError:
+        await database.close()
+        raise
     return SqliteStore(database)

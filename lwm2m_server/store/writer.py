@@ -29,6 +29,7 @@ Lane = Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]]
 
 MAX_ITEMS = 1000  # in one transaction: bounds how long the first of them waits
 MAX_PENDING = 100_000
+NEWEST = "newest_event"
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class _Job:
 class GroupCommit:
     """The only writer of a database.
 
+    `newest` is the number of the newest event that is committed: lanes note it in `connection.info`.
     It works in the one thread of `executor`, on `connection`, which is its own. `on_commit` is called after
     each commit, in the event loop.
     """
@@ -52,7 +54,9 @@ class GroupCommit:
         *,
         explain: Callable[[Exception], StoreError],
         on_commit: Callable[[], None],
+        newest: int = 0,
     ) -> None:
+        self.newest = newest
         self._connection = connection
         self._executor = executor
         self._explain = explain
@@ -162,6 +166,7 @@ class GroupCommit:
     def _commit(self, jobs: Sequence[_Job]) -> list[list[Any]]:
         """Write all jobs in one transaction, neighbours of one lane in one call; answers a job."""
         answers: list[list[Any]] = []
+        self._connection.info.pop(NEWEST, None)
         with self._connection.begin():
             # The driver begins nothing by itself. The write lock is taken at once: a later upgrade may fail.
             self._connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -170,6 +175,7 @@ class GroupCommit:
                 items = members[0].items if len(members) == 1 else [i for job in members for i in job.items]
                 results = iter(lane(self._connection, items))
                 answers += [list(islice(results, len(job.items))) for job in members]
+        self.newest = self._connection.info.get(NEWEST, self.newest)
         return answers
 
     def _translate(self, error: Exception) -> Exception:
