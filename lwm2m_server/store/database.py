@@ -1,11 +1,12 @@
 """Connections to SQLite: one that writes, a few that read.
 
-WAL with synchronous=FULL: a commit is on the disk before it is acknowledged, so it survives both `kill -9`
-and a power cut; group commit pays for the wait once a batch. Readers see the last commit and never wait for
-the writer.
+WAL with synchronous=FULL: a commit is on the disk before it is acknowledged, so it survives both `kill
+-9` and a power cut; group commit pays for the wait once a batch. Readers see the last commit and never
+wait for the writer.
 
-The driver is the synchronous one, in threads of our own: a whole batch costs one hand-over between threads,
-where an asynchronous driver hands over several times a statement (that doubled the cost of a registration).
+The driver is the synchronous one, in threads of our own: a whole batch costs one hand-over between
+threads, where an asynchronous driver hands over several times a statement (measured on the same machine:
+260 instead of 110 µs a registration in batches of 10, 80 instead of 60 in batches of 100).
 """
 
 import asyncio
