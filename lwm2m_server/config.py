@@ -37,12 +37,21 @@ from lwm2m_server.errors import InvalidInput
 DEFAULT_FILE = Path("lwm2m.toml")
 DEFAULT_DATA_DIR = Path("lwm2m-data")
 ENV_PREFIX = "LWM2M_"
-CLIENT_VARIABLES = frozenset({"LWM2M_URL", "LWM2M_TOKEN", "LWM2M_CONFIG"})  # read by the CLI, not settings
+# read by the CLI itself, no settings
+CLIENT_VARIABLES = frozenset({"LWM2M_URL", "LWM2M_TOKEN", "LWM2M_CONFIG", "LWM2M_TRACEBACK"})
 
-Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Count = Annotated[int, Field(ge=1, le=1 << 31)]
-Bytes = Annotated[int, Field(ge=1, le=1 << 40)]
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("write a number")  # noqa: TRY004  pydantic collects ValueErrors
+    return value
+
+
+_Number = BeforeValidator(_no_boolean)
+Seconds = Annotated[float, _Number, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+Port = Annotated[int, _Number, Field(ge=0, le=65535)]
+Count = Annotated[int, _Number, Field(ge=1, le=1 << 31)]
+Bytes = Annotated[int, _Number, Field(ge=1, le=1 << 40)]
 
 
 def split_address(text: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ import sys
 
 def main() -> None:
     """Run `lwm2m`; what nobody foresaw becomes one line, with a traceback when LWM2M_TRACEBACK is set."""
-    from lwm2m_server.cli.main import app
+    from lwm2m_server.cli.commands import app
 
     try:
         app()

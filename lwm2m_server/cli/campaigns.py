@@ -29,7 +29,7 @@ _FIELDS: list[Column] = [
     ("name", "name"),
     ("description", "description"),
     ("state", "state"),
-    ("reason", lambda campaign: " ".join(filter(None, (campaign["reason"], campaign["text"])))),
+    ("reason", lambda campaign: campaign["text"] or campaign["reason"]),
     ("manifest", "manifest_id"),
     ("filter", lambda campaign: campaign["filter"] or "all devices"),
     ("devices", "targets"),

@@ -25,6 +25,11 @@ _COUNTS = ("succeeded", "failed", "rejected", "skipped", "cancelled", "active", 
 sleep = time.sleep
 
 
+def is_terminal() -> bool:
+    """Tell whether somebody looks at the output."""
+    return sys.stdout.isatty()
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How it ended."""
@@ -98,14 +103,15 @@ class Watch:
         self._last = now
         if self._session.out.as_json:
             self._session.out.line({"id": campaign["id"], "name": campaign["name"], **now})
-        elif not sys.stdout.isatty():
+        elif not is_terminal():
             totals = counts["totals"]
             text = ", ".join(f"{totals[name]} {name}" for name in _COUNTS if totals[name])
-            print(f"{campaign['state']}: {totals['done']}/{totals['targets']} done; {text}", flush=True)
+            done = f"{totals['done']}/{totals['targets']} done"
+            print(f"{campaign['state']}: {done}" + (f"; {text}" if text else ""), flush=True)
 
     @contextmanager
     def _screen(self) -> "Iterator[_Screen | None]":
-        if self._session.out.as_json or not sys.stdout.isatty():
+        if self._session.out.as_json or not is_terminal():
             yield None
             return
         from rich.progress import BarColumn, Progress, TextColumn
