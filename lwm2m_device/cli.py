@@ -128,6 +128,45 @@ def show(
             print(f"  {name.replace('_', ' ')}: {_shown(value)}")
 
 
+@app.command()
+def fleet(
+    server: Annotated[str, typer.Option(help="URI of the LwM2M server.", metavar="coap://HOST:PORT")],
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of devices.")] = 1000,
+    prefix: Annotated[str, typer.Option(help="Endpoint names are this and a number.")] = "sim-",
+    lifetime: Annotated[int, typer.Option(min=1, max=0xFFFFFFFF, help="Seconds.")] = 300,
+    version: Annotated[str, typer.Option(help="Firmware version of all of them at first.")] = "1.0.0",
+    failing: Annotated[float, typer.Option(min=0, max=1, help="Share that fails to install.")] = 0.0,
+    vanishing: Annotated[float, typer.Option(min=0, max=1, help="Share that never comes back.")] = 0.0,
+    spread: Annotated[float, typer.Option(min=0, help="Seconds that first registrations take.")] = 1.0,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="End after so long; by default on Ctrl-C.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is left to chance.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable sum at the end.")] = False,
+) -> None:
+    """Run many light devices that register, update and take images, for load and for trying campaigns."""
+    from lwm2m_device.fleet import run_fleet
+
+    sums = run_fleet(
+        server,
+        count,
+        prefix=prefix,
+        lifetime=lifetime,
+        version=versions.parse(version).text,
+        failing=failing,
+        vanishing=vanishing,
+        spread=spread,
+        seed=seed,
+        seconds=seconds,
+        log=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if as_json:
+        print(json.dumps(sums, indent=2))
+        return
+    for name, value in sums.items():
+        print(f"{name}: {value}")
+
+
 def main() -> None:
     """Entry point: errors for users are one line on stderr, with the way out."""
     try:

@@ -115,18 +115,35 @@ class Device:
                 log=self._world.log,
             )
             self.stack = stack
-            tasks += [asyncio.ensure_future(each) for each in stack.tasks()]
+            tasks += [self._watched(each) for each in stack.tasks()]
             limit = self.settings.confirm_timeout if updater.boot.trial else None
             if not await wait_for(self._reboot, limit, self._world.pace):
                 await self._judge_trial(updater)
             if self._stopping:
                 await stack.registration.deregister()
+            self._raise_failures(tasks)
         finally:
             self.stack = None
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await transport.close()
+
+    def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task whose failure ends this boot: a device that half works helps nobody."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                self._reboot.set()
+
+        task = _spawn(work)
+        task.add_done_callback(ended)
+        return task
+
+    def _raise_failures(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            if task.done() and not task.cancelled() and (failure := task.exception()) is not None:
+                raise failure
 
     async def _judge_trial(self, updater: Updater) -> None:
         """Reboot a new image that could not reach the server in time; one that could runs on."""

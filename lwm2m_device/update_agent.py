@@ -12,12 +12,13 @@ from lwm2m_device import uri
 from lwm2m_device.dispatch import Answer
 from lwm2m_device.faults import DeathByProgress
 from lwm2m_device.fetcher import Fetcher, FetchFailed
+from lwm2m_device.flash import FlashFault
 from lwm2m_device.machine import CHANGED, Result, State, Trigger
 from lwm2m_device.pace import Pace
 from lwm2m_device.settings import Delivery, DeviceSettings, Log
 from lwm2m_device.tree import METHOD_NOT_ALLOWED, RequestError
 from lwm2m_device.updater import Updater
-from lwm2m_server.errors import InvalidInput
+from lwm2m_server.errors import InvalidInput, Lwm2mError
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode
 from lwm2m_server.lwm2m.formats import ContentFormat
 from lwm2m_server.transport import Code, Peer, Request, Transport
@@ -221,12 +222,12 @@ class UpdateAgent:
             named = f"image {state.version}, {state.size} bytes" if state.size else "image"
             self._log(f"Fetching {named} from {state.source}, from byte {updater.offset}")
             await self._fetcher.image(uri.parse(state.source))
-        except (FetchFailed, Refusal, InvalidInput) as error:
+        except (FetchFailed, Lwm2mError) as error:
             self._give_up(error)
         else:
             self._judge(updater.finish)
 
-    def _give_up(self, error: FetchFailed | Refusal | InvalidInput) -> None:
+    def _give_up(self, error: FetchFailed | Lwm2mError) -> None:
         if isinstance(error, FetchFailed):
             self._updater.fail(error.result, error.code, error.text)
             self._log(f"Download failed: {error.text}")
@@ -234,7 +235,10 @@ class UpdateAgent:
             self._updater.refused(error)
             self._log(f"Refused ({error.code}): {error.message}")
         else:
-            self._updater.fail(Result.INVALID_URI, RefusalCode.FETCH_FAILED, error.message)
+            broken = isinstance(error, FlashFault)
+            result = Result.NO_FLASH if broken else Result.INVALID_URI
+            code = RefusalCode.STORAGE_FULL if broken else RefusalCode.FETCH_FAILED
+            self._updater.fail(result, code, error.message)
             self._log(f"Download failed: {error.message}")
 
     def _progress(self) -> None:

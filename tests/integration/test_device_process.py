@@ -238,3 +238,12 @@ async def test_a_plain_device_takes_a_push_over_the_engine(server, process):
     assert response.code == Code.CHANGED
     assert await server.text("/5/0/3") == "2"
     assert await server.text("/5/0/7") == "2.0.0"
+
+
+async def test_a_fleet_registers_and_tells_what_happened(server):
+    command = [sys.executable, "-m", "lwm2m_device", "fleet", "--server", f"coap://{server.address}"]
+    command += ["--count", "20", "--spread", "0.1", "--seconds", "2", "--prefix", "light-", "--json"]
+    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=LIMIT)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["devices"] == 20
+    assert server.registrations.qsize() >= 20

@@ -131,3 +131,20 @@ def test_show_refuses_what_is_no_flash_file(call, tmp_path, content):
     code, _, err = call("show", str(file))
     assert code == 2
     assert str(file) in err
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--server", "http://host"], "server"),
+        (["--server", "coap://no-such-host.invalid"], "no-such-host.invalid"),
+        (["--server", "coap://127.0.0.1:5683", "--count", "0"], "count"),
+        (["--server", "coap://127.0.0.1:5683", "--failing", "2"], "failing"),
+        (["--server", "coap://127.0.0.1:5683", "--version", "x"], "version"),
+    ],
+)
+def test_a_fleet_that_can_not_be_is_refused(call, more, named):
+    code, out, err = call("fleet", *more)
+    assert code == 2
+    assert named in err
+    assert out == ""

@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 
+from lwm2m_device.layout import Layout
 from lwm2m_device.settings import Delivery, Faults
 from lwm2m_server.firmware.cose import KeyType, SigningKey
 from lwm2m_server.lwm2m.model import SUIT_AGENT
@@ -281,3 +282,83 @@ async def test_a_manifest_altered_by_one_bit_is_never_taken(world, bench, images
             assert offered == wanted
             taken += 1
     assert taken <= 16
+
+
+async def test_a_download_over_a_bad_network_is_byte_exact(world):
+    await world.run()
+    world.server.publish(IMAGE, world.folder)
+    assert await offer(world, world.envelope(IMAGE)) == Code.CHANGED
+    world.network.loss, world.network.duplicate, world.network.delay = 0.25, 0.1, 0.05
+    await world.pass_time(4000)
+    world.network.loss = world.network.duplicate = world.network.delay = 0.0
+    assert await world.server.state() == (2, 0)
+    assert world.device.stack.updater.slot.read(0, len(IMAGE)) == IMAGE
+
+
+async def damage_image(world) -> None:
+    """Flip a bit of the running image while the device is off."""
+    layout = Layout(slot_size=65536)
+    file = world.settings().flash
+    contents = bytearray(file.read_bytes())
+    contents[layout.slot(0).start + layout.page_size + 3] ^= 1
+    file.write_bytes(contents)
+
+
+async def test_a_device_without_an_intact_image_says_so_and_takes_an_update(world):
+    await world.run()
+    await world.kill()
+    await damage_image(world)
+    await world.run()
+    assert await world.server.text("/3/0/3") == "0.0.0"
+    assert await world.server.text("/3/0/11/0") == "17"
+    await deliver(world)
+    assert await world.server.execute("/5/0/2") == Code.CHANGED
+    await world.pass_time(5)
+    assert await world.server.state() == (0, 1)
+    assert await world.server.text("/3/0/3") == "2.0.0"
+    assert await world.server.text("/3/0/11/0") == "0"
+
+
+async def test_a_device_with_a_damaged_state_comes_up_says_so_and_takes_an_update(world):
+    await world.run()
+    await world.kill()
+    layout = Layout(slot_size=65536)
+    file = world.settings().flash
+    contents = bytearray(file.read_bytes())
+    for region in (layout.boot, layout.update):
+        contents[region.start : region.end] = b"\x5a" * region.length
+    file.write_bytes(contents)
+    await world.run()
+    assert await world.server.text("/3/0/3") == "1.0.0"
+    assert await world.server.text("/3/0/11/0") == "16"
+    assert await world.server.execute("/3/0/12") == Code.CHANGED
+    assert await world.server.text("/3/0/11/0") == "0"
+    await deliver(world)
+    await world.server.execute("/5/0/2")
+    await world.pass_time(5)
+    assert await world.server.text("/3/0/3") == "2.0.0"
+
+
+async def test_the_stored_manifest_is_verified_again_before_a_download_goes_on(world):
+    await world.run()
+    world.server.answers = [(Code.SERVICE_UNAVAILABLE, {"max_age": 60})]
+    await offer(world, world.envelope(IMAGE))
+    await world.pass_time(1)
+    await world.kill()
+    await world.run(trust=(SigningKey.generate().public.pem(),))
+    assert await world.server.state() == (0, 5)
+    assert await refusal_of(world) == "malformed"
+
+
+async def test_a_task_that_fails_ends_the_device_with_its_error(world):
+    await world.run()
+
+    def broken() -> bytes:
+        raise RuntimeError("broken")
+
+    world.device.stack.registration.objects = broken
+    await world.server.execute("/1/0/8")
+    await world.network.advance(1)
+    with pytest.raises(RuntimeError, match="broken"):
+        await world.task
+    world.task = None
