@@ -1,0 +1,163 @@
+//! The pseudo-random function with SHA-256 and what is derived by it (RFC 5246 5, 6.3, 8.1; RFC 7627 4).
+
+use ring::{digest, hmac};
+use zeroize::Zeroizing;
+
+use crate::wire::put_vec16;
+
+/// 48 bytes from which all keys of an association come.
+pub(crate) type Master = Zeroizing<[u8; 48]>;
+
+/// Length of `verify_data`.
+pub(crate) const VERIFY_DATA: usize = 12;
+
+/// PRF(secret, label, seed), as many bytes as `out` has.
+pub(crate) fn prf(secret: &[u8], label: &[u8], seeds: [&[u8]; 2], out: &mut [u8]) {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let mut a = {
+        let mut context = hmac::Context::with_key(&key);
+        context.update(label);
+        seeds.iter().for_each(|seed| context.update(seed));
+        context.sign()
+    };
+    for chunk in out.chunks_mut(32) {
+        let mut context = hmac::Context::with_key(&key);
+        context.update(a.as_ref());
+        context.update(label);
+        seeds.iter().for_each(|seed| context.update(seed));
+        let block = context.sign();
+        for (to, from) in chunk.iter_mut().zip(block.as_ref()) {
+            *to = *from;
+        }
+        a = hmac::sign(&key, a.as_ref());
+    }
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
+}
+
+/// other secret ‖ PSK with their lengths; the other secret is zeros without ECDHE (RFC 4279 2, RFC 5489 2).
+pub(crate) fn psk_premaster(shared: Option<&[u8]>, psk: &[u8]) -> Zeroizing<Vec<u8>> {
+    let other = shared.map_or(psk.len(), <[u8]>::len);
+    let mut premaster = Zeroizing::new(Vec::with_capacity(4 + other + psk.len()));
+    match shared {
+        Some(shared) => put_vec16(&mut premaster, shared),
+        None => {
+            let zeros = Zeroizing::new(vec![0; psk.len()]);
+            put_vec16(&mut premaster, &zeros);
+        }
+    }
+    put_vec16(&mut premaster, psk);
+    premaster
+}
+
+pub(crate) fn master_secret(premaster: &[u8], client: &[u8; 32], server: &[u8; 32]) -> Master {
+    let mut master = Master::default_zeroed();
+    prf(premaster, b"master secret", [client, server], master.as_mut());
+    master
+}
+
+/// `session_hash` covers the messages up to and with `ClientKeyExchange`.
+pub(crate) fn extended_master_secret(premaster: &[u8], session_hash: &[u8; 32]) -> Master {
+    let mut master = Master::default_zeroed();
+    prf(
+        premaster,
+        b"extended master secret",
+        [session_hash, &[]],
+        master.as_mut(),
+    );
+    master
+}
+
+/// `verify_data` of the side that `label` names.
+pub(crate) fn verify_data(master: &Master, label: &[u8], transcript: &[u8; 32]) -> [u8; VERIFY_DATA] {
+    let mut data = [0; VERIFY_DATA];
+    prf(master.as_ref(), label, [transcript, &[]], &mut data);
+    data
+}
+
+/// The key and the implicit part of the nonce of one direction.
+#[derive(Clone)]
+pub(crate) struct DirectionKey {
+    pub(crate) key: [u8; 16],
+    pub(crate) iv: [u8; 4],
+}
+
+impl Drop for DirectionKey {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.key);
+        zeroize::Zeroize::zeroize(&mut self.iv);
+    }
+}
+
+/// Client's and server's write keys: no MAC keys, two keys, two implicit nonces (RFC 5288 3).
+pub(crate) fn key_block(master: &Master, client: &[u8; 32], server: &[u8; 32]) -> [DirectionKey; 2] {
+    let mut block = Zeroizing::new([0; 40]);
+    prf(
+        master.as_ref(),
+        b"key expansion",
+        [server, client],
+        block.as_mut(),
+    );
+    let (keys, ivs) = block.split_at(32);
+    let direction = |at: usize| {
+        let mut direction = DirectionKey {
+            key: [0; 16],
+            iv: [0; 4],
+        };
+        for (to, from) in direction.key.iter_mut().zip(keys.iter().skip(16 * at)) {
+            *to = *from;
+        }
+        for (to, from) in direction.iv.iter_mut().zip(ivs.iter().skip(4 * at)) {
+            *to = *from;
+        }
+        direction
+    };
+    [direction(0), direction(1)]
+}
+
+trait Zeroed {
+    fn default_zeroed() -> Self;
+}
+
+impl Zeroed for Master {
+    fn default_zeroed() -> Self {
+        Zeroizing::new([0; 48])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<_> = text.chars().filter_map(|c| c.to_digit(16)).collect();
+        digits
+            .chunks(2)
+            .map(|pair| u8::try_from(pair[0] << 4 | pair[1]).expect("two digits"))
+            .collect()
+    }
+
+    /// The vector for P_SHA256 that the TLS working group's list has for TLS 1.2.
+    #[test]
+    fn prf_gives_the_published_vector() {
+        let secret = hex("9bbe436ba940f017b17652849a71db35");
+        let seed = hex("a0ba9f936cda311827a6f796ffd5198c");
+        let mut out = [0; 100];
+        prf(&secret, b"test label", [&seed, &[]], &mut out);
+        let expected = hex("e3f229ba727be17b8d122620557cd453c2aab21d07c3d495329b52d4e61edb5a
+             6b301791e90d35c9c9a46b4e14baf9af0fa022f7077def17abfd3797c0564bab
+             4fbc91666e9def9b97fce34f796789baa48082d122ee42c5a72e5a5110fff701
+             87347b66");
+        assert_eq!(out.as_slice(), expected);
+    }
+
+    #[test]
+    fn a_psk_premaster_is_lengths_zeros_and_the_key() {
+        assert_eq!(*psk_premaster(None, b"abc"), b"\0\x03\0\0\0\0\x03abc");
+        assert_eq!(*psk_premaster(Some(b"xy"), b"abc"), b"\0\x02xy\0\x03abc");
+    }
+}

@@ -1,0 +1,106 @@
+//! Cipher suites (RFC 6655, 7251, 5487, 5289, 8442): AEAD only, AES-128, SHA-256.
+
+/// How the premaster secret comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyExchange {
+    /// RFC 4279 2.
+    Psk,
+    /// RFC 5489, 8442.
+    EcdhePsk,
+    /// RFC 8422.
+    EcdheEcdsa,
+}
+
+impl KeyExchange {
+    pub(crate) const fn has_psk(self) -> bool {
+        matches!(self, Self::Psk | Self::EcdhePsk)
+    }
+
+    pub(crate) const fn has_ecdhe(self) -> bool {
+        matches!(self, Self::EcdhePsk | Self::EcdheEcdsa)
+    }
+}
+
+/// The record cipher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aead {
+    Ccm8,
+    Ccm,
+    Gcm,
+}
+
+impl Aead {
+    pub(crate) const fn tag_length(self) -> usize {
+        match self {
+            Self::Ccm8 => 8,
+            Self::Ccm | Self::Gcm => 16,
+        }
+    }
+}
+
+macro_rules! suites {
+    ($($name:ident = $code:literal, $exchange:ident, $aead:ident, $text:literal;)*) => {
+        /// A cipher suite.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum Suite {
+            $(#[doc = $text] $name = $code,)*
+        }
+
+        impl Suite {
+            /// Every suite, the ones that LwM2M asks for first.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The suite of a code point.
+            #[must_use]
+            pub const fn from_code(code: u16) -> Option<Self> {
+                match code {
+                    $($code => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The code point.
+            #[must_use]
+            pub const fn code(self) -> u16 {
+                match self {
+                    $(Self::$name => $code,)*
+                }
+            }
+
+            /// The registered name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+
+            /// Its key exchange.
+            #[must_use]
+            pub const fn key_exchange(self) -> KeyExchange {
+                match self {
+                    $(Self::$name => KeyExchange::$exchange,)*
+                }
+            }
+
+            pub(crate) const fn aead(self) -> Aead {
+                match self {
+                    $(Self::$name => Aead::$aead,)*
+                }
+            }
+        }
+    };
+}
+
+suites! {
+    PskCcm8 = 0xc0a8, Psk, Ccm8, "TLS_PSK_WITH_AES_128_CCM_8";
+    EcdheEcdsaCcm8 = 0xc0ae, EcdheEcdsa, Ccm8, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8";
+    PskGcm = 0x00a8, Psk, Gcm, "TLS_PSK_WITH_AES_128_GCM_SHA256";
+    EcdheEcdsaGcm = 0xc02b, EcdheEcdsa, Gcm, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
+    PskCcm = 0xc0a4, Psk, Ccm, "TLS_PSK_WITH_AES_128_CCM";
+    EcdheEcdsaCcm = 0xc0ac, EcdheEcdsa, Ccm, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM";
+    EcdhePskGcm = 0xd001, EcdhePsk, Gcm, "TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256";
+    EcdhePskCcm8 = 0xd003, EcdhePsk, Ccm8, "TLS_ECDHE_PSK_WITH_AES_128_CCM_8_SHA256";
+    EcdhePskCcm = 0xd005, EcdhePsk, Ccm, "TLS_ECDHE_PSK_WITH_AES_128_CCM_SHA256";
+}
