@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from lwm2m_device import uri
+from lwm2m_device import options, uri
 from lwm2m_device.settings import Delivery, DeviceSettings, Faults
 from lwm2m_server import versions
 from lwm2m_server.errors import Conflict, InvalidInput, Lwm2mError, Unavailable
@@ -36,48 +36,32 @@ _Choice = TypeVar("_Choice", int, str)
 
 @app.command()
 def run(
-    server: Annotated[str, typer.Option(help="URI of the LwM2M server.", metavar="coap://HOST:PORT")],
-    endpoint: Annotated[str, typer.Option(help="Endpoint name of this device.")],
-    flash: Annotated[
-        Path, typer.Option(help="File that holds the simulated flash; made when it is missing.")
-    ],
-    vendor: Annotated[str, typer.Option(help="Vendor domain; makes the vendor identifier.")] = "",
-    class_name: Annotated[
-        str, typer.Option("--class", help="Device class; makes the class identifier.")
-    ] = "",
-    trust: Annotated[
-        list[Path] | None, typer.Option(help="PEM public key that may sign manifests; repeat for more.")
-    ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Take raw images, no manifests.")] = False,
-    manufacturer: Annotated[str, typer.Option(help="Resource /3/0/0.")] = "Acme",
-    model: Annotated[str, typer.Option(help="Resource /3/0/1.")] = "M1",
-    serial: Annotated[str, typer.Option(help="Resource /3/0/2; the endpoint name when left out.")] = "",
-    hardware: Annotated[str, typer.Option(help="Hardware version, /3/0/18.")] = "1.0",
-    initial_version: Annotated[
-        str, typer.Option(help="Version of the factory image of a new flash.")
-    ] = "1.0.0",
-    initial_image: Annotated[Path | None, typer.Option(help="Factory image of a new flash.")] = None,
-    lifetime: Annotated[int, typer.Option(min=0, max=0xFFFFFFFF, help="Seconds; 0 never expires.")] = 300,
-    lwm2m_version: Annotated[str, typer.Option(help="1.0, 1.1 or 1.2.")] = "1.1",
-    delivery: Annotated[Delivery, typer.Option(help="How packages may come.")] = Delivery.BOTH,
-    bind: Annotated[str, typer.Option(help="Local address and port.", metavar="HOST:PORT")] = "",
-    slot_size: Annotated[
-        int | None, typer.Option(min=1, help="Bytes of an image slot of a new flash.")
-    ] = None,
-    page_size: Annotated[int | None, typer.Option(min=64, help="Bytes of a page of a new flash.")] = None,
-    block_size: Annotated[int, typer.Option(help="Bytes of a block of a download.")] = 1024,
-    max_boots: Annotated[int, typer.Option(min=1, max=250, help="Boots on trial before a revert.")] = 3,
-    confirm_timeout: Annotated[float, typer.Option(min=1, help="Seconds of a boot on trial.")] = 300.0,
-    fetch_patience: Annotated[
-        float, typer.Option(min=1, help="Seconds a download waits without progress.")
-    ] = 900.0,
-    die_at_percent: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Fault: SIGKILL itself at this part of a download.")
-    ] = None,
-    bad_boot: Annotated[
-        bool, typer.Option("--bad-boot", help="Fault: a new image crashes at each boot.")
-    ] = False,
-    silent: Annotated[bool, typer.Option("--silent", help="Fault: never answer again after Update.")] = False,
+    server: options.Server,
+    endpoint: options.Endpoint,
+    flash: options.Flash,
+    vendor: options.Vendor = "",
+    class_name: options.ClassName = "",
+    trust: options.Trust = None,
+    plain: options.Plain = False,
+    manufacturer: options.Manufacturer = "Acme",
+    model: options.Model = "M1",
+    serial: options.Serial = "",
+    hardware: options.Hardware = "1.0",
+    initial_version: options.InitialVersion = "1.0.0",
+    initial_image: options.InitialImage = None,
+    lifetime: options.Lifetime = 300,
+    lwm2m_version: options.Lwm2mVersion = "1.1",
+    delivery: options.DeliveryMethod = Delivery.BOTH,
+    bind: options.Bind = "",
+    slot_size: options.SlotSize = None,
+    page_size: options.PageSize = None,
+    block_size: options.BlockSize = 1024,
+    max_boots: options.MaxBoots = 3,
+    confirm_timeout: options.ConfirmTimeout = 300.0,
+    fetch_patience: options.FetchPatience = 900.0,
+    die_at_percent: options.DieAtPercent = None,
+    bad_boot: options.BadBoot = False,
+    silent: options.Silent = False,
 ) -> None:
     """Run one device until SIGTERM or SIGINT."""
     settings = DeviceSettings(

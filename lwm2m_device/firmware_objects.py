@@ -42,14 +42,6 @@ class Agent(Protocol):
 def firmware_object(updater: Updater, agent: Agent, settings: DeviceSettings) -> ObjectNode:
     """Object 5."""
 
-    def plainly(action: Callable[[], None]) -> Callable[[str], None]:
-        def execute(arguments: str) -> None:
-            if arguments:
-                raise RequestError(BAD_REQUEST, "This resource takes no arguments.")
-            action()
-
-        return execute
-
     def write_severity(value: Value) -> None:
         updater.configure(severity=_integer(value))
 
@@ -72,7 +64,7 @@ def firmware_object(updater: Updater, agent: Agent, settings: DeviceSettings) ->
         ),
         Resource(
             define(2, "Update", Type.NONE, operations="E", mandatory=True),
-            execute=plainly(agent.execute_update),
+            execute=_plainly(agent.execute_update),
         ),
         Resource(define(3, "State", Type.INTEGER, mandatory=True), lambda: int(updater.state.state)),
         Resource(define(5, "Update Result", Type.INTEGER, mandatory=True), lambda: int(updater.state.result)),
@@ -85,7 +77,7 @@ def firmware_object(updater: Updater, agent: Agent, settings: DeviceSettings) ->
             define(9, "Firmware Update Delivery Method", Type.INTEGER, mandatory=True),
             lambda: settings.delivery.number,
         ),
-        Resource(define(10, "Cancel", Type.NONE, operations="E"), execute=plainly(agent.cancel)),
+        Resource(define(10, "Cancel", Type.NONE, operations="E"), execute=_plainly(agent.cancel)),
         Resource(
             define(11, "Severity", Type.INTEGER, operations="RW", limits="0..2"),
             lambda: updater.state.severity,
@@ -118,6 +110,15 @@ def suit_object(updater: Updater, vendor_id: bytes, class_id: bytes) -> ObjectNo
         Resource(define(5, "Refusal Text", Type.STRING, mandatory=True), lambda: updater.state.text),
     )
     return ObjectNode(SUIT_AGENT, "1.0", {0: instance})
+
+
+def _plainly(action: Callable[[], None]) -> Callable[[str], None]:
+    def execute(arguments: str) -> None:
+        if arguments:
+            raise RequestError(BAD_REQUEST, "This resource takes no arguments.")
+        action()
+
+    return execute
 
 
 def _integer(value: Value) -> int:

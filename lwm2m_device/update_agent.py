@@ -50,6 +50,7 @@ class UpdateAgent:
         self._envelope: bytearray | None = None
         self._death = DeathByProgress(settings.faults.die_at_percent, log)
         self._percent = -1
+        self._announced = 0  # bytes of a pushed image, by its Size1
         self._fetcher = Fetcher(
             transport,
             updater,
@@ -143,6 +144,7 @@ class UpdateAgent:
         if not self._is_repeated(offset, data):
             if offset == 0:
                 self._request(Trigger.PACKAGE)
+                self._announced = announced or 0
                 self._envelope = None if self._updater.plain else bytearray()
                 self._check_room(max(announced or 0, len(data)))
             self._append(offset, data)
@@ -242,7 +244,7 @@ class UpdateAgent:
             self._log(f"Download failed: {error.message}")
 
     def _progress(self) -> None:
-        size = self._updater.state.size
+        size = self._updater.state.size or self._announced
         if not size:
             return
         percent = self._updater.offset * 100 // size

@@ -152,14 +152,12 @@ class Updater:
         header = ImageHeader(state.version, digest, self.offset, state.sequence)
         if self.slot.header() != header:
             self.slot.seal(header)
-        self._enter(State.DOWNLOADED, Result.INITIAL, state)
+        self._happen(Trigger.RECEIVED, state)
 
     def fail(self, result: Result, code: str, text: str) -> None:
         """End the download with a result, and keep the reason for object 42800."""
-        if step(self.state.state, Trigger.DOWNLOAD_FAILED) is None:
-            return
         was = self.state.state
-        self._enter(State.IDLE, result, replace(_fresh(self.state), code=code, text=text))
+        self._happen(Trigger.DOWNLOAD_FAILED, replace(_fresh(self.state), code=code, text=text), cause=result)
         if was is State.DOWNLOADED:
             self.slot.drop()
 
@@ -175,8 +173,7 @@ class Updater:
         """Keep the image that runs on trial: the server was reached. Does nothing outside a trial."""
         if self.loader.state.trial is not None:
             self.loader.confirm()
-        if self.state.state is State.UPDATING:
-            self._enter(State.IDLE, Result.UPDATED, _fresh(self.state))
+        self._happen(Trigger.BOOTED, _fresh(self.state))
 
     def configure(self, *, severity: int | None = None, defer: int | None = None) -> None:
         """Keep Severity (0..2) or Maximum Defer Period (seconds)."""
@@ -224,7 +221,7 @@ class Updater:
     def _settle_installation(self, notes: list[str]) -> bool:
         image, outcome = self.boot.image, self.loader.state.outcome
         if image is not None and image == self._wanted():
-            self._enter(State.IDLE, Result.UPDATED, _fresh(self.state))
+            self._happen(Trigger.BOOTED, _fresh(self.state))
             notes.append(f"The installation of {image.version} is complete.")
             return False
         if outcome is Outcome.NONE and self._sealed():
@@ -232,7 +229,7 @@ class Updater:
             self.install()
             return True
         result, text = _INSTALL_FAILURES.get(outcome, (Result.INTEGRITY, "The image was no longer intact."))
-        self._enter(State.IDLE, result, replace(_fresh(self.state), text=text))
+        self._happen(Trigger.INSTALL_FAILED, replace(_fresh(self.state), text=text), cause=result)
         notes.append(f"The installation failed: {text}")
         return False
 
@@ -244,7 +241,7 @@ class Updater:
 
     def _resume_download(self, notes: list[str]) -> None:
         if self._sealed():
-            self._enter(State.DOWNLOADED, Result.INITIAL, self.state)
+            self._happen(Trigger.RECEIVED, self.state)
             return
         if not self.fetching_image:
             if not self.state.source:
@@ -296,6 +293,12 @@ class Updater:
         return replace(
             self.state, digest=digest, size=self.offset, version=version, sequence=self.loader.floor + 1
         )
+
+    def _happen(self, trigger: Trigger, base: UpdateState, *, cause: Result = Result.INITIAL) -> None:
+        """Apply an event of the device's own; `cause` is the result where the table leaves it open."""
+        found = step(self.state.state, trigger)
+        if found is not None:
+            self._enter(found.state, cause if found.result is None else found.result, base)
 
     def _enter(self, state: State, result: Result, base: UpdateState) -> None:
         changed = self._clock.now() if state is not self.state.state else self.state.changed

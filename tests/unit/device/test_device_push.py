@@ -1,6 +1,7 @@
 """Packages that come by push, block by block (Block1 on /5/0/0)."""
 
 import hashlib
+import signal
 
 import pytest
 
@@ -122,6 +123,20 @@ async def test_a_push_goes_on_after_a_kill_at_the_block_that_follows_the_last_st
     for number in range(5, count):
         assert blocks.send(number, block(number), more=number < count - 1) < 128
     assert await state(blocks) == (2, 0)
+
+
+async def test_a_device_that_is_to_die_at_a_percentage_does_so_once(blocks, monkeypatch):
+    deaths = []
+    monkeypatch.setattr("os.kill", lambda process, number: deaths.append(number))
+    agent = blocks.world.device.stack.agent
+    agent._death._percent = 50
+    count = -(-len(IMAGE) // 1024)
+    for number in range(count // 2 - 1):
+        blocks.send(number, block(number), more=True, size1=len(IMAGE))
+    assert deaths == []
+    for number in range(count // 2 - 1, count // 2 + 2):
+        blocks.send(number, block(number), more=True, size1=len(IMAGE))
+    assert set(deaths) == {signal.SIGKILL}
 
 
 async def test_packages_in_other_formats_than_opaque_are_refused(blocks):

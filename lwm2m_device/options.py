@@ -1,0 +1,39 @@
+"""The flags of `lwm2m-device run`: types and help texts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lwm2m_device.settings import Delivery
+
+Server = Annotated[str, typer.Option(help="URI of the LwM2M server.", metavar="coap://HOST:PORT")]
+Endpoint = Annotated[str, typer.Option(help="Endpoint name of this device.")]
+Flash = Annotated[Path, typer.Option(help="File that holds the simulated flash; made when it is missing.")]
+Vendor = Annotated[str, typer.Option(help="Vendor domain; makes the vendor identifier.")]
+ClassName = Annotated[str, typer.Option("--class", help="Device class; makes the class identifier.")]
+Trust = Annotated[
+    list[Path] | None, typer.Option(help="PEM public key that may sign manifests; repeat for more.")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Take raw images, no manifests.")]
+Manufacturer = Annotated[str, typer.Option(help="Resource /3/0/0.")]
+Model = Annotated[str, typer.Option(help="Resource /3/0/1.")]
+Serial = Annotated[str, typer.Option(help="Resource /3/0/2; the endpoint name when left out.")]
+Hardware = Annotated[str, typer.Option(help="Hardware version, /3/0/18.")]
+InitialVersion = Annotated[str, typer.Option(help="Version of the factory image of a new flash.")]
+InitialImage = Annotated[Path | None, typer.Option(help="Factory image of a new flash.")]
+Lifetime = Annotated[int, typer.Option(min=0, max=0xFFFFFFFF, help="Seconds; 0 never expires.")]
+Lwm2mVersion = Annotated[str, typer.Option(help="1.0, 1.1 or 1.2.")]
+DeliveryMethod = Annotated[Delivery, typer.Option(help="How packages may come.")]
+Bind = Annotated[str, typer.Option(help="Local address and port.", metavar="HOST:PORT")]
+SlotSize = Annotated[int | None, typer.Option(min=1, help="Bytes of an image slot of a new flash.")]
+PageSize = Annotated[int | None, typer.Option(min=64, help="Bytes of a page of a new flash.")]
+BlockSize = Annotated[int, typer.Option(help="Bytes of a block of a download.")]
+MaxBoots = Annotated[int, typer.Option(min=1, max=250, help="Boots on trial before a revert.")]
+ConfirmTimeout = Annotated[float, typer.Option(min=1, help="Seconds of a boot on trial.")]
+FetchPatience = Annotated[float, typer.Option(min=1, help="Seconds a download waits without progress.")]
+DieAtPercent = Annotated[
+    int | None, typer.Option(min=1, max=100, help="Fault: SIGKILL itself at this part of a download.")
+]
+BadBoot = Annotated[bool, typer.Option("--bad-boot", help="Fault: a new image crashes at each boot.")]
+Silent = Annotated[bool, typer.Option("--silent", help="Fault: never answer again after Update.")]
