@@ -259,7 +259,7 @@ async def test_a_device_killed_in_the_middle_goes_on_from_the_last_stored_block(
     assert any(f"from byte {kept}" in line for line in world.log)
 
 
-async def test_a_manifest_altered_by_one_bit_is_never_taken(world, bench, images):
+async def test_a_manifest_altered_by_one_bit_is_never_taken(world, images):
     from lwm2m_device.bootloader import Boot
     from lwm2m_device.judges import ManifestJudge
     from lwm2m_device.slots import ImageHeader
@@ -268,20 +268,13 @@ async def test_a_manifest_altered_by_one_bit_is_never_taken(world, bench, images
     running = ImageHeader("1.0.0", hashlib.sha256(images[0]).digest(), len(images[0]), 1)
     judge = ManifestJudge(world.settings(), Boot(0, running, trial=False, notes=()), lambda: 1, 65536)
     envelope = world.envelope(IMAGE)
-    wanted = judge.offer(envelope)
-    taken = 0
+    assert judge.offer(envelope).version == "2.0.0"
     for position in range(len(envelope)):
         for bit in range(8):
             altered = bytearray(envelope)
             altered[position] ^= 1 << bit
-            try:
-                offered = judge.offer(bytes(altered))
-            except Refusal:
-                continue
-            # The envelope's own tag may be missing, and an unsigned header may change; never what was signed.
-            assert offered == wanted
-            taken += 1
-    assert taken <= 16
+            with pytest.raises(Refusal):
+                judge.offer(bytes(altered))
 
 
 async def test_a_download_over_a_bad_network_is_byte_exact(world):
