@@ -31,7 +31,7 @@ from lwm2m_server.services import (
     ReleaseService,
     Services,
 )
-from lwm2m_server.services.background import LoopTimers
+from lwm2m_server.services.background import LoopTimers, Timers
 from lwm2m_server.services.blobs import BlobShelf
 from lwm2m_server.services.exchange import Exchange
 from lwm2m_server.services.gateway import Gateway
@@ -72,15 +72,16 @@ class Server:
         transport: Transport,
         *,
         clock: Clock | None = None,
+        timers: Timers | None = None,
         objects: ObjectRegistry | None = None,
     ) -> None:
-        """Connect the parts; nothing runs before `start`."""
+        """Connect the parts; nothing runs before `start`. Tests give a clock and timers of their own."""
         self.settings = settings
         self.transport = transport
         self.listening: list[str] = []
         self.api_url = ""
         clock = clock or SystemClock()
-        timers = LoopTimers()
+        timers = timers or LoopTimers()
         registration, update = settings.registration, settings.update
         self.objects = objects or load_objects(settings)
         self.gateway = Gateway(

@@ -34,6 +34,8 @@ _AGENT = Path.of(SUIT_AGENT, 0)
 _RUNNING_DIGEST, _REFUSAL_CODE, _REFUSAL_TEXT = (_AGENT.child(number) for number in (3, 4, 5))
 _RESET_PACKAGE = b"\0"
 
+INSTANCES = "instances"  # what was learned: False for a device that never answers the Read of an instance
+
 
 class DeviceLink:
     """One device in an update. `close` ends the observations that were made."""
@@ -184,22 +186,27 @@ async def read_values(
 
     What can't be read is left out. Raises `Refused`, or the transport's error, when a `needed` one can't.
     """
-    try:
-        values = await _read(exchange, target, instance)
-    except TransportError:
-        # Some clients answer for resources alone; one that answers nothing at all ends at the first of them.
-        values = {}
-    except (Refused, InvalidInput):
-        values = {}
+    values: Values = {}
+    silent = False
+    if target.device.formats.get(INSTANCES, True):
+        try:
+            values = await _read(exchange, target, instance)
+        except TransportError:
+            silent = True
+        except (Refused, InvalidInput):
+            values = {}
     missing = [number for number in resources if not _has(values, instance.child(number))]
     if values and all(_has(values, instance.child(number)) for number in needed):
         return values
     for number in missing:
         try:
+            # A device that answers nothing at all ends here, by the transport's error.
             values |= await _read(exchange, target, instance.child(number))
         except (Refused, InvalidInput):
             if number in needed:
                 raise
+    if silent and values:
+        await exchange.learn(target, INSTANCES, value=False)
     return values
 
 

@@ -160,6 +160,13 @@ class Exchange:
             target, lambda known: known.write_format(path, target.model), build, None
         )
 
+    async def learn(self, target: Target, name: str, *, value: bool) -> None:
+        """Remember an ability of the device beside its content formats."""
+        endpoint = target.device.endpoint
+        device = await self._devices.get(endpoint)
+        if device is not None:
+            await self._devices.set_formats(endpoint, {**device.formats, name: value})
+
     async def _negotiate(
         self,
         target: Target,
