@@ -58,6 +58,7 @@ def run(
     block_size: options.BlockSize = 1024,
     max_boots: options.MaxBoots = 3,
     confirm_timeout: options.ConfirmTimeout = 300.0,
+    ack_timeout: options.AckTimeout = 2.0,
     fetch_patience: options.FetchPatience = 900.0,
     die_at_percent: options.DieAtPercent = None,
     bad_boot: options.BadBoot = False,
@@ -87,6 +88,7 @@ def run(
         block_size=_one_of(block_size, _BLOCK_SIZES, "block-size"),
         max_boots=max_boots,
         confirm_timeout=confirm_timeout,
+        ack_timeout=ack_timeout,
         fetch_patience=fetch_patience,
         faults=Faults(die_at_percent, bad_boot, silent),
     )
@@ -170,7 +172,8 @@ async def _run(settings: DeviceSettings) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         print(f"{now} {settings.endpoint}: {line}", file=sys.stderr, flush=True)
 
-    device = Device(settings, World.real(EngineTransport, log))
+    world = World.real(lambda: EngineTransport(ack_timeout=settings.ack_timeout), log)
+    device = Device(settings, world)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, device.stop)

@@ -31,6 +31,10 @@ PageSize = Annotated[int | None, typer.Option(min=64, help="Bytes of a page of a
 BlockSize = Annotated[int, typer.Option(help="Bytes of a block of a download.")]
 MaxBoots = Annotated[int, typer.Option(min=1, max=250, help="Boots on trial before a revert.")]
 ConfirmTimeout = Annotated[float, typer.Option(min=1, help="Seconds of a boot on trial.")]
+AckTimeout = Annotated[
+    float,
+    typer.Option(min=0.01, max=60, help="Seconds until a message is sent again (RFC 7252 ACK_TIMEOUT)."),
+]
 FetchPatience = Annotated[float, typer.Option(min=1, help="Seconds a download waits without progress.")]
 DieAtPercent = Annotated[
     int | None, typer.Option(min=1, max=100, help="Fault: SIGKILL itself at this part of a download.")

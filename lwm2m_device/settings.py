@@ -64,6 +64,7 @@ class DeviceSettings:
     local: tuple[str, int] | None = None
     max_boots: int = 3
     confirm_timeout: float = 300.0
+    ack_timeout: float = 2.0
     fetch_patience: float = 900.0
     reboot_delay: float = 0.5
     faults: Faults = field(default_factory=Faults)

@@ -42,6 +42,7 @@ class ReferenceDevice:
         """Switch it on; `options` replaces those it was made with."""
         extra = self._options if options is None else list(options)
         self._process = Process(self.endpoint, [*self._command, *extra])
+        self._process.wait_line("Boot: ")
         return self
 
     def kill(self) -> None:
