@@ -131,6 +131,7 @@ class Server:
             self._updater,
             clock,
             timers,
+            ask=self._inventory.ask,
             asking=self._inventory.asking,
             interval=settings.campaigns.interval,
         )
@@ -183,19 +184,31 @@ class Server:
         await self._updater.start()
         for host, port in self.settings.coap.listeners:
             self.listening.append(await self.transport.listen(host, port))
-        self._runner.start()
+        self._observations.start()
+        await self._runner.start()
 
     async def stop(self) -> None:
         """End the background work; what is under way stays stored and goes on at the next start."""
-        for part in (self._runner, self._updater, self._inventory, self._observations, self.gateway):
+        for part in (self._runner, self._updater, self._inventory):
             await part.close()
         await self.transport.close()
+        # What the transport told until its end is stored by these.
+        for last in (self._observations, self.gateway):
+            await last.close()
 
     def _registered(self, arrived: Sequence[tuple[Registration, bool]]) -> None:
         for registration, _ in arrived:
             self._updater.registered(registration.endpoint, Peer(registration.address).host)
         if self.settings.inventory:
             self._inventory.ask([registration.endpoint for registration, _ in arrived])
+            return
+        known = [
+            registration.endpoint
+            for registration, created in arrived
+            if not created or self._runner.awaits(registration.endpoint)
+        ]
+        if known:
+            self._inventory.follow(known)
 
     def _heard(self, changed: Sequence[Registration]) -> None:
         for registration in changed:

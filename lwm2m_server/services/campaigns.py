@@ -15,6 +15,7 @@ from lwm2m_server.campaigns.records import (
     DEFAULT_RETRIES,
     DEFAULT_STOP,
     EDITABLE,
+    ENDED,
     Campaign,
     CampaignState,
     Deployment,
@@ -218,7 +219,16 @@ class CampaignService:
         return await self._to(campaign_id, CampaignState.ABORTED, CampaignEvent.ABORT, "aborted", actor)
 
     async def archive(self, campaign_id: str, *, actor: str) -> Campaign:
-        """Put an ended campaign away."""
+        """Put an ended campaign away. Raises `Conflict` while some of its devices are still being updated."""
+        campaign = await self.get(campaign_id)
+        totals = tally(await self._store.deployments.statistics(campaign.id)).totals
+        if campaign.state in ENDED and totals.pending + totals.active:
+            raise Conflict(
+                f"{totals.pending + totals.active} devices of campaign '{campaign.name}' have not ended yet.",
+                code="winding-down",
+                field="state",
+                hint="Wait for their outcome: what installs can't be taken back.",
+            )
         return await self._to(campaign_id, CampaignState.ARCHIVED, CampaignEvent.ARCHIVE, "archived", actor)
 
     async def delete(self, campaign_id: str, *, actor: str) -> None:

@@ -86,9 +86,13 @@ class Gateway:
         self._expiry.start()
 
     async def close(self) -> None:
-        """End the background work; requests that wait get no answer, so devices repeat them."""
+        """End the background work; requests that wait get no answer, so devices repeat them.
+
+        Close the transport before: the last signs of life that it tells of are stored here.
+        """
         await self._expiry.close()
         await self._pump.close()
+        await self._store_beats()
 
     def on_requests(self, requests: list[Request]) -> None:
         """Take a batch; each request is answered in time, at once or after the commit."""
@@ -152,6 +156,9 @@ class Gateway:
         if self._deregisters:
             batch, self._deregisters = self._deregisters, []
             await self._deregister(batch)
+        await self._store_beats()
+
+    async def _store_beats(self) -> None:
         if self._beats:
             beats, self._beats = self._beats, {}
             await self._registrations.alive(list(beats.items()))

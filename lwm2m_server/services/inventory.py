@@ -50,7 +50,7 @@ class Inventory:
         self._clock = clock
         self._then = then
         self._concurrency = concurrency
-        self._waiting: deque[str] = deque()
+        self._waiting: deque[tuple[str, bool]] = deque()
         self._named: set[str] = set()
         self._workers = 0
         self._background = Background("inventory")
@@ -61,34 +61,49 @@ class Inventory:
         await self._background.close()
 
     def ask(self, endpoints: Sequence[str]) -> None:
-        """Ask these devices as soon as there is room; returns at once."""
+        """Ask these devices as soon as there is room, then follow; returns at once."""
         for endpoint in endpoints:
             if endpoint not in self._named:
                 self._named.add(endpoint)
-                self._waiting.append(endpoint)
+                self._waiting.append((endpoint, True))
+        self._hire()
+
+    def follow(self, endpoints: Sequence[str]) -> None:
+        """Ask these devices nothing, but do what follows."""
+        self._waiting.extend((endpoint, False) for endpoint in endpoints)
+        self._hire()
+
+    def asking(self, endpoint: str) -> bool:
+        """Say whether the device will be asked, or is being asked now."""
+        return endpoint in self._named
+
+    def _hire(self) -> None:
         while self._workers < self._concurrency and self._workers < len(self._waiting):
             self._workers += 1
             if self._background.spawn(self._work()) is None:
                 self._workers -= 1
                 return
 
-    def asking(self, endpoint: str) -> bool:
-        """Say whether the device will be asked, or is being asked now."""
-        return endpoint in self._named
-
     async def _work(self) -> None:
         try:
             while self._waiting:
-                endpoint = self._waiting.popleft()
+                endpoint, read = self._waiting.popleft()
                 try:
-                    await self._read(endpoint)
-                except Lwm2mError as error:
-                    _log.info("inventory not read", endpoint=endpoint, error=error.message)
-                finally:
-                    self._named.discard(endpoint)
-                await self._then(endpoint)
+                    if read:
+                        await self._inquire(endpoint)
+                    await self._then(endpoint)
+                except Exception as error:  # noqa: BLE001  one device must not keep the others waiting
+                    _log.error("inventory failed", endpoint=endpoint, exc_info=error)
         finally:
             self._workers -= 1
+
+    async def _inquire(self, endpoint: str) -> None:
+        try:
+            await self._read(endpoint)
+        except Lwm2mError as error:
+            _log.info("inventory not read", endpoint=endpoint, error=error.message)
+        finally:
+            self._named.discard(endpoint)
 
     async def _read(self, endpoint: str) -> None:
         async with self._exchange.turn(endpoint):

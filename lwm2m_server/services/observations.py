@@ -13,7 +13,7 @@ from lwm2m_server.lwm2m.formats import decode
 from lwm2m_server.lwm2m.model import Model
 from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.lwm2m.values import to_json
-from lwm2m_server.services.background import Pump
+from lwm2m_server.services.background import Background, Pump
 from lwm2m_server.services.exchange import Exchange, Target, negotiation_of
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import JsonValue, NewEvent
@@ -22,6 +22,7 @@ from lwm2m_server.transport import Code, Notification, Request, Response, Transp
 _log = structlog.get_logger(__name__)
 
 OWNER = "operator"
+_CHUNK = 1000
 _MAX_WAITING = 10_000  # events of values not stored yet; beyond it the newest are dropped and counted
 
 
@@ -36,11 +37,18 @@ class Observations:
         self._handles: dict[tuple[str, Path], int] = {}
         self._waiting: list[NewEvent] = []
         self._pump = Pump("notifications", self._flush)
+        self._background = Background("observations")
         self.dropped = 0
 
+    def start(self) -> None:
+        """Begin to make the observations of all registered devices anew: the engine has forgotten them."""
+        self._background.spawn(self._resume())
+
     async def close(self) -> None:
-        """Stop storing values."""
+        """Stop storing values; those that wait are stored."""
+        await self._background.close()
         await self._pump.close()
+        await self._flush()
 
     async def of(self, endpoint: str) -> list[Observation]:
         """Return the operators' observations of a device."""
@@ -105,6 +113,16 @@ class Observations:
             self._transport.respond(request.exchange, Code.CHANGED)
         else:
             self._transport.respond(request.exchange, Code.SERVICE_UNAVAILABLE, max_age=5)
+
+    async def _resume(self) -> None:
+        after: str | None = None
+        while True:
+            page = await self._store.registrations.live(after=after, limit=_CHUNK)
+            for live in page.items:
+                await self.restore(live.endpoint)
+            after = page.next
+            if after is None:
+                return
 
     async def _observe(self, target: Target, path: Path) -> tuple[ops.Operation, Response]:
         endpoint = target.device.endpoint

@@ -4,7 +4,8 @@ One pass looks at every campaign that may need something. It is woken by whateve
 a device's registration, the end of an update) and by a slow clock for what only time changes.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -44,6 +45,8 @@ _AWAY = (
     3600.0  # seconds until a device that is not registered is looked at again; its Register does so at once
 )
 _HELD = 10.0  # the same for a device that another campaign updates, or whose inventory is being read
+_INQUIRIES = 3  # times that a device is asked what it is before its deployment fails
+_REST = 10.0  # times as long as a look at a campaign took, until the next one
 _ROUNDS = 100  # decisions on one campaign in one pass; the next pass goes on
 _ACTOR = "server"
 
@@ -58,19 +61,28 @@ class Runner:
         clock: Clock,
         timers: Timers,
         *,
+        ask: Callable[[Sequence[str]], None],
         asking: Callable[[str], bool],
         interval: float = 1.0,
     ) -> None:
-        """`asking` says whether a device's facts are being read just now."""
+        """`ask` has the facts of devices read, `asking` says whether a device's are being read just now."""
         self._store = store
         self._updater = updater
         self._clock = clock
+        self._ask = ask
         self._asking = asking
+        self._waiting: set[str] = set()
+        self._unanswered: Counter[str] = Counter()
         self._settled: set[str] = set()
+        self._rested: dict[str, float] = {}
         self._pump = Pump("campaigns", self._work, timers=timers, interval=interval)
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin to look at the campaigns."""
+        async for campaign in self._campaigns():
+            async for deployment in self._pending(campaign.id):
+                if deployment.retry_at is not None and deployment.attempt == 0:
+                    self._waiting.add(deployment.endpoint)
         self._pump.start()
         self._pump.wake()
 
@@ -82,8 +94,15 @@ class Runner:
         """Stop looking; updates under way are the updater's."""
         await self._pump.close()
 
+    def awaits(self, endpoint: str) -> bool:
+        """Say whether a deployment waits for this device to come."""
+        return endpoint in self._waiting
+
     async def arrived(self, endpoint: str) -> None:
-        """Let deployments that waited for this device go on: it has registered and its facts are known."""
+        """Let deployments that waited for this device go on: it has registered, or its facts are known."""
+        if endpoint not in self._waiting:
+            return
+        self._waiting.discard(endpoint)
         now = self._clock.now()
         for deployment in await self._store.deployments.of(endpoint):
             waits = deployment.retry_at is not None and deployment.retry_at > now
@@ -95,12 +114,33 @@ class Runner:
         self.wake()
 
     async def _work(self) -> None:
+        async for campaign in self._campaigns():
+            begun = self._clock.now()
+            if campaign.id in self._settled or begun < self._rested.get(campaign.id, 0.0):
+                continue
+            await self._drive(campaign)
+            # Counting a million deployments takes a while: never let it fill the day.
+            now = self._clock.now()
+            self._rested[campaign.id] = now + (now - begun) * _REST
+
+    async def _campaigns(self) -> AsyncIterator[Campaign]:
         after: str | None = None
         while True:
             page = await self._store.campaigns.page(states=_LIVE, after=after, limit=_CHUNK)
             for campaign in page.items:
-                if campaign.id not in self._settled:
-                    await self._drive(campaign)
+                yield campaign
+            after = page.next
+            if after is None:
+                return
+
+    async def _pending(self, campaign_id: str) -> AsyncIterator[Deployment]:
+        after: str | None = None
+        while True:
+            page = await self._store.deployments.page(
+                campaign_id, state=DeploymentState.PENDING, after=after, limit=_CHUNK
+            )
+            for deployment in page.items:
+                yield deployment
             after = page.next
             if after is None:
                 return
@@ -216,15 +256,29 @@ class Runner:
             await self._postpone(deployment, "not-registered", now + _AWAY)
         elif self._asking(device.endpoint):
             await self._postpone(deployment, "inventory", now + _HELD)
+        elif device.facts.understands_manifests is None:
+            await self._inquire(deployment)
         elif self._updater.busy(device.endpoint):
             await self._postpone(deployment, "other-update", now + _HELD)
         else:
             return await self._offer(deployment, device, manifest, check(device, manifest))
         return False
 
+    async def _inquire(self, deployment: Deployment) -> None:
+        """Have a device asked what it is; one that does not say so after some tries has failed."""
+        endpoint = deployment.endpoint
+        if self._unanswered[endpoint] >= _INQUIRIES:
+            del self._unanswered[endpoint]
+            await self._end(deployment, DeploymentEvent.FAIL, "timeout", "the device does not say what it is")
+            return
+        self._unanswered[endpoint] += 1
+        await self._postpone(deployment, "inventory", self._clock.now() + _HELD)
+        self._ask([endpoint])
+
     async def _offer(
         self, deployment: Deployment, device: Device, manifest: StoredManifest, verdict: Verdict
     ) -> bool:
+        self._unanswered.pop(device.endpoint, None)
         if verdict.event is not DeploymentEvent.OFFER:
             await self._end(deployment, verdict.event, verdict.reason, verdict.text)
             return False
@@ -235,6 +289,7 @@ class Runner:
             return False
 
     async def _postpone(self, deployment: Deployment, reason: str, until: float) -> None:
+        self._waiting.add(deployment.endpoint)
         now = self._clock.now()
         new = advance_deployment(deployment, DeploymentEvent.POSTPONE, now=now, reason=reason, retry_at=until)
         # The history says once why a device waits, not at each look.
@@ -247,14 +302,8 @@ class Runner:
 
     async def _cancel(self, campaign: Campaign, reason: str) -> bool:
         """Cancel what has not begun, and ask for the end of what has; the updater awaits those outcomes."""
-        while True:
-            page = await self._store.deployments.page(
-                campaign.id, state=DeploymentState.PENDING, limit=_CHUNK
-            )
-            for deployment in page.items:
-                await self._end(deployment, DeploymentEvent.CANCEL, reason)
-            if page.next is None:
-                break
+        async for deployment in self._pending(campaign.id):
+            await self._end(deployment, DeploymentEvent.CANCEL, reason)
         after: str | None = None
         while True:
             active = await self._store.deployments.active(campaign.id, after=after, limit=_CHUNK)

@@ -210,9 +210,10 @@ class Updater:
         endpoint = actor.deployment.endpoint
         try:
             await actor.run()
-        except Lwm2mError as error:
-            _log.error("update ended by an error", endpoint=endpoint, error=error.message)
-            await self._fail(actor.deployment, "internal", error.message)
+        except Exception as error:  # noqa: BLE001  the fault of one update must not leave its device in limbo
+            _log.error("update ended by an error", endpoint=endpoint, exc_info=error)
+            text = error.message if isinstance(error, Lwm2mError) else ""
+            await self._fail(actor.deployment, "internal", text)
         finally:
             del self._actors[endpoint]
         self._on_done(actor.deployment)
