@@ -34,7 +34,7 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "5"  # seconds, with 503
 
 
-class PreconditionFailed(Lwm2mError):  # noqa: N818  reads as what happened
+class PreconditionFailed(Lwm2mError):
     """If-Match names another revision than the present one (RFC 9110 13.1.1)."""
 
     code = "stale"

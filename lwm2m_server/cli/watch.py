@@ -58,6 +58,7 @@ class Watch:
         self._interval = interval
         self._patience = patience
         self._last: object = None
+        self._line = ""
 
     def run(self) -> Outcome:
         """Look until the campaign ends."""
@@ -107,7 +108,10 @@ class Watch:
             totals = counts["totals"]
             text = ", ".join(f"{totals[name]} {name}" for name in _COUNTS if totals[name])
             done = f"{totals['done']}/{totals['targets']} done"
-            print(f"{campaign['state']}: {done}" + (f"; {text}" if text else ""), flush=True)
+            line = f"{campaign['state']}: {done}" + (f"; {text}" if text else "")
+            if line != self._line:  # what changed may be a reason, which the line does not tell
+                print(line, flush=True)
+            self._line = line
 
     @contextmanager
     def _screen(self) -> "Iterator[_Screen | None]":
