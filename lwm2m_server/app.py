@@ -99,7 +99,7 @@ class Server:
             expiry_interval=registration.expiry_interval,
         )
         exchange = Exchange(store.devices, transport, clock, timers, self.objects)
-        self._observations = Observations(store, transport, exchange, clock)
+        self._observations = Observations(store, transport, exchange, clock, timers)
         self._inventory = Inventory(store, exchange, clock, then=self._known)
         retry = settings.retry
         tools = ActorTools(

@@ -33,6 +33,9 @@ class LoopTimers:
         return asyncio.get_running_loop().call_later(seconds, callback)
 
 
+AGAIN = 5.0
+
+
 class Background:
     """Tasks of one service: an exception is logged, and `close` ends them all."""
 
@@ -68,7 +71,8 @@ class Background:
 class Pump:
     """Runs one piece of work whenever it is woken, never twice at a time, and every `interval` seconds.
 
-    Waking it while it runs makes it run once more: what arrived meanwhile is not forgotten.
+    Waking it while it runs makes it run once more: what arrived meanwhile is not forgotten. A round that fails is
+    logged and repeated: at the next interval, or, without one, `AGAIN` seconds later.
     """
 
     def __init__(
@@ -112,6 +116,10 @@ class Pump:
         if self._timers is not None and self._interval is not None and not self._closed:
             self._timer = self._timers.later(self._interval, self._tick)
 
+    def _repeat(self) -> None:
+        if self._timers is not None and self._interval is None and not self._closed:
+            self._timer = self._timers.later(AGAIN, self.wake)
+
     def _tick(self) -> None:
         self._arm()
         self.wake()
@@ -124,6 +132,7 @@ class Pump:
                     await self._work()
                 except Exception as error:  # noqa: BLE001  one bad round must not end the service
                     _log.error("background work failed", service=self._name, exc_info=error)
+                    self._repeat()
                 if not self._again:
                     return
         finally:

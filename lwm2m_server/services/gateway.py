@@ -69,7 +69,7 @@ class Gateway:
         self._updates: list[Request] = []
         self._deregisters: list[Request] = []
         self._beats: dict[str, float] = {}
-        self._pump = Pump("gateway", self._work)
+        self._pump = Pump("gateway", self._work, timers=timers)
         self._expiry = Pump("expiry", self._expire, timers=timers, interval=expiry_interval)
 
     async def start(self) -> None:
@@ -92,7 +92,10 @@ class Gateway:
         """
         await self._expiry.close()
         await self._pump.close()
-        await self._store_beats()
+        try:
+            await self._store_beats()
+        except Lwm2mError as error:
+            _log.error("signs of life lost", count=len(self._beats), error=error.message)
 
     def on_requests(self, requests: list[Request]) -> None:
         """Take a batch; each request is answered in time, at once or after the commit."""
@@ -159,9 +162,15 @@ class Gateway:
         await self._store_beats()
 
     async def _store_beats(self) -> None:
-        if self._beats:
-            beats, self._beats = self._beats, {}
+        if not self._beats:
+            return
+        beats, self._beats = self._beats, {}
+        try:
             await self._registrations.alive(list(beats.items()))
+        except BaseException:
+            # The engine has answered these already: they wait for the next round, behind what is newer.
+            self._beats = beats | self._beats
+            raise
 
     async def _register(self, batch: list[Request]) -> None:
         now = self._clock.now()
@@ -204,15 +213,15 @@ class Gateway:
         registration: Registration,
         request: Request,
     ) -> None:
-        """Note a registration; one device's repeated Register makes one, another device's takes the next
-        turn.
+        """Note a registration; one device's repeated Register makes one, as it was said last; another device's
+        takes the next turn.
         """
-        known = wanted.setdefault(registration.endpoint, (registration, []))
-        if known[1] and known[1][0].peer != request.peer:
+        _, requests = wanted.get(registration.endpoint, (registration, []))
+        if requests and requests[0].peer != request.peer:
             self._registers.append(request)
             self._pump.wake()
         else:
-            known[1].append(request)
+            wanted[registration.endpoint] = registration, [*requests, request]
 
     def _registration(self, request: Request, now: float) -> Registration:
         stated = parse_register(request.query, request.payload)

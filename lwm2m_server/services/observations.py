@@ -13,7 +13,7 @@ from lwm2m_server.lwm2m.formats import decode
 from lwm2m_server.lwm2m.model import Model
 from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.lwm2m.values import to_json
-from lwm2m_server.services.background import Background, Pump
+from lwm2m_server.services.background import Background, Pump, Timers
 from lwm2m_server.services.exchange import Exchange, Target, negotiation_of
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import JsonValue, NewEvent
@@ -23,20 +23,23 @@ _log = structlog.get_logger(__name__)
 
 OWNER = "operator"
 _CHUNK = 1000
+_RETRY_AFTER = 5  # Max-Age of 5.03, seconds
 _MAX_WAITING = 10_000  # events of values not stored yet; beyond it the newest are dropped and counted
 
 
 class Observations:
     """What operators observe, and what devices tell by themselves (Notify and Send)."""
 
-    def __init__(self, store: Store, transport: Transport, exchange: Exchange, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, transport: Transport, exchange: Exchange, clock: Clock, timers: Timers
+    ) -> None:
         self._store = store
         self._transport = transport
         self._exchange = exchange
         self._clock = clock
         self._handles: dict[tuple[str, Path], int] = {}
-        self._waiting: list[NewEvent] = []
-        self._pump = Pump("notifications", self._flush)
+        self._waiting: list[tuple[NewEvent, int | None]] = []  # with the exchange that waits for its answer
+        self._pump = Pump("notifications", self._flush, timers=timers)
         self._background = Background("observations")
         self.dropped = 0
 
@@ -48,7 +51,10 @@ class Observations:
         """Stop storing values; those that wait are stored."""
         await self._background.close()
         await self._pump.close()
-        await self._flush()
+        try:
+            await self._flush()
+        except Lwm2mError as error:
+            _log.error("notifications lost", count=len(self._waiting), error=error.message)
 
     async def of(self, endpoint: str) -> list[Observation]:
         """Return the operators' observations of a device."""
@@ -100,7 +106,7 @@ class Observations:
                 _log.info("observation not restored", endpoint=endpoint, path=wish.path, error=error.message)
 
     def sent(self, endpoint: str, request: Request) -> None:
-        """Take a Send (Core TS 6.4.3): answer it, and store its values as events."""
+        """Take a Send (Core TS 6.4.3): store its values as an event, and answer it when that is durable."""
         try:
             nodes = decode(request.content_format, request.payload, Path(), now=self._clock.now())
         except InvalidInput as error:
@@ -109,10 +115,8 @@ class Observations:
         values: list[JsonValue] = [
             {"path": str(node.path), "value": to_json(node.value), "time": node.time} for node in nodes
         ]
-        if self._put("device.sent", endpoint, {"values": values}):
-            self._transport.respond(request.exchange, Code.CHANGED)
-        else:
-            self._transport.respond(request.exchange, Code.SERVICE_UNAVAILABLE, max_age=5)
+        if not self._put("device.sent", endpoint, {"values": values}, request.exchange):
+            self._refuse(request.exchange)
 
     async def _resume(self) -> None:
         after: str | None = None
@@ -161,15 +165,31 @@ class Observations:
         self._handles.pop((endpoint, path), None)
         self._put("device.observation-ended", endpoint, {"path": str(path), "reason": reason})
 
-    def _put(self, kind: str, endpoint: str, data: dict[str, JsonValue]) -> bool:
+    def _put(self, kind: str, endpoint: str, data: dict[str, JsonValue], exchange: int | None = None) -> bool:
         if len(self._waiting) >= _MAX_WAITING:
             self.dropped += 1
             return False
-        self._waiting.append(NewEvent(kind=kind, at=self._clock.now(), endpoint=endpoint, data=data))
+        event = NewEvent(kind=kind, at=self._clock.now(), endpoint=endpoint, data=data)
+        self._waiting.append((event, exchange))
         self._pump.wake()
         return True
 
     async def _flush(self) -> None:
         batch, self._waiting = self._waiting, []
-        if batch:
-            await self._store.events.append(batch)
+        if not batch:
+            return
+        try:
+            await self._store.events.append([event for event, _ in batch])
+        except BaseException:
+            # A device sends again what is not acknowledged; what was notified waits for the next round.
+            self._waiting = [(event, None) for event, exchange in batch if exchange is None] + self._waiting
+            for _, exchange in batch:
+                if exchange is not None:
+                    self._refuse(exchange)
+            raise
+        for _, exchange in batch:
+            if exchange is not None:
+                self._transport.respond(exchange, Code.CHANGED)
+
+    def _refuse(self, exchange: int) -> None:
+        self._transport.respond(exchange, Code.SERVICE_UNAVAILABLE, max_age=_RETRY_AFTER)
