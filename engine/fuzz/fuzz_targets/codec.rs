@@ -36,7 +36,10 @@ fuzz_target!(|bytes: &[u8]| {
         (again.options.block1, again.options.block2),
         (message.options.block1, message.options.block2)
     );
-    for text in message.options.path().chain(message.options.query()) {
-        assert!(text.len() <= 255);
+    // A segment that breaks its own format makes the option unknown, which ends the request with 4.02.
+    if message.options.unknown_critical.is_none() {
+        for text in message.options.path().chain(message.options.query()) {
+            assert!(text.len() <= 255);
+        }
     }
 });
