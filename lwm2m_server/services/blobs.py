@@ -64,9 +64,9 @@ class Offers:
         if host == self._host:
             return
         self._withdraw()
+        self._host = host
         for digest in self._digests:
             self._transport.offer(blob_path(digest), digest, host)
-        self._host = host
 
     def open_for(self, host: str, digest: bytes) -> bool:
         """Say whether this host may fetch this blob now."""

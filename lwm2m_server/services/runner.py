@@ -4,9 +4,11 @@ One pass looks at every campaign that may need something. It is woken by whateve
 a device's registration, the end of an update) and by a slow clock for what only time changes.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
@@ -17,7 +19,7 @@ from lwm2m_server.campaigns.machine import (
     advance_campaign,
     advance_deployment,
 )
-from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment, DeploymentState
+from lwm2m_server.campaigns.records import FINAL, Campaign, CampaignState, Deployment, DeploymentState
 from lwm2m_server.campaigns.statistics import Totals, tally
 from lwm2m_server.clock import Clock
 from lwm2m_server.devices.records import Device
@@ -30,6 +32,7 @@ from lwm2m_server.services.update_actor import deployment_event
 from lwm2m_server.services.updater import Updater
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import StoredManifest
+from lwm2m_server.transport import TransportError
 
 _log = structlog.get_logger(__name__)
 
@@ -49,6 +52,10 @@ _INQUIRIES = 3  # times that a device is asked what it is before its deployment 
 _REST = 10.0  # times as long as a look at a campaign took, until the next one
 _ROUNDS = 100  # decisions on one campaign in one pass; the next pass goes on
 _ACTOR = "server"
+# Reasons for which a deployment waits for its device, which may come at any moment.
+_HOLDS = frozenset({"not-registered", "inventory", "other-update"})
+
+T = TypeVar("T")
 
 
 class Runner:
@@ -81,7 +88,7 @@ class Runner:
         """Begin to look at the campaigns."""
         async for campaign in self._campaigns():
             async for deployment in self._pending(campaign.id):
-                if deployment.retry_at is not None and deployment.attempt == 0:
+                if deployment.reason in _HOLDS:
                     self._waiting.add(deployment.endpoint)
         self._pump.start()
         self._pump.wake()
@@ -106,7 +113,8 @@ class Runner:
         now = self._clock.now()
         for deployment in await self._store.deployments.of(endpoint):
             waits = deployment.retry_at is not None and deployment.retry_at > now
-            if deployment.state is DeploymentState.PENDING and waits and deployment.attempt == 0:
+            # A back-off after a failed attempt is not cut short.
+            if deployment.state is DeploymentState.PENDING and waits and deployment.reason in _HOLDS:
                 new = advance_deployment(
                     deployment, DeploymentEvent.POSTPONE, now=now, reason=deployment.reason, retry_at=now
                 )
@@ -118,7 +126,10 @@ class Runner:
             begun = self._clock.now()
             if campaign.id in self._settled or begun < self._rested.get(campaign.id, 0.0):
                 continue
-            await self._drive(campaign)
+            try:
+                await self._drive(campaign)
+            except Exception as error:  # noqa: BLE001  one campaign must not keep the others waiting
+                _log.error("campaign not driven", campaign=campaign.id, exc_info=error)
             # Counting a million deployments takes a while: never let it fill the day.
             now = self._clock.now()
             self._rested[campaign.id] = now + (now - begun) * _REST
@@ -162,6 +173,7 @@ class Runner:
             if not again:
                 return
             current = await self._store.campaigns.get(campaign.id)
+        self.wake()
 
     def _settle(self, campaign: Campaign, totals: Totals) -> None:
         """Look no more at a campaign that ended early and has nothing left."""
@@ -230,81 +242,89 @@ class Runner:
 
     async def _begin(self, campaign: Campaign, count: int) -> bool:
         manifest = await self._store.manifests.get(campaign.manifest_id)
-        begun = 0
-        while begun < count:
-            wanted = min(count - begun, _CHUNK)
+        reached: Counter[DeploymentState] = Counter()
+        # What fails at once counts for the stop rule, before the next devices meet the same.
+        while reached[DeploymentState.OFFERED] < count and not reached[DeploymentState.FAILED]:
+            wanted = min(count - reached[DeploymentState.OFFERED], _CHUNK)
             due = await self._store.deployments.due(campaign.id, now=self._clock.now(), limit=wanted)
             devices = await self._store.devices.get_many(entry.endpoint for entry in due)
-            for deployment in due:
-                begun += await self._begin_one(deployment, devices.get(deployment.endpoint), manifest)
+            reached.update(
+                await _together(self._begin_one(each, devices.get(each.endpoint), manifest) for each in due)
+            )
             if len(due) < wanted:
                 break
-        # What was skipped or rejected on the way may have been the last of it.
-        totals = tally(await self._store.deployments.statistics(campaign.id)).totals
-        return totals.pending == 0 and totals.active == 0
+        return any(reached[state] for state in FINAL)
 
     async def _begin_one(
         self, deployment: Deployment, device: Device | None, manifest: StoredManifest | None
-    ) -> bool:
-        """Offer the update to one device, or say why not; return whether it is under way now."""
+    ) -> DeploymentState:
+        """Offer the update to one device, or say why not; return the state that it is in then."""
         now = self._clock.now()
         if manifest is None:
-            await self._end(deployment, DeploymentEvent.FAIL, "artefact-missing")
-        elif device is None:
-            await self._end(deployment, DeploymentEvent.CANCEL, "device-deleted")
-        elif not device.registered:
-            await self._postpone(deployment, "not-registered", now + _AWAY)
-        elif self._asking(device.endpoint):
-            await self._postpone(deployment, "inventory", now + _HELD)
-        elif device.facts.understands_manifests is None:
-            await self._inquire(deployment)
-        elif self._updater.busy(device.endpoint):
-            await self._postpone(deployment, "other-update", now + _HELD)
-        else:
-            return await self._offer(deployment, device, manifest, check(device, manifest))
-        return False
+            return await self._end(deployment, DeploymentEvent.FAIL, "artefact-missing")
+        if device is None:
+            return await self._end(deployment, DeploymentEvent.CANCEL, "device-deleted")
+        if not device.registered:
+            return await self._postpone(deployment, "not-registered", now + _AWAY)
+        if self._asking(device.endpoint):
+            return await self._postpone(deployment, "inventory", now + _HELD)
+        if device.facts.understands_manifests is None:
+            return await self._inquire(deployment)
+        if self._updater.busy(device.endpoint):
+            return await self._postpone(deployment, "other-update", now + _HELD)
+        return await self._offer(deployment, device, manifest, check(device, manifest))
 
-    async def _inquire(self, deployment: Deployment) -> None:
+    async def _inquire(self, deployment: Deployment) -> DeploymentState:
         """Have a device asked what it is; one that does not say so after some tries has failed."""
         endpoint = deployment.endpoint
         if self._unanswered[endpoint] >= _INQUIRIES:
             del self._unanswered[endpoint]
-            await self._end(deployment, DeploymentEvent.FAIL, "timeout", "the device does not say what it is")
-            return
+            text = "the device does not say what it is"
+            return await self._end(deployment, DeploymentEvent.FAIL, "timeout", text)
         self._unanswered[endpoint] += 1
-        await self._postpone(deployment, "inventory", self._clock.now() + _HELD)
+        state = await self._postpone(deployment, "inventory", self._clock.now() + _HELD)
         self._ask([endpoint])
+        return state
 
     async def _offer(
         self, deployment: Deployment, device: Device, manifest: StoredManifest, verdict: Verdict
-    ) -> bool:
+    ) -> DeploymentState:
         self._unanswered.pop(device.endpoint, None)
         if verdict.event is not DeploymentEvent.OFFER:
-            await self._end(deployment, verdict.event, verdict.reason, verdict.text)
-            return False
+            return await self._end(deployment, verdict.event, verdict.reason, verdict.text)
         try:
-            return await self._updater.begin(deployment, device, manifest)
-        except NotFound as error:
-            await self._end(deployment, DeploymentEvent.FAIL, "artefact-missing", error.message)
-            return False
+            begun = await self._updater.begin(deployment, device, manifest)
+        except (NotFound, TransportError) as error:
+            return await self._end(deployment, DeploymentEvent.FAIL, "artefact-missing", error.message)
+        return DeploymentState.OFFERED if begun else deployment.state
 
-    async def _postpone(self, deployment: Deployment, reason: str, until: float) -> None:
+    async def _postpone(self, deployment: Deployment, reason: str, until: float) -> DeploymentState:
         self._waiting.add(deployment.endpoint)
         now = self._clock.now()
         new = advance_deployment(deployment, DeploymentEvent.POSTPONE, now=now, reason=reason, retry_at=until)
         # The history says once why a device waits, not at each look.
         events = () if deployment.reason == reason else (deployment_event(new),)
         await self._store.deployments.change(deployment, new, events=events)
+        return new.state
 
-    async def _end(self, deployment: Deployment, event: DeploymentEvent, reason: str, text: str = "") -> None:
+    async def _end(
+        self, deployment: Deployment, event: DeploymentEvent, reason: str, text: str = ""
+    ) -> DeploymentState:
         new = advance_deployment(deployment, event, now=self._clock.now(), reason=reason, text=text)
         await self._store.deployments.change(deployment, new, events=(deployment_event(new),))
+        return new.state
 
     async def _cancel(self, campaign: Campaign, reason: str) -> bool:
         """Cancel what has not begun, and ask for the end of what has; the updater awaits those outcomes."""
-        async for deployment in self._pending(campaign.id):
-            await self._end(deployment, DeploymentEvent.CANCEL, reason)
         after: str | None = None
+        while True:
+            page = await self._store.deployments.page(
+                campaign.id, state=DeploymentState.PENDING, after=after, limit=_CHUNK
+            )
+            await _together(self._end(each, DeploymentEvent.CANCEL, reason) for each in page.items)
+            after = page.next
+            if after is None:
+                break
         while True:
             active = await self._store.deployments.active(campaign.id, after=after, limit=_CHUNK)
             for deployment in active.items:
@@ -312,3 +332,17 @@ class Runner:
             after = active.next
             if after is None:
                 return False
+
+
+async def _together(work: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all, so that their writes share commits; raise the first error when every one has ended."""
+    found: list[T] = []
+    errors: list[BaseException] = []
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            errors.append(result)
+        else:
+            found.append(result)
+    if errors:
+        raise errors[0]
+    return found

@@ -6,9 +6,10 @@ ahead of the device, and never sends an Execute twice.
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
@@ -17,18 +18,22 @@ from lwm2m_server.campaigns.machine import DEPLOYMENT_TABLE, DeploymentEvent, ad
 from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment
 from lwm2m_server.clock import Clock
 from lwm2m_server.devices.records import Facts
+from lwm2m_server.errors import Unavailable
 from lwm2m_server.firmware import update, update_events
 from lwm2m_server.firmware.outcomes import Ending, Outcome
 from lwm2m_server.firmware.update_job import DeviceView, Kind, Phase, UpdateJob
-from lwm2m_server.services.background import Background, Cancellable, Timers
+from lwm2m_server.services.background import AGAIN, Background, Cancellable, Timers
 from lwm2m_server.services.blobs import Offers
 from lwm2m_server.services.device_link import DeviceLink
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import JsonValue, NewEvent
+from lwm2m_server.transport import TransportError
 
 _log = structlog.get_logger(__name__)
 
-_PHASE_EVENT = {
+T = TypeVar("T")
+
+_PHASE_EVENT: dict[Phase, tuple[DeploymentEvent | None, str]] = {
     Phase.DOWNLOADING: (DeploymentEvent.DOWNLOAD, "transfer"),
     Phase.DOWNLOADED: (DeploymentEvent.DOWNLOADED, "verified"),
     Phase.INSTALLING: (DeploymentEvent.INSTALL, "installing"),
@@ -66,6 +71,26 @@ def deployment_event(deployment: Deployment) -> NewEvent:
         campaign_id=deployment.campaign_id,
         data=data,
     )
+
+
+async def lasting(tools: ActorTools, work: Callable[[], Awaitable[T]]) -> T:
+    """Do work of the store, again and again while the store can't: an update waits for it, but does not end."""
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            _log.error("update waits for the store", error=error.message)
+        rested = asyncio.get_running_loop().create_future()
+        timer = tools.timers.later(AGAIN, partial(_wake, rested))
+        try:
+            await rested
+        finally:
+            timer.cancel()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Superseded(Exception):
@@ -108,7 +133,11 @@ class UpdateActor:
 
     def moved(self, host: str) -> None:
         """The device is at this host now: it may fetch from there."""
-        self._offers.open_to(host)
+        try:
+            self._offers.open_to(host)
+        except TransportError as error:
+            # The device is refused there, says so, and the attempt ends by its answer.
+            _log.error("artefacts not offered", endpoint=self._deployment.endpoint, error=error.message)
 
     def fetches(self, host: str, digest: bytes) -> bool:
         """Say whether these bytes are open to this host for this update."""
@@ -167,26 +196,29 @@ class UpdateActor:
         facts = Facts(firmware_version=status.version or None, running_digest=status.running_digest)
         if facts != self._facts:
             self._facts = facts
-            await self._tools.store.devices.set_facts(self._deployment.endpoint, facts)
+            endpoint = self._deployment.endpoint
+            await lasting(self._tools, lambda: self._tools.store.devices.set_facts(endpoint, facts))
 
     async def _store_step(self) -> None:
         job, now = self._job, self._tools.clock.now()
         old = self._deployment
         event, why = _PHASE_EVENT.get(job.phase, (None, ""))
-        moves = event is not None and job.phase.value != old.state.value
-        if event is not None and moves and (old.state, event) in DEPLOYMENT_TABLE:
+        moves = job.phase.value != old.state.value and (old.state, event) in DEPLOYMENT_TABLE
+        if event is not None and moves:
             new = advance_deployment(old, event, now=now, reason=why)
-            events: tuple[NewEvent, ...] = ()
         else:
             new = replace(old, updated_at=now, revision=old.revision + 1)
-            moves = False
         new = replace(new, job=json.dumps(job.to_json()), offset=job.offset, size=old.size or job.size)
         events = (deployment_event(new),) if moves else ()
         await self._change(new, events)
 
     async def _change(self, new: Deployment, events: tuple[NewEvent, ...]) -> None:
-        if not await self._tools.store.deployments.change(self._deployment, new, events=events):
-            raise Superseded
+        deployments, old = self._tools.store.deployments, self._deployment
+        if not await lasting(self._tools, lambda: deployments.change(old, new, events=events)):
+            # After a failure of the store nobody but the row itself knows whether the change is in it.
+            key = old.campaign_id, old.endpoint
+            if await lasting(self._tools, lambda: deployments.get(*key)) != new:
+                raise Superseded
         self._deployment = new
 
     def _do(self, action: update_events.Action) -> None:
@@ -243,7 +275,8 @@ class UpdateActor:
         await self._change(new, (deployment_event(new),))
 
     async def _retry_at(self, outcome: Outcome, now: float) -> float | None:
-        campaign = await self._tools.store.campaigns.get(self._deployment.campaign_id)
+        campaigns, key = self._tools.store.campaigns, self._deployment.campaign_id
+        campaign = await lasting(self._tools, lambda: campaigns.get(key))
         if not outcome.retryable or campaign is None or not _goes_on(campaign):
             return None
         retries = campaign.retries

@@ -16,7 +16,7 @@ from lwm2m_server.services.background import Background
 from lwm2m_server.services.blobs import BlobShelf, Offers, blob_path
 from lwm2m_server.services.device_link import DeviceLink
 from lwm2m_server.services.exchange import Exchange
-from lwm2m_server.services.update_actor import ActorTools, UpdateActor, deployment_event
+from lwm2m_server.services.update_actor import ActorTools, UpdateActor, deployment_event, lasting
 from lwm2m_server.store.records import StoredManifest
 from lwm2m_server.transport import Download, Peer, Transport
 
@@ -193,7 +193,8 @@ class Updater:
         new = advance_deployment(
             deployment, DeploymentEvent.FAIL, now=self._tools.clock.now(), reason=reason, text=text
         )
-        if await self._tools.store.deployments.change(deployment, new, events=(deployment_event(new),)):
+        deployments, events = self._tools.store.deployments, (deployment_event(new),)
+        if await lasting(self._tools, lambda: deployments.change(deployment, new, events=events)):
             self._on_done(new)
 
     def _spawn(self, deployment: Deployment, device: Device, job: UpdateJob, offers: Offers) -> None:
