@@ -1,5 +1,7 @@
 //! Records (RFC 6347 4.1) and their protection, plain and with connection ids (RFC 9146 4, 5).
 
+use std::fmt;
+
 use crate::aead;
 use crate::alert::Alert;
 use crate::cid::ConnectionId;
@@ -139,6 +141,14 @@ pub(crate) struct Protection {
     pub(crate) peer_cid: ConnectionId,
     /// Records that did not authenticate.
     pub(crate) forged: u32,
+}
+
+impl fmt::Debug for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Protection")
+            .field("suite", &self.suite)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Protection {
@@ -309,9 +319,7 @@ mod tests {
     }
 
     fn first(datagram: &[u8], cid_length: usize) -> Record<'_> {
-        Records::new(datagram, cid_length)
-            .next()
-            .expect("one record")
+        Records::new(datagram, cid_length).next().expect("one record")
     }
 
     #[test]
@@ -355,7 +363,10 @@ mod tests {
     fn inner_padding_is_stripped_and_all_zeros_is_malformed() {
         let [mut us, mut peer] = pair(Suite::PskCcm8, b"c", b"");
         let mut buf = Vec::new();
-        for (inner, expected) in [(b"hi\x17\0\0\0".as_slice(), Ok(2)), (&[0; 9], Err(Refused::Malformed))] {
+        for (inner, expected) in [
+            (b"hi\x17\0\0\0".as_slice(), Ok(2)),
+            (&[0; 9], Err(Refused::Malformed)),
+        ] {
             let number = 1 << 48 | us.send_next;
             us.send_next += 1;
             let mut body = inner.to_vec();
@@ -379,10 +390,7 @@ mod tests {
                 cid: b"c",
                 body: &body,
             };
-            assert_eq!(
-                peer.open(&record, &mut buf).map(|opened| opened.length),
-                expected
-            );
+            assert_eq!(peer.open(&record, &mut buf).map(|opened| opened.length), expected);
         }
     }
 

@@ -1,0 +1,393 @@
+//! What the handshakes of both roles have in common: numbers, transcript, keys, and the way of a record into them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use coap::Instant;
+use subtle::ConstantTimeEq;
+
+use crate::alert::{Alert, Failure};
+use crate::bounds::Budget;
+use crate::certificate::PeerKey;
+use crate::cid::ConnectionId;
+use crate::config::Config;
+use crate::event::{Handler, Identity, LookUp};
+use crate::flight::Flight;
+use crate::keys::Ephemeral;
+use crate::outbox::Outbox;
+use crate::prf::{self, Master};
+use crate::random::Source;
+use crate::reassembly::{Fragment, Message, Reassembly, Taken, put_fragment};
+use crate::record::{Opened, Protection, Record, Refused, put_header};
+use crate::suite::Suite;
+use crate::window::Window;
+use crate::wire::{MAX_CONTENT, Reader, VERSION, content, handshake};
+
+/// Records of epoch 1 kept until `ChangeCipherSpec` or an answer comes.
+const MAX_EARLY: usize = 2;
+const MAX_EARLY_BYTES: usize = 512;
+
+/// What a step of a handshake works with.
+pub(crate) struct Context<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) random: &'a mut Source,
+    pub(crate) out: &'a mut Outbox,
+    pub(crate) handler: &'a mut dyn Handler,
+    /// For public-key work of a server.
+    pub(crate) budget: Option<&'a mut Budget>,
+    pub(crate) now: Instant,
+}
+
+/// What a step of a handshake comes to.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Nothing,
+    /// Complete.
+    Done,
+    /// Too much public-key work: the peer may try again.
+    Shed,
+    /// The peer gave up, under the new keys.
+    Abandoned(&'static str),
+}
+
+/// A record of epoch 1 that came too early.
+#[derive(Debug)]
+struct Early {
+    kind: u8,
+    version: u16,
+    sequence: u64,
+    cid: ConnectionId,
+    body: Vec<u8>,
+}
+
+pub(crate) struct Core {
+    pub(crate) is_server: bool,
+    pub(crate) address: SocketAddr,
+    pub(crate) created: Instant,
+    /// When a message last was taken.
+    pub(crate) progress: Instant,
+    pub(crate) flight: Flight,
+    pub(crate) reassembly: Reassembly,
+    pub(crate) transcript: Vec<u8>,
+    pub(crate) client_random: [u8; 32],
+    pub(crate) server_random: [u8; 32],
+    pub(crate) suite: Suite,
+    pub(crate) has_extended_master_secret: bool,
+    pub(crate) own_cid: ConnectionId,
+    pub(crate) peer_cid: ConnectionId,
+    /// Content of a record that we take.
+    pub(crate) receive_limit: usize,
+    pub(crate) ephemeral: Option<Ephemeral>,
+    pub(crate) master: Option<Master>,
+    pub(crate) keys: Option<Box<Protection>>,
+    /// The peer's `ChangeCipherSpec` has come, in its place.
+    pub(crate) changed: bool,
+    /// Waits for an answer of the caller.
+    pub(crate) pending: bool,
+    /// What it waits for, to be passed on.
+    pub(crate) look_up: Option<LookUp>,
+    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) peer_key: Option<PeerKey>,
+    /// What an unauthenticated alert said: a hint for operators, nothing else.
+    pub(crate) hint: Option<&'static str>,
+    early: Vec<Early>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        is_server: bool,
+        address: SocketAddr,
+        next: u16,
+        config: &Config,
+        now: Instant,
+    ) -> Self {
+        Self {
+            is_server,
+            address,
+            created: now,
+            progress: now,
+            flight: Flight::new(config),
+            reassembly: Reassembly::new(next),
+            transcript: Vec::new(),
+            client_random: [0; 32],
+            server_random: [0; 32],
+            suite: Suite::PskCcm8,
+            has_extended_master_secret: false,
+            own_cid: ConnectionId::default(),
+            peer_cid: ConnectionId::default(),
+            receive_limit: MAX_CONTENT,
+            ephemeral: None,
+            master: None,
+            keys: None,
+            changed: false,
+            pending: false,
+            look_up: None,
+            identity: None,
+            peer_key: None,
+            hint: None,
+            early: Vec::new(),
+        }
+    }
+
+    /// Notes a message as if it had not been fragmented (RFC 6347 4.2.6).
+    pub(crate) fn note(&mut self, kind: u8, seq: u16, body: &[u8]) {
+        put_fragment(&mut self.transcript, kind, body.len(), seq, 0, body.len());
+        self.transcript.extend_from_slice(body);
+    }
+
+    /// Appends a message to our flight.
+    pub(crate) fn say(&mut self, kind: u8, body: Vec<u8>) {
+        let seq = self.flight.next_seq;
+        self.note(kind, seq, &body);
+        self.flight.push(kind, body);
+    }
+
+    pub(crate) fn send(&mut self, context: &mut Context<'_>, answer_expected: bool) {
+        let keys = self.keys.as_deref_mut();
+        self.flight
+            .send(keys, self.address, context.out, context.now, answer_expected);
+    }
+
+    fn repeat(&mut self, context: &mut Context<'_>) {
+        let keys = self.keys.as_deref_mut();
+        self.flight
+            .repeat(keys, self.address, context.out, context.now, context.config);
+    }
+
+    /// The timer has expired; false when the peer has not answered often enough, or the handshake is too old.
+    pub(crate) fn resend(&mut self, config: &Config, out: &mut Outbox, now: Instant) -> bool {
+        let keys = self.keys.as_deref_mut();
+        self.flight.resend(keys, self.address, out, now, config)
+    }
+
+    /// When something is to be done.
+    pub(crate) fn deadline(&self, config: &Config) -> Instant {
+        let end = self.created + config.handshake_lifetime;
+        self.flight.deadline.map_or(end, |at| at.min(end))
+    }
+
+    /// Tells the peer of a fatal error, under the keys that it expects by now.
+    pub(crate) fn alert(&mut self, alert: Alert, out: &mut Outbox) {
+        let (start, buf) = out.open();
+        let body = [2, alert as u8];
+        // Only our client role changes its cipher before an error is possible.
+        let encrypted = !self.is_server && self.flight.is_changed();
+        if let Some(keys) = self.keys.as_deref_mut().filter(|_| encrypted) {
+            keys.seal(content::ALERT, &[&body], buf);
+        } else {
+            put_header(buf, content::ALERT, VERSION, self.flight.record_seq, body.len());
+            self.flight.record_seq += 1;
+            buf.extend_from_slice(&body);
+        }
+        out.commit(self.address, start);
+    }
+
+    /// The master secret and the keys, with the transcript through `ClientKeyExchange`.
+    pub(crate) fn derive(&mut self, premaster: &[u8], context: &mut Context<'_>) {
+        let (client, server) = (&self.client_random, &self.server_random);
+        let master = if self.has_extended_master_secret {
+            prf::extended_master_secret(premaster, &prf::sha256(&self.transcript))
+        } else {
+            prf::master_secret(premaster, client, server)
+        };
+        if context.config.key_log {
+            context.handler.key_log(client, &master);
+        }
+        let [client_key, server_key] = prf::key_block(&master, client, server);
+        let (write, read) = if self.is_server {
+            (server_key, client_key)
+        } else {
+            (client_key, server_key)
+        };
+        self.master = Some(master);
+        self.keys = Some(Box::new(Protection {
+            suite: self.suite,
+            write,
+            read,
+            send_next: 0,
+            window: Window::default(),
+            own_cid: self.own_cid,
+            peer_cid: self.peer_cid,
+            forged: 0,
+        }));
+    }
+
+    /// `verify_data` of one side over the transcript so far.
+    pub(crate) fn verify_data(&self, of_client: bool) -> Result<[u8; 12], Failure> {
+        let master = self.master.as_ref().ok_or(Alert::InternalError)?;
+        let label: &[u8] = if of_client {
+            b"client finished"
+        } else {
+            b"server finished"
+        };
+        Ok(prf::verify_data(master, label, &prf::sha256(&self.transcript)))
+    }
+
+    /// Checks the peer's Finished.
+    pub(crate) fn check_finished(&mut self, message: &Message) -> Result<(), Failure> {
+        let expected = self.verify_data(self.is_server)?;
+        if !bool::from(expected.as_slice().ct_eq(&message.body)) {
+            return Err(Failure::new(Alert::DecryptError, "bad-finished"));
+        }
+        self.note(message.kind, message.seq, &message.body);
+        Ok(())
+    }
+
+    /// `ChangeCipherSpec` and Finished of ours.
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        let data = self.verify_data(!self.is_server)?;
+        self.flight.push_change_cipher_spec();
+        self.say(handshake::FINISHED, data.to_vec());
+        Ok(())
+    }
+}
+
+/// A role's table of messages.
+pub(crate) trait Machine {
+    fn core(&mut self) -> &mut Core;
+    /// Takes the next message in order.
+    fn message(&mut self, message: Message, context: &mut Context<'_>) -> Result<Step, Failure>;
+    /// `ChangeCipherSpec` has its place here.
+    fn takes_change(&self) -> bool;
+}
+
+/// A record of the handshake's peer.
+pub(crate) fn receive(
+    machine: &mut impl Machine,
+    record: &Record<'_>,
+    context: &mut Context<'_>,
+) -> Result<Step, Failure> {
+    match (record.epoch, record.kind) {
+        (0, content::HANDSHAKE) => fragments(machine, record.body, 0, context),
+        (0, content::CHANGE_CIPHER_SPEC) => {
+            // Once, and only in its place (CVE-2014-0224).
+            if record.body == [1] && machine.takes_change() && !machine.core().changed {
+                machine.core().changed = true;
+                return resume(machine, context);
+            }
+            Ok(Step::Nothing)
+        }
+        (0, content::ALERT) => {
+            if let [2, code] = *record.body {
+                machine.core().hint = Alert::from_code(code).map(Alert::as_str);
+            }
+            Ok(Step::Nothing)
+        }
+        (1, _) => encrypted(machine, record, context),
+        _ => Ok(Step::Nothing),
+    }
+}
+
+fn encrypted(
+    machine: &mut impl Machine,
+    record: &Record<'_>,
+    context: &mut Context<'_>,
+) -> Result<Step, Failure> {
+    let core = machine.core();
+    let ready = core.changed && !core.pending;
+    let Some(keys) = core.keys.as_deref_mut().filter(|_| ready) else {
+        let cid = ConnectionId::new(record.cid);
+        if core.early.len() < MAX_EARLY && record.body.len() <= MAX_EARLY_BYTES {
+            core.early.extend(cid.map(|cid| Early {
+                kind: record.kind,
+                version: record.version,
+                sequence: record.sequence,
+                cid,
+                body: record.body.to_vec(),
+            }));
+        }
+        return Ok(Step::Nothing);
+    };
+    let mut content = Vec::new();
+    match keys.open(record, &mut content) {
+        Ok(Opened { kind, length, .. }) => {
+            let content = content.get(..length).unwrap_or_default();
+            match kind {
+                content::HANDSHAKE => fragments(machine, content, 1, context),
+                content::ALERT => Ok(match *content {
+                    [2, code] => Step::Abandoned(Alert::from_code(code).map_or("alert", Alert::as_str)),
+                    [_, 0] => Step::Abandoned(Alert::CloseNotify.as_str()),
+                    _ => Step::Nothing,
+                }),
+                _ => Ok(Step::Nothing),
+            }
+        }
+        Err(Refused::Forged) => {
+            core.hint.get_or_insert("wrong-key");
+            Ok(Step::Nothing)
+        }
+        Err(_) => Ok(Step::Nothing),
+    }
+}
+
+/// Records that came too early may pass now.
+pub(crate) fn resume(machine: &mut impl Machine, context: &mut Context<'_>) -> Result<Step, Failure> {
+    let core = machine.core();
+    if core.pending || !core.changed || core.keys.is_none() {
+        return Ok(Step::Nothing);
+    }
+    for early in std::mem::take(&mut core.early) {
+        let record = Record {
+            kind: early.kind,
+            version: early.version,
+            epoch: 1,
+            sequence: early.sequence,
+            cid: early.cid.as_bytes(),
+            body: &early.body,
+        };
+        let step = encrypted(machine, &record, context)?;
+        if !matches!(step, Step::Nothing) {
+            return Ok(step);
+        }
+    }
+    Ok(Step::Nothing)
+}
+
+fn fragments(
+    machine: &mut impl Machine,
+    body: &[u8],
+    epoch: u16,
+    context: &mut Context<'_>,
+) -> Result<Step, Failure> {
+    let mut reader = Reader(body);
+    while !reader.is_empty() {
+        let Ok(fragment) = Fragment::read(&mut reader) else {
+            break;
+        };
+        // Finished is the only message of epoch 1, and a request for another handshake is none of this one.
+        if (fragment.kind == handshake::FINISHED) != (epoch == 1) || fragment.kind == handshake::HELLO_REQUEST
+        {
+            continue;
+        }
+        let core = machine.core();
+        let budget = context.config.max_reassembly;
+        match core.reassembly.insert(&fragment, budget) {
+            Taken::Old => {
+                // Once per repetition of the flight, not per fragment.
+                if fragment.is_last() && fragment.seq.checked_add(1) == Some(core.reassembly.next()) {
+                    core.repeat(context);
+                }
+            }
+            Taken::Dropped => {}
+            Taken::New => {
+                while let Some(message) = machine.core().reassembly.pop() {
+                    machine.core().progress = context.now;
+                    let step = machine.message(message, context)?;
+                    if !matches!(step, Step::Nothing) {
+                        return Ok(step);
+                    }
+                }
+            }
+        }
+    }
+    Ok(Step::Nothing)
+}
