@@ -5,8 +5,8 @@ submitted in one turn of the event loop go to the engine together at its end.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from lwm2m_server._engine import Engine, EngineError, Event
@@ -23,7 +23,13 @@ from lwm2m_server.transport.api import (
     Response,
 )
 from lwm2m_server.transport.codes import Code, dotted, is_success
-from lwm2m_server.transport.dispatch import Handlers, engine_errors, request_error, transfer_error
+from lwm2m_server.transport.dispatch import (
+    EngineErrors,
+    Handlers,
+    engine_errors,
+    request_error,
+    transfer_error,
+)
 
 
 @dataclass
@@ -71,7 +77,7 @@ class EngineTransport:
         block_size: int = 1024,
         seed: int | None = None,
     ) -> None:
-        with engine_errors():
+        with engine_errors:
             self._engine = Engine(
                 ack_timeout=ack_timeout,
                 ack_random_factor=ack_random_factor,
@@ -95,6 +101,7 @@ class EngineTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flushing = False
         self._closed = False
+        self._submission = EngineErrors(self._flush_soon)
 
     async def start(self) -> None:
         """Watch the engine's descriptor on the running event loop."""
@@ -115,7 +122,7 @@ class EngineTransport:
 
     async def listen(self, host: str, port: int) -> str:
         """Bind a socket."""
-        with engine_errors():
+        with engine_errors:
             return self._engine.listen(host, port)
 
     def set_handlers(
@@ -149,7 +156,7 @@ class EngineTransport:
         timeout: float | None = None,  # noqa: ASYNC109  the exchange's own, from its acknowledgement on
     ) -> Response:
         """Send a request and wait for its answer."""
-        with engine_errors():
+        with engine_errors:
             handle = self._engine.request(
                 peer,
                 code,
@@ -174,7 +181,7 @@ class EngineTransport:
         on_end: Callable[[str], None],
     ) -> tuple[int, Response]:
         """Register an observation."""
-        with engine_errors():
+        with engine_errors:
             handle = self._engine.request(peer, Code.GET, path, accept=accept, observe=0)
         call = _Call(self._future(), on_notify=on_notify, on_end=on_end)
         return handle, await self._answer(handle, call)
@@ -196,7 +203,7 @@ class EngineTransport:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Response:
         """PUT a blob by Block1."""
-        with engine_errors():
+        with engine_errors:
             handle = self._engine.push(
                 peer, path, digest, offset=offset, block_size=block_size, content_format=content_format
             )
@@ -220,7 +227,7 @@ class EngineTransport:
         """Answer a request."""
         if self._closed:
             return
-        with self._submission():
+        with self._submission:
             self._engine.respond(
                 exchange,
                 code,
@@ -245,50 +252,50 @@ class EngineTransport:
         """Send a notification."""
         if self._closed:
             return
-        with self._submission():
+        with self._submission:
             self._engine.notify(
                 exchange, code, payload=payload, content_format=content_format, confirmable=confirmable
             )
 
     def stream(self, path: tuple[str, ...]) -> None:
         """Give blocks of this path one by one."""
-        with self._submission():
+        with self._submission:
             self._engine.stream(path)
 
     def add_blob(self, digest: bytes, file: str) -> int:
         """Map a file."""
-        with engine_errors():
+        with engine_errors:
             return self._engine.add_blob(digest, file)
 
     def remove_blob(self, digest: bytes) -> None:
         """Forget a file."""
         if self._closed:
             return
-        with self._submission():
+        with self._submission:
             self._engine.remove_blob(digest)
 
     def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None:
         """Open a path to a host."""
-        with self._submission():
+        with self._submission:
             self._engine.offer(path, digest, host)
 
     def withdraw(self, path: tuple[str, ...], host: str) -> None:
         """Take one offer back."""
         if self._closed:
             return
-        with self._submission():
+        with self._submission:
             self._engine.withdraw(path, host)
 
     def keep(self, location: str, peer: Peer) -> None:
         """Answer bare Updates of this location from this peer."""
-        with self._submission():
+        with self._submission:
             self._engine.keep(location, peer)
 
     def drop(self, location: str) -> None:
         """Stop doing so."""
         if self._closed:
             return
-        with self._submission():
+        with self._submission:
             self._engine.drop(location)
 
     def statistics(self) -> dict[str, int]:
@@ -315,12 +322,6 @@ class EngineTransport:
         if not self._closed:
             self._engine.cancel(handle)
             self._flush_soon()
-
-    @contextmanager
-    def _submission(self) -> Iterator[None]:
-        with engine_errors():
-            yield
-        self._flush_soon()
 
     def _flush_soon(self) -> None:
         if not self._flushing:
