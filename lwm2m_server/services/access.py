@@ -8,15 +8,17 @@ its hash.
 
 import asyncio
 import hashlib
+import os
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from lwm2m_server.clock import Clock
-from lwm2m_server.errors import Forbidden, InvalidInput, NotFound
+from lwm2m_server.errors import Forbidden, InvalidInput, NotFound, Unavailable
 from lwm2m_server.store.ports import Store
-from lwm2m_server.store.records import NewEvent, Token
+from lwm2m_server.store.records import JsonValue, NewEvent, Token
 
 PREFIX = "lwm2m_"
 _NAME_LENGTH = 100
@@ -90,17 +92,8 @@ class AccessService:
         now = self._clock.now()
         if expires_at is not None and expires_at <= now:
             raise InvalidInput("The token would expire before it was made.", field="expires_at")
-        text = PREFIX + secrets.token_urlsafe(32)
-        token = Token(
-            id=secrets.token_hex(8),
-            name=name,
-            secret_hash=_hash(text),
-            role=role.value,
-            created_at=now,
-            expires_at=expires_at,
-        )
-        data: dict[str, str | float | None] = {"name": name, "role": role.value, "by": actor}
-        await self._store.tokens.add(token, events=[NewEvent(kind="token.created", at=now, data={**data})])
+        token, text = _new_token(name, role, now=now, expires_at=expires_at)
+        await self._add(token, actor)
         return token, text
 
     async def list(self) -> tuple[Token, ...]:
@@ -124,12 +117,42 @@ class AccessService:
         """
         if await self._store.tokens.all():
             return None
-        _, text = await self.create("admin", Role.ADMIN, actor="server")
-        await asyncio.to_thread(_write_secret, file, text + "\n")
+        token, text = _new_token("admin", Role.ADMIN, now=self._clock.now())
+        # The file comes first: a token whose text nobody has would lock everybody out.
+        try:
+            await asyncio.to_thread(_write_secret, file, text + "\n")
+        except OSError as error:
+            raise Unavailable(
+                f"The administrator's token can't be written to {file}: {error.strerror}.",
+                field=str(file),
+                hint="Make its folder writable, or set another data directory.",
+            ) from error
+        await self._add(token, "server")
         return text
+
+    async def _add(self, token: Token, actor: str) -> None:
+        data: dict[str, JsonValue] = {"name": token.name, "role": token.role, "by": actor}
+        event = NewEvent(kind="token.created", at=token.created_at, data=data)
+        await self._store.tokens.add(token, events=[event])
+
+
+def _new_token(name: str, role: Role, *, now: float, expires_at: float | None = None) -> tuple[Token, str]:
+    """Return a token and its text, which is not in it."""
+    text = PREFIX + secrets.token_urlsafe(32)
+    token = Token(
+        id=secrets.token_hex(8),
+        name=name,
+        secret_hash=_hash(text),
+        role=role.value,
+        created_at=now,
+        expires_at=expires_at,
+    )
+    return token, text
 
 
 def _write_secret(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch(mode=0o600)
-    file.write_text(text, encoding="utf-8")
+    # A file that is left from before may be open to others.
+    file.unlink(missing_ok=True)
+    with open(file, "x", encoding="utf-8", opener=partial(os.open, mode=0o600)) as secret:
+        secret.write(text)

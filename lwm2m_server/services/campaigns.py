@@ -133,7 +133,9 @@ class CampaignService:
             raise InvalidInput(f"A campaign has no field '{unknown[0]}' to change.", field=unknown[0])
         now = self._clock.now()
         new = replace(campaign, reason="edited", updated_at=now, revision=campaign.revision + 1)
-        new = replace(new, **changes)  # type: ignore[arg-type]  # types are checked by _check below
+        # As in a new draft, blanks around texts mean nothing.
+        stripped = {key: value.strip() if isinstance(value, str) else value for key, value in changes.items()}
+        new = replace(new, **stripped)  # type: ignore[arg-type]  # the faces check types, _check the rest
         await self._check(new)
         fields: list[JsonValue] = [*sorted(changes)]
         data: dict[str, JsonValue] = {"fields": fields, "by": actor}
@@ -300,6 +302,8 @@ class CampaignService:
                 self._wake()
                 return new
             campaign = await self.get(campaign.id)
+            if campaign.state is new.state:
+                return campaign
         raise _stale(campaign)
 
     async def _check(self, campaign: Campaign) -> None:

@@ -4,9 +4,11 @@ The server holds public keys only. A manifest gets in when a trusted key signed 
 is here already; so whatever a campaign offers was checked before.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from lwm2m_server import versions
@@ -16,7 +18,7 @@ from lwm2m_server.firmware.cose import VerificationKey
 from lwm2m_server.firmware.envelope import Verified, verify
 from lwm2m_server.firmware.images import inspect
 from lwm2m_server.firmware.refusals import RefusalCode, refusal
-from lwm2m_server.store.files import FileStore
+from lwm2m_server.store.files import FileStore, StoredFile
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import JsonValue, NewEvent, Page, StoredImage, StoredManifest, TrustedKey
 
@@ -48,12 +50,18 @@ class ReleaseService:
         if version:
             versions.parse(version)
         file = await self._files.put(_not_empty(chunks))
-        found = inspect(file.path)
+        async with self._whole(file):
+            return await self._describe_image(file, name.strip(), version, actor)
+
+    async def _describe_image(
+        self, file: StoredFile, name: str, version: str | None, actor: str
+    ) -> tuple[StoredImage, bool]:
+        found = await asyncio.to_thread(inspect, file.path)
         now = self._clock.now()
         image = StoredImage(
             digest=file.digest,
             size=file.size,
-            name=name.strip(),
+            name=name,
             created_at=now,
             version=version or found.version,
             format=found.format.value,
@@ -146,7 +154,7 @@ class ReleaseService:
             return known, False
         manifest = await self._described(manifest_id, verified, name, actor)
         # As a file too: devices take the envelope as a blob, by push or pull, like any image.
-        await self._files.put(_once(envelope), expected=bytes.fromhex(manifest_id))
+        file = await self._files.put(_once(envelope), expected=bytes.fromhex(manifest_id))
         data: dict[str, JsonValue] = {
             "manifest": manifest_id,
             "name": manifest.name,
@@ -154,7 +162,8 @@ class ReleaseService:
             "by": actor,
         }
         event = NewEvent(kind="manifest.added", at=manifest.created_at, data=data)
-        new = await self._store.manifests.add(manifest, events=[event])
+        async with self._whole(file):
+            new = await self._store.manifests.add(manifest, events=[event])
         return manifest, new
 
     async def manifests(self, *, after: str | None = None, limit: int = 100) -> Page[StoredManifest]:
@@ -177,6 +186,16 @@ class ReleaseService:
         event = NewEvent(kind="manifest.removed", at=self._clock.now(), data=data)
         if await self._store.manifests.delete(manifest.id, events=[event]):
             await self._files.delete(bytes.fromhex(manifest.id))
+
+    @asynccontextmanager
+    async def _whole(self, file: StoredFile) -> AsyncIterator[None]:
+        """Remove a file that was just stored when its description can't be: all of it is kept, or nothing."""
+        try:
+            yield
+        except BaseException:
+            if file.created:
+                await self._files.delete(file.digest)
+            raise
 
     async def _verified(self, envelope: bytes) -> Verified:
         trusted = [VerificationKey.from_pem(key.public_key) for key in await self._store.trust.all()]
