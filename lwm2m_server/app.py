@@ -43,7 +43,7 @@ from lwm2m_server.services.update_actor import ActorTools
 from lwm2m_server.services.updater import UpdatePolicy, Updater
 from lwm2m_server.store import FileStore, open_sqlite
 from lwm2m_server.store.ports import Store
-from lwm2m_server.transport import Download, EngineTransport, Peer, Request, Transport
+from lwm2m_server.transport import Download, EngineTransport, Peer, Transport
 
 _log = structlog.get_logger(__name__)
 
@@ -78,37 +78,49 @@ class Server:
         """Connect the parts; nothing runs before `start`. Tests give a clock and timers of their own."""
         self.settings = settings
         self.transport = transport
+        self.objects = objects or load_objects(settings)
         self.listening: list[str] = []
         self.api_url = ""
-        clock = clock or SystemClock()
-        timers = timers or LoopTimers()
-        registration, update = settings.registration, settings.update
-        self.objects = objects or load_objects(settings)
-        self.gateway = Gateway(
-            transport,
-            store.registrations,
+        self._store = store
+        self._files = files
+        self._clock = clock = clock or SystemClock()
+        self._timers = timers = timers or LoopTimers()
+        self._exchange = Exchange(store.devices, transport, clock, timers, self.objects)
+        self._observations = Observations(store, transport, self._exchange, clock, timers)
+        self._inventory = Inventory(store, self._exchange, clock, then=self._known)
+        self._updater = self._make_updater()
+        self._runner = Runner(
+            store,
+            self._updater,
             clock,
             timers,
+            ask=self._inventory.ask,
+            asking=self._inventory.asking,
+            interval=settings.campaigns.interval,
+        )
+        self.gateway = self._make_gateway()
+        self.access = AccessService(store, clock)
+        self.services = self._make_services()
+
+    def _make_gateway(self) -> Gateway:
+        bounds = self.settings.registration
+        return Gateway(
+            self.transport,
+            self._store.registrations,
+            self._clock,
+            self._timers,
             on_registered=self._registered,
             on_contact=self._heard,
             on_gone=self._gone,
-            on_sent=self._sent,
-            grace=registration.grace,
-            min_lifetime=registration.min_lifetime,
-            max_lifetime=registration.max_lifetime,
-            expiry_interval=registration.expiry_interval,
+            on_sent=self._observations.sent,
+            grace=bounds.grace,
+            min_lifetime=bounds.min_lifetime,
+            max_lifetime=bounds.max_lifetime,
+            expiry_interval=bounds.expiry_interval,
         )
-        exchange = Exchange(store.devices, transport, clock, timers, self.objects)
-        self._observations = Observations(store, transport, exchange, clock, timers)
-        self._inventory = Inventory(store, exchange, clock, then=self._known)
-        retry = settings.retry
-        tools = ActorTools(
-            store,
-            clock,
-            timers,
-            BackOff(retry.initial, retry.factor, retry.maximum, retry.jitter),
-            lambda: secrets.randbelow(1 << 32) / (1 << 32),
-        )
+
+    def _make_updater(self) -> Updater:
+        update, retry = self.settings.update, self.settings.retry
         policy = UpdatePolicy(
             timers=UpdateTimers(
                 offered=update.offer_timeout,
@@ -120,56 +132,53 @@ class Server:
             ),
             prefer=Method(update.prefer),
             base_uri=self._base_uri,
-            block_size=settings.engine.block_size,
+            block_size=self.settings.engine.block_size,
         )
-        shelf = BlobShelf(transport, files)
-        self._updater = Updater(
-            tools, transport, exchange, shelf, policy, on_done=lambda _: self._runner.wake()
+        tools = ActorTools(
+            self._store,
+            self._clock,
+            self._timers,
+            BackOff(retry.initial, retry.factor, retry.maximum, retry.jitter),
+            lambda: secrets.randbelow(1 << 32) / (1 << 32),
         )
-        self._runner = Runner(
-            store,
-            self._updater,
-            clock,
-            timers,
-            ask=self._inventory.ask,
-            asking=self._inventory.asking,
-            interval=settings.campaigns.interval,
-        )
-        self.access = AccessService(store, clock)
-        registry = registry_of(
-            {
-                "engine": transport.statistics,
-                "server": lambda: {
-                    "registrations_known": len(self.gateway.addresses),
-                    "updates_waiting": len(self._updater),
-                    "notifications_dropped": self._observations.dropped,
-                    "stored_bytes_depth": files.used,
-                },
-            }
+        shelf = BlobShelf(self.transport, self._files)
+        return Updater(
+            tools, self.transport, self._exchange, shelf, policy, on_done=lambda _: self._runner.wake()
         )
 
-        async def database() -> None:
-            await store.events.last_id()
-
-        async def engine() -> None:
-            if not self.listening:
-                raise Unavailable("not listening yet")
-
-        self.services = Services(
+    def _make_services(self) -> Services:
+        store, clock, campaigns = self._store, self._clock, self.settings.campaigns
+        numbers = registry_of({"engine": self.transport.statistics, "server": self._numbers})
+        return Services(
             directory=DirectoryService(store, clock, on_delete=self._forget),
-            operations=OperationService(store, exchange, self._observations, clock),
-            releases=ReleaseService(store, files, clock),
+            operations=OperationService(store, self._exchange, self._observations, clock),
+            releases=ReleaseService(store, self._files, clock),
             campaigns=CampaignService(
                 store,
                 clock,
                 wake=self._runner.wake,
-                default_limit=settings.campaigns.concurrency,
-                default_retries=settings.campaigns.retries,
+                default_limit=campaigns.concurrency,
+                default_retries=campaigns.retries,
             ),
             access=self.access,
             events=EventFeed(store.events),
-            health=HealthService(registry, {"database": database, "coap": engine}),
+            health=HealthService(numbers, {"database": self._check_store, "coap": self._check_coap}),
         )
+
+    def _numbers(self) -> dict[str, int]:
+        return {
+            "registrations_known": len(self.gateway.addresses),
+            "updates_waiting": len(self._updater),
+            "notifications_dropped": self._observations.dropped,
+            "stored_bytes_depth": self._files.used,
+        }
+
+    async def _check_store(self) -> None:
+        await self._store.events.last_id()
+
+    async def _check_coap(self) -> None:
+        if not self.listening:
+            raise Unavailable("not listening yet")
 
     async def start(self) -> None:
         """Hand registrations and offers back to the engine, then listen, then go on with campaigns."""
@@ -214,9 +223,6 @@ class Server:
         for registration in changed:
             self._updater.moved(registration.endpoint, Peer(registration.address).host)
 
-    def _sent(self, endpoint: str, request: Request) -> None:
-        self._observations.sent(endpoint, request)
-
     def _gone(self, endpoints: Sequence[str]) -> None:
         for endpoint in endpoints:
             self._updater.gone(endpoint)
@@ -227,6 +233,11 @@ class Server:
 
     async def _forget(self, endpoint: str) -> None:
         await self._observations.forget(endpoint)
+        device = await self._store.devices.get(endpoint)
+        if device is not None and device.registration is not None:
+            # The engine no longer answers for it: the device learns from a 4.04 that it must register again.
+            self.transport.drop(device.registration.registration_id)
+            self.gateway.addresses.drop(device.registration.registration_id)
 
     def _downloaded(self, download: Download) -> None:
         endpoint = self.gateway.addresses.endpoint(download.peer.address)
