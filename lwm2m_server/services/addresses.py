@@ -10,17 +10,20 @@ class AddressBook:
         self._ids: dict[str, str] = {}
         self._known: dict[str, tuple[str, str]] = {}
 
-    def put(self, registration_id: str, endpoint: str, address: str) -> None:
-        """Note where a registration lives now."""
-        self.drop(registration_id)
+    def put(self, registration_id: str, endpoint: str, address: str) -> str | None:
+        """Note where a registration lives now; return the address that it has left for another one."""
+        left = self.drop(registration_id)
         self._known[registration_id] = (endpoint, address)
         self._ids[address] = registration_id
+        return left if left != address else None
 
-    def drop(self, registration_id: str) -> None:
-        """Forget a registration; an address that another one has taken over stays."""
+    def drop(self, registration_id: str) -> str | None:
+        """Forget a registration and return its address, unless another one has taken that over."""
         known = self._known.pop(registration_id, None)
-        if known is not None and self._ids.get(known[1]) == registration_id:
-            del self._ids[known[1]]
+        if known is None or self._ids.get(known[1]) != registration_id:
+            return None
+        del self._ids[known[1]]
+        return known[1]
 
     def endpoint(self, address: str) -> str | None:
         """Return the endpoint that registered from this address (`host:port`)."""

@@ -16,10 +16,10 @@ from lwm2m_server.services.exchange import Exchange, Target
 from lwm2m_server.transport import (
     Notification,
     Progress,
+    RequestTimeout,
     Response,
     TransferFailed,
     Transport,
-    TransportError,
     is_success,
 )
 
@@ -191,7 +191,7 @@ async def read_values(
     if target.device.formats.get(INSTANCES, True):
         try:
             values = await _read(exchange, target, instance)
-        except TransportError:
+        except RequestTimeout:
             silent = True
         except (Refused, InvalidInput):
             values = {}

@@ -5,7 +5,10 @@ them together; only then each device gets its answer. There is no task per regis
 """
 
 import os
+from base64 import b64encode
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import structlog
 
@@ -13,7 +16,12 @@ from lwm2m_server.clock import Clock
 from lwm2m_server.devices.records import Registration
 from lwm2m_server.errors import Forbidden, InvalidInput, Lwm2mError
 from lwm2m_server.lwm2m.links import ObjectList
-from lwm2m_server.lwm2m.registration import UnsupportedVersion, parse_register, parse_update
+from lwm2m_server.lwm2m.registration import (
+    UnsupportedVersion,
+    checked_endpoint,
+    parse_register,
+    parse_update,
+)
 from lwm2m_server.services.addresses import AddressBook
 from lwm2m_server.services.background import Pump, Timers
 from lwm2m_server.store.ports import RegistrationStore
@@ -27,9 +35,30 @@ _LINK_FORMAT = 40
 _RETRY_AFTER = 5  # Max-Age of 5.03, seconds
 _WELL_KNOWN = b'</rd>;rt="core.rd",</dp>'
 _SEGMENTS_OF_REGISTRATION = 2
+# Statements up to this size are remembered: a fleet of one model sends the same bytes but for its names.
+_REMEMBERED = 512
+_REMEMBERED_PAYLOAD = 2048
+_ID_BYTES = 8
+# The digits of base64 in the order of their values, all of them safe in a path.
+_SORTABLE = bytes.maketrans(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+    b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz",
+)
 
 Sent = Callable[[str, Request], None]
 Arrived = Callable[[Sequence[tuple[Registration, bool]]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """What a Register says apart from the name of the device, in the terms of `Registration`."""
+
+    lifetime: int
+    version: str
+    binding: str
+    queue_mode: bool
+    links: str
+    objects: tuple[str, ...]
 
 
 class Gateway:
@@ -175,9 +204,9 @@ class Gateway:
     async def _register(self, batch: list[Request]) -> None:
         now = self._clock.now()
         wanted: dict[str, tuple[Registration, list[Request]]] = {}
-        for request in batch:
+        for request, location in zip(batch, new_ids(now, len(batch)), strict=True):
             try:
-                registration = self._registration(request, now)
+                registration = self._registration(request, location, now)
             except UnsupportedVersion as error:
                 self._refuse(request, Code.PRECONDITION_FAILED, error.message)
             except Forbidden as error:
@@ -223,14 +252,14 @@ class Gateway:
         else:
             wanted[registration.endpoint] = registration, [*requests, request]
 
-    def _registration(self, request: Request, now: float) -> Registration:
-        stated = parse_register(request.query, request.payload)
+    def _registration(self, request: Request, location: str, now: float) -> Registration:
+        endpoint, stated = _stated(request.query, request.payload)
         peer = request.peer
-        if peer.identity is not None and peer.identity != stated.endpoint:
+        if peer.identity is not None and peer.identity != endpoint:
             raise Forbidden("the endpoint name is not the one that the key proves", field="ep")
         return Registration(
-            registration_id=os.urandom(8).hex(),
-            endpoint=stated.endpoint,
+            registration_id=location,
+            endpoint=endpoint,
             address=peer.address,
             registered_at=now,
             last_seen=now,
@@ -240,15 +269,18 @@ class Gateway:
             binding=stated.binding,
             queue_mode=stated.queue_mode,
             identity=peer.identity,
-            links=request.payload.decode("utf-8", "replace"),
-            objects=object_paths(stated.objects),
+            links=stated.links,
+            objects=stated.objects,
         )
 
     def _welcome(self, registration: Registration, requests: list[Request], result: Registered) -> None:
         transport, peer = self._transport, requests[0].peer
         if result.replaced is not None:
             transport.drop(result.replaced)
-            self.addresses.drop(result.replaced)
+            left = self.addresses.drop(result.replaced)
+            if left is not None and left != registration.address:
+                # Requests to where it was would hold up everything until their last retransmission.
+                transport.forget(Peer(left))
         transport.keep(registration.registration_id, peer)
         self.addresses.put(registration.registration_id, registration.endpoint, registration.address)
         location = ("rd", registration.registration_id)
@@ -277,7 +309,9 @@ class Gateway:
                 self._refuse(request, Code.NOT_FOUND, "register again")
             elif isinstance(result, Registration):
                 self._transport.keep(update.registration_id, request.peer)
-                self.addresses.put(update.registration_id, result.endpoint, result.address)
+                left = self.addresses.put(update.registration_id, result.endpoint, result.address)
+                if left is not None:
+                    self._transport.forget(Peer(left))
                 self._transport.respond(request.exchange, Code.CHANGED)
                 heard.append(result)
             else:
@@ -350,3 +384,44 @@ def object_paths(objects: ObjectList) -> tuple[str, ...]:
         else:
             paths.append(f"/{entry.id}")
     return tuple(paths)
+
+
+def new_ids(now: float, count: int) -> list[str]:
+    """Return ids of registrations: 16 characters of [-0-9A-Z_a-z], 64 bits of them random.
+
+    They begin with the time (seconds), and their text sorts as it does: devices that register together stand
+    together in the index, where random ids would touch a page each.
+    """
+    prefix = int(now).to_bytes(4, "big")
+    random = os.urandom(_ID_BYTES * count)
+    return [
+        b64encode(prefix + random[at : at + _ID_BYTES]).translate(_SORTABLE).decode()
+        for at in range(0, len(random), _ID_BYTES)
+    ]
+
+
+def _stated(query: tuple[str, ...], payload: bytes) -> tuple[str, _Statement]:
+    """Return the endpoint name and what is stated of it; raises as `parse_register` does."""
+    names = [item for item in query if item.startswith("ep=")]
+    if len(names) == 1 and len(payload) <= _REMEMBERED_PAYLOAD:
+        statement = _remembered(tuple(item for item in query if item is not names[0]), payload)
+        return checked_endpoint(names[0][3:]), statement
+    return _parsed(query, payload)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered(others: tuple[str, ...], payload: bytes) -> _Statement:
+    return _parsed(("ep=-", *others), payload)[1]
+
+
+def _parsed(query: tuple[str, ...], payload: bytes) -> tuple[str, _Statement]:
+    stated = parse_register(query, payload)
+    statement = _Statement(
+        lifetime=stated.lifetime,
+        version=stated.version,
+        binding=stated.binding,
+        queue_mode=stated.queue_mode,
+        links=payload.decode("utf-8", "replace"),
+        objects=object_paths(stated.objects),
+    )
+    return stated.endpoint, statement

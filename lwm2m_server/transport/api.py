@@ -251,6 +251,13 @@ class Transport(Protocol):
         """Stop doing so: Updates of this location come as requests again."""
         ...
 
+    def forget(self, peer: Peer) -> None:
+        """The device is no longer at this address: end all that is under way there with `PeerGone`.
+
+        Without it a request to a device that came back elsewhere would only end after all retransmissions.
+        """
+        ...
+
     def statistics(self) -> dict[str, int]:
         """Return counters and queue depths for /metrics."""
         ...

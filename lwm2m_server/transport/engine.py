@@ -298,6 +298,13 @@ class EngineTransport:
         with self._submission:
             self._engine.drop(location)
 
+    def forget(self, peer: Peer) -> None:
+        """End all that is under way with a peer that is no longer there."""
+        if self._closed:
+            return
+        with self._submission:
+            self._engine.forget(peer)
+
     def statistics(self) -> dict[str, int]:
         """Return the engine's counters and queue depths."""
         return self._engine.statistics()

@@ -252,6 +252,14 @@ class MemoryTransport:
         """Stop doing so."""
         self._server.drop(location)
 
+    def forget(self, peer: Peer) -> None:
+        """End all that is under way with a peer that is no longer there."""
+        self._exchanges.forget(peer)
+        for handle, observation in list(self._observations.items()):
+            if observation.peer == peer:
+                del self._observations[handle]
+                self._handlers.call(observation.on_end, "peer-gone")
+
     def statistics(self) -> dict[str, int]:
         """Return counters and depths, a part of what the engine counts."""
         counters = {"requests_received": self._received, "requests_sent": self._exchanges.sent}

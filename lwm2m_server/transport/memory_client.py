@@ -16,7 +16,7 @@ class Exchanges:
 
     def __init__(self, network: MemoryNetwork) -> None:
         self._network = network
-        self._waiting: set[asyncio.Future[Answer]] = set()
+        self._waiting: dict[asyncio.Future[Answer], Peer] = {}
         self.sent = 0
 
     def __len__(self) -> int:
@@ -27,6 +27,12 @@ class Exchanges:
         for future in self._waiting:
             if not future.done():
                 future.set_exception(PeerGone("the transport was closed"))
+
+    def forget(self, peer: Peer) -> None:
+        """End everything that waits for this peer."""
+        for future, other in self._waiting.items():
+            if other == peer and not future.done():
+                future.set_exception(PeerGone("the device is no longer at this address"))
 
     async def send(self, peer: Peer, message: Message, patience: float | None = None) -> Answer:
         """Send one message and wait for `patience` seconds of virtual time; raise as `Transport.request`."""
@@ -43,14 +49,14 @@ class Exchanges:
                 )
 
         self.sent += 1
-        self._waiting.add(future)
+        self._waiting[future] = peer
         timer = network.later(EXCHANGE_LIFETIME if patience is None else patience, fail)
         self._transmit(peer, replace(message, reply=answer), fail)
         try:
             return await future
         finally:
             timer.cancel()
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)
 
     def _transmit(self, peer: Peer, message: Message, fail: Callable[[], None]) -> None:
         network = self._network

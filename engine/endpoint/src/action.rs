@@ -55,4 +55,6 @@ pub enum Action {
     Keep { location: String, peer: PeerKey },
     /// Leave them to Python again.
     Drop { location: String },
+    /// The other side is no longer at this address.
+    ForgetPeer { peer: PeerKey },
 }

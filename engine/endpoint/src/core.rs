@@ -156,6 +156,7 @@ impl Core {
             Action::RemoveBlob { digest } => self.site.offers.remove_blob(&digest),
             Action::Keep { location, peer } => self.site.liveness.keep(&location, peer),
             Action::Drop { location } => self.site.liveness.forget(&location),
+            Action::ForgetPeer { peer } => self.stack.forget_peer(peer, now),
         }
     }
 

@@ -338,6 +338,16 @@ impl Engine {
         self.submit(Action::Drop { location })
     }
 
+    /// Ends all that is under way with a peer: requests, pushes and observations fail as peer-gone.
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn forget_peer(&self, target: Target) -> Result<()> {
+        self.check_open()?;
+        let peer = self.key(target)?;
+        self.submit(Action::ForgetPeer { peer })
+    }
+
     /// Counters, table sizes and queue depths by name.
     pub fn statistics(&self) -> Vec<(&'static str, u64)> {
         let mut statistics = lock(&self.shared.statistics).clone();

@@ -295,6 +295,11 @@ impl Engine {
         py.detach(|| self.engine.forget(location)).map_err(error)
     }
 
+    fn forget(&self, py: Python<'_>, peer: &Bound<'_, Peer>) -> PyResult<()> {
+        let target = peer.get().target();
+        py.detach(|| self.engine.forget_peer(target)).map_err(error)
+    }
+
     fn __repr__(&self) -> String {
         format!("Engine(fileno={})", self.fileno())
     }

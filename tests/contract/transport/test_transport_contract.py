@@ -458,6 +458,14 @@ async def test_a_cancelled_task_leaves_nothing_behind(ends: Ends) -> None:
     assert ends.client.statistics()["calls"] == 0
 
 
+async def test_what_waits_for_a_forgotten_peer_ends_at_once(ends: Ends) -> None:
+    waiting = asyncio.create_task(ends.client.request(ends.server_peer, Code.GET, ("slow",)))
+    await ends.until(lambda: bool(ends.requests))
+    ends.client.forget(ends.server_peer)
+    with pytest.raises(PeerGone):
+        await waiting
+
+
 async def test_a_late_answer_is_ignored(ends: Ends) -> None:
     ends.server.respond(4711, Code.CONTENT)
     ends.server.notify(4711, Code.CONTENT)
