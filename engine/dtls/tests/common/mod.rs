@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod network;
+pub mod pki;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,0 +1,96 @@
+//! Authorities and certificates for tests.
+
+use dtls::{CertifiedKey, SigningKey};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+
+/// A certificate and its key.
+pub struct Issued {
+    pub der: Vec<u8>,
+    pub pkcs8: Vec<u8>,
+}
+
+impl Issued {
+    pub fn key(&self) -> SigningKey {
+        SigningKey::from_pkcs8(&self.pkcs8).expect("a P-256 key")
+    }
+
+    /// The certificate, what is above it, and its key.
+    pub fn certified(&self, above: &[&[u8]]) -> CertifiedKey {
+        let mut chain = vec![self.der.clone()];
+        chain.extend(above.iter().map(|der| der.to_vec()));
+        CertifiedKey::new(chain, self.key()).expect("they belong together")
+    }
+}
+
+pub struct Authority {
+    pub der: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let params = authority_params(name);
+        let der = params.self_signed(&key).expect("signed").der().to_vec();
+        let issuer = Issuer::new(params, key);
+        Self { der, issuer }
+    }
+
+    /// An authority below this one.
+    pub fn below(&self, name: &str) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let params = authority_params(name);
+        let der = params
+            .signed_by(&key, &self.issuer)
+            .expect("signed")
+            .der()
+            .to_vec();
+        let issuer = Issuer::new(params, key);
+        Self { der, issuer }
+    }
+
+    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose, years: (i32, i32)) -> Issued {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![usage];
+        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        Issued {
+            der: params
+                .signed_by(&key, &self.issuer)
+                .expect("signed")
+                .der()
+                .to_vec(),
+            pkcs8: key.serialize_der(),
+        }
+    }
+
+    pub fn client(&self, name: &str) -> Issued {
+        self.issue(name, ExtendedKeyUsagePurpose::ClientAuth, (2020, 2060))
+    }
+
+    pub fn expired_client(&self, name: &str) -> Issued {
+        self.issue(name, ExtendedKeyUsagePurpose::ClientAuth, (2020, 2021))
+    }
+
+    pub fn server(&self, name: &str) -> Issued {
+        self.issue(name, ExtendedKeyUsagePurpose::ServerAuth, (2020, 2060))
+    }
+}
+
+/// A key without a certificate (PKCS #8).
+pub fn raw_key() -> Vec<u8> {
+    KeyPair::generate().expect("a key").serialize_der()
+}
