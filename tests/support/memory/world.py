@@ -115,8 +115,7 @@ class World:
         )
         self.devices.append(device)
         if booted:
-            await device.boot()
-            await self.settle()
+            await self.answer(device.boot())
         return device
 
     async def release(self, version: str = "2.0.0", size: int = 40_000, **options: Any) -> StoredManifest:
