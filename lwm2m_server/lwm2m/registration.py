@@ -102,7 +102,7 @@ def parse_register(query: Sequence[str], payload: bytes) -> RegisterRequest:
     version = _version(parameters.get("lwm2m"))
     if "ep" not in parameters:
         raise InvalidInput("The endpoint name is missing", field="ep", hint="Register with ep=<name>")
-    endpoint = _endpoint(parameters["ep"])
+    endpoint = checked_endpoint(parameters["ep"])
     binding, queued = _binding(parameters.get("b"))
     lifetime = _lifetime(parameters["lt"]) if "lt" in parameters else DEFAULT_LIFETIME
     return RegisterRequest(
@@ -177,7 +177,8 @@ def _parameters(query: Sequence[str]) -> tuple[dict[str, str], tuple[tuple[str, 
     return known, tuple(extra)
 
 
-def _endpoint(name: str) -> str:
+def checked_endpoint(name: str) -> str:
+    """Return an endpoint name that may be used as one; raises InvalidInput (field "ep") for others."""
     size = len(name.encode("utf-8", "surrogatepass"))
     if not 0 < size <= MAX_ENDPOINT_BYTES:
         raise InvalidInput(

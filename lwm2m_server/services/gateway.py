@@ -392,7 +392,7 @@ def new_ids(now: float, count: int) -> list[str]:
     They begin with the time (seconds), and their text sorts as it does: devices that register together stand
     together in the index, where random ids would touch a page each.
     """
-    prefix = int(now).to_bytes(4, "big")
+    prefix = (int(now) & 0xFFFFFFFF).to_bytes(4, "big")
     random = os.urandom(_ID_BYTES * count)
     return [
         b64encode(prefix + random[at : at + _ID_BYTES]).translate(_SORTABLE).decode()
