@@ -28,6 +28,8 @@ pub struct Client {
     pub(crate) session: Option<Box<Session>>,
     buf: Vec<u8>,
     serial: u32,
+    /// The stored association that was restored last, with its generation.
+    pub(crate) restored: Option<(u64, u64)>,
 }
 
 impl fmt::Debug for Client {
@@ -51,6 +53,7 @@ impl Client {
             session: None,
             buf: Vec::new(),
             serial: 0,
+            restored: None,
         }
     }
 
@@ -155,8 +158,8 @@ impl Client {
 
     fn establish(&mut self, machine: ClientHandshake, now: Instant) {
         self.retire(Reason::Replaced);
-        self.serial = self.serial.wrapping_add(1);
-        let Some(session) = Session::new(machine.core, self.serial, now) else {
+        let serial = self.next_serial();
+        let Some(session) = Session::new(machine.core, serial, now) else {
             return;
         };
         self.events.push_back(Event::Established {
@@ -165,6 +168,11 @@ impl Client {
             identity: Arc::clone(&session.identity),
         });
         self.session = Some(Box::new(session));
+    }
+
+    pub(crate) fn next_serial(&mut self) -> u32 {
+        self.serial = self.serial.wrapping_add(1);
+        self.serial
     }
 
     fn fail(&mut self, mut machine: ClientHandshake, reason: &'static str) {

@@ -19,7 +19,7 @@ use crate::outbox::Outbox;
 use crate::prf::{self, Master};
 use crate::random::Source;
 use crate::reassembly::{Fragment, Message, Reassembly, Taken, put_fragment};
-use crate::record::{Opened, Protection, Record, Refused, put_header};
+use crate::record::{MAX_SENT, Opened, Protection, Record, Refused, put_header};
 use crate::suite::Suite;
 use crate::window::Window;
 use crate::wire::{MAX_CONTENT, Reader, VERSION, content, handshake};
@@ -214,6 +214,7 @@ impl Core {
             write,
             read,
             send_next: 0,
+            send_below: MAX_SENT,
             window: Window::default(),
             own_cid: self.own_cid,
             peer_cid: self.peer_cid,

@@ -19,6 +19,7 @@ mod client_handshake;
 pub mod config;
 mod cookie;
 pub mod event;
+pub mod export;
 mod flight;
 mod half_open;
 mod handshake;
@@ -47,6 +48,7 @@ pub use event::{
     Answer, Association, AssociationId, Event, Handler, HandshakeId, Identity, LookUp, Reason, Secret,
     SendError,
 };
+pub use export::{Exported, ImportError, SealingKey};
 pub use keys::{CertifiedKey, SigningKey};
 pub use outbox::Transmit;
 pub use random::{Random, SystemRandom};

@@ -134,6 +134,8 @@ pub(crate) struct Protection {
     pub(crate) write: DirectionKey,
     pub(crate) read: DirectionKey,
     pub(crate) send_next: u64,
+    /// Records are sent below this number only: what a stored export has reserved, or all that the keys may.
+    pub(crate) send_below: u64,
     pub(crate) window: Window,
     /// What records to us carry; none when empty.
     pub(crate) own_cid: ConnectionId,
@@ -158,10 +160,10 @@ impl Protection {
         HEADER + EXPLICIT + self.suite.aead().tag_length() + cid + usize::from(cid > 0)
     }
 
-    /// Appends a record to `out`; false when the keys have sent all they may or the content is too long.
+    /// Appends a record to `out`; false when all the numbers are used or the content is too long.
     pub(crate) fn seal(&mut self, kind: u8, payload: &[&[u8]], out: &mut Vec<u8>) -> bool {
         let length: usize = payload.iter().map(|part| part.len()).sum();
-        if self.send_next >= MAX_SENT || length > MAX_CONTENT {
+        if self.send_next >= self.send_below.min(MAX_SENT) || length > MAX_CONTENT {
             return false;
         }
         let sequence = self.send_next;
@@ -311,6 +313,7 @@ mod tests {
             write: key(write),
             read: key(read),
             send_next: 0,
+            send_below: MAX_SENT,
             window: Window::default(),
             own_cid: cid(own),
             peer_cid: cid(peer),

@@ -268,12 +268,16 @@ impl Server {
         self.last_serial
     }
 
-    /// Removes an association from every table.
+    /// Ends an association.
     fn retire(&mut self, index: u32, reason: Reason) {
-        let Some(session) = self.sessions.try_remove(index as usize) else {
-            return;
-        };
-        let association = id_of(index, session.serial);
+        if let Some(association) = self.take_out(index) {
+            self.events.push_back(Event::Closed { association, reason });
+        }
+    }
+
+    /// Removes an association from every table.
+    pub(crate) fn take_out(&mut self, index: u32) -> Option<AssociationId> {
+        let session = self.sessions.try_remove(index as usize)?;
         if self.by_cid.get(&session.keys.own_cid) == Some(&index) {
             self.by_cid.remove(&session.keys.own_cid);
         }
@@ -283,7 +287,7 @@ impl Server {
         if self.by_identity.get(&session.identity) == Some(&index) {
             self.by_identity.remove(&session.identity);
         }
-        self.events.push_back(Event::Closed { association, reason });
+        Some(id_of(index, session.serial))
     }
 
     pub(crate) fn find(&mut self, id: AssociationId) -> Option<(u32, &mut Session)> {
@@ -352,6 +356,13 @@ impl Server {
         let (index, serial) = place_of(association);
         let session = self.sessions.get(index as usize)?;
         (session.serial == serial).then_some((session.address, &session.identity))
+    }
+
+    /// When an association last had an authentic record.
+    pub fn last_seen(&self, association: AssociationId) -> Option<Instant> {
+        let (index, serial) = place_of(association);
+        let session = self.sessions.get(index as usize)?;
+        (session.serial == serial).then_some(session.last_seen)
     }
 
     /// The association of an identity.

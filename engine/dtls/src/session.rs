@@ -44,13 +44,12 @@ pub(crate) struct Session {
     pub(crate) fresh: bool,
     /// A further reservation has been asked for.
     pub(crate) reserve_told: bool,
-    /// Records are sent below this number only: what a stored export has reserved.
-    pub(crate) send_below: u64,
+    /// The mark of the latest export.
+    pub(crate) exported: u64,
     /// Number under which it is stored; 0 until the first export.
     pub(crate) record: u64,
     /// Times that it was restored.
     pub(crate) generation: u64,
-    pub(crate) created: Instant,
     pub(crate) last_seen: Instant,
     pub(crate) linger: Option<Box<Linger>>,
 }
@@ -90,10 +89,9 @@ impl Session {
             has_extended_master_secret: core.has_extended_master_secret,
             fresh: true,
             reserve_told: false,
-            send_below: MAX_SENT,
+            exported: 0,
             record: 0,
             generation: 0,
-            created: now,
             last_seen: now,
             linger,
         })
@@ -172,14 +170,11 @@ impl Session {
 
     /// Half of the numbers that an export has reserved are used.
     pub(crate) fn wants_reservation(&self) -> bool {
-        let left = self.send_below.saturating_sub(self.keys.send_next);
-        self.record != 0 && !self.reserve_told && left <= RESERVED / 2 && self.send_below < MAX_SENT
+        let left = self.keys.send_below.saturating_sub(self.keys.send_next);
+        self.record != 0 && !self.reserve_told && left <= RESERVED / 2 && self.keys.send_below < MAX_SENT
     }
 
     fn alert(&mut self, level: u8, alert: Alert, out: &mut Outbox) {
-        if self.keys.send_next >= self.send_below {
-            return;
-        }
         let (start, buf) = out.open();
         if self.keys.seal(content::ALERT, &[&[level, alert as u8]], buf) {
             out.commit(self.address, start);
@@ -199,7 +194,7 @@ impl Session {
         if self.keys.send_next >= MAX_SENT {
             return Err(SendError::Exhausted);
         }
-        if self.keys.send_next >= self.send_below {
+        if self.keys.send_next >= self.keys.send_below {
             return Err(SendError::Reserved);
         }
         let (start, buf) = out.open();
@@ -210,5 +205,129 @@ impl Session {
             out.abandon(start);
             Err(SendError::TooLong)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cid::ConnectionId;
+    use crate::prf::DirectionKey;
+    use crate::reassembly::put_fragment;
+    use crate::record::Records;
+    use crate::suite::Suite;
+    use crate::window::Window;
+
+    const NOW: Instant = Instant::from_micros(5);
+
+    fn address() -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], 5684))
+    }
+
+    fn session(is_server: bool) -> Session {
+        let key = |byte| DirectionKey {
+            key: [byte; 16],
+            iv: [byte; 4],
+        };
+        let (write, read) = if is_server { (1, 2) } else { (2, 1) };
+        Session {
+            keys: Protection {
+                suite: Suite::PskCcm8,
+                write: key(write),
+                read: key(read),
+                send_next: 0,
+                send_below: MAX_SENT,
+                window: Window::default(),
+                own_cid: ConnectionId::default(),
+                peer_cid: ConnectionId::default(),
+                forged: 0,
+            },
+            address: address(),
+            identity: Arc::new(Identity::Psk(Box::from(*b"dev1"))),
+            serial: 1,
+            send_limit: 512,
+            receive_limit: 512,
+            is_server,
+            has_extended_master_secret: true,
+            fresh: true,
+            reserve_told: false,
+            exported: 0,
+            record: 0,
+            generation: 0,
+            last_seen: NOW,
+            linger: None,
+        }
+    }
+
+    /// What `session` makes of a record of its peer, and what its peer makes of the answer, if there is one.
+    fn round(is_server: bool, kind: u8, body: &[u8]) -> (Received, Option<Vec<u8>>) {
+        let (mut us, mut peer) = (session(is_server), session(!is_server));
+        let config = Config::default();
+        let mut out = Outbox::new(1 << 16);
+        let mut buf = Vec::new();
+        let mut datagram = Vec::new();
+        assert!(peer.keys.seal(kind, &[body], &mut datagram));
+        let record = Records::new(&datagram, 0).next().expect("a record");
+        let received = us.receive(&record, address(), &mut buf, &mut out, &config, NOW);
+        let answer = out.pop().map(|transmit| transmit.datagram.to_vec());
+        let answer = answer.map(|datagram| {
+            let record = Records::new(&datagram, 0).next().expect("a record");
+            let opened = peer.keys.open(&record, &mut buf).expect("authentic");
+            assert_eq!(opened.kind, content::ALERT);
+            buf[..opened.length].to_vec()
+        });
+        (received, answer)
+    }
+
+    fn message(kind: u8) -> Vec<u8> {
+        let mut message = Vec::new();
+        put_fragment(&mut message, kind, 0, 0, 0, 0);
+        message
+    }
+
+    #[test]
+    fn another_handshake_inside_an_association_is_refused_with_a_warning() {
+        let warning = Some(vec![WARNING, Alert::NoRenegotiation as u8]);
+        let hello = message(handshake::CLIENT_HELLO);
+        let request = message(handshake::HELLO_REQUEST);
+        assert_eq!(
+            round(true, content::HANDSHAKE, &hello),
+            (Received::Nothing, warning.clone())
+        );
+        assert_eq!(
+            round(false, content::HANDSHAKE, &request),
+            (Received::Nothing, warning)
+        );
+        assert_eq!(
+            round(false, content::HANDSHAKE, &hello),
+            (Received::Nothing, None)
+        );
+        assert_eq!(
+            round(true, content::HANDSHAKE, &request),
+            (Received::Nothing, None)
+        );
+        assert_eq!(
+            round(true, content::HANDSHAKE, &[1, 2, 3]),
+            (Received::Nothing, None)
+        );
+    }
+
+    #[test]
+    fn a_record_above_the_negotiated_length_ends_it() {
+        let fatal = Some(vec![FATAL, Alert::RecordOverflow as u8]);
+        let ended = Received::Ended(Reason::Overflow);
+        assert_eq!(round(true, content::APPLICATION_DATA, &[0; 513]), (ended, fatal));
+        let data = Received::Data(512, 0);
+        assert_eq!(round(true, content::APPLICATION_DATA, &[0; 512]), (data, None));
+    }
+
+    #[test]
+    fn a_session_with_its_indexes_is_below_512_bytes() {
+        // Identity on the heap with its counts, two index entries at their lowest load.
+        let identity = 16 + std::mem::size_of::<Identity>() + 32;
+        let indexes = 2
+            * (std::mem::size_of::<(ConnectionId, u32)>() + std::mem::size_of::<(Arc<Identity>, u32)>() + 2);
+        let total = std::mem::size_of::<Session>() + identity + indexes;
+        assert!(total <= 512, "{total}");
     }
 }

@@ -8,11 +8,6 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Everything below `next` counts as seen.
-    pub(crate) const fn starting_at(next: u64) -> Self {
-        Self { next, seen: u64::MAX }
-    }
-
     /// Not seen yet, and not too old to tell.
     pub(crate) fn admits(&self, sequence: u64) -> bool {
         match self.next.checked_sub(sequence) {
@@ -24,6 +19,18 @@ impl Window {
     /// Newer than every record so far.
     pub(crate) fn is_newest(&self, sequence: u64) -> bool {
         sequence >= self.next
+    }
+
+    /// Takes nothing up to `sequence` any more.
+    pub(crate) fn raise(&mut self, sequence: u64) {
+        match self.next.checked_sub(sequence) {
+            None | Some(0) => {
+                self.next = sequence + 1;
+                self.seen = u64::MAX;
+            }
+            Some(age @ 1..=64) => self.seen |= u64::MAX << (age - 1),
+            Some(_) => {}
+        }
     }
 
     /// Notes a record that `admits` let pass and that has proved authentic.
@@ -78,9 +85,16 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_starts_at_a_number_refuses_all_below() {
-        let window = Window::starting_at(100);
+    fn a_raised_window_refuses_all_up_to_its_edge_and_keeps_what_is_above() {
+        let mut window = Window::default();
+        window.raise(99);
         assert!(!window.admits(99) && !window.admits(36) && !window.admits(0));
         assert!(window.admits(100));
+        window.note(110);
+        window.raise(105);
+        assert!(!window.admits(103) && !window.admits(105) && !window.admits(110));
+        assert!(window.admits(106) && window.admits(109));
+        window.raise(20);
+        assert!(window.admits(106) && !window.admits(105));
     }
 }

@@ -6,6 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::network::{Link, Network, client_address};
+use common::wire::records;
 use common::{Seeded, psk_config};
 use dtls::{Config, Event, Suite};
 
@@ -151,21 +152,6 @@ fn every_permutation_of_a_flight_completes() {
         }
     }
     assert!(tried >= 12, "{tried}");
-}
-
-/// Each record in a datagram of its own.
-fn records(datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let mut records = Vec::new();
-    for datagram in datagrams {
-        let mut rest = datagram.as_slice();
-        while rest.len() >= 13 {
-            let length = 13 + usize::from(u16::from_be_bytes([rest[11], rest[12]]));
-            let (record, others) = rest.split_at(length);
-            records.push(record.to_vec());
-            rest = others;
-        }
-    }
-    records
 }
 
 fn next_permutation(order: &mut [usize]) -> bool {

@@ -4,6 +4,7 @@
 
 pub mod network;
 pub mod pki;
+pub mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;

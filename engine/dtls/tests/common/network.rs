@@ -212,6 +212,14 @@ impl Network {
         );
     }
 
+    /// Shakes hands once more.
+    pub fn shake_hands_again(&mut self) {
+        let before = self.established();
+        self.connect();
+        self.run(Duration::from_secs(5));
+        assert_eq!(self.established(), (before.0 + 1, before.1 + 1));
+    }
+
     /// A datagram each way arrives.
     pub fn exchange(&mut self) {
         self.client.send(b"ping").expect("established");
