@@ -138,9 +138,6 @@ class MemoryRegistrationStore:
             self._end(registration.registration_id, now, "expired")
         return [Registered(registration.registration_id, registration.endpoint) for registration in late]
 
-    async def next_expiry(self) -> float | None:
-        return min((registration.expires_at for registration in self._live()), default=None)
-
     async def find(self, registration_id: str) -> Registration | None:
         endpoint = self._tables.locations.get(registration_id)
         return None if endpoint is None else self._tables.devices[endpoint].registration

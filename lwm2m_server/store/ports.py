@@ -137,10 +137,6 @@ class RegistrationStore(Protocol):
         """
         ...
 
-    async def next_expiry(self) -> float | None:
-        """Return the earliest `expires_at` of all live registrations."""
-        ...
-
     async def find(self, registration_id: str) -> Registration | None:
         """Return the live registration under this id."""
         ...

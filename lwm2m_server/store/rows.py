@@ -26,7 +26,7 @@ REGISTRATION_COLUMNS: tuple[Column[Any], ...] = (
     schema.devices.c.address,
     schema.devices.c.registered_at,
     schema.devices.c.last_seen,
-    schema.devices.c.expires_at,
+    schema.devices.c.lease,
     schema.devices.c.lifetime,
     schema.devices.c.lwm2m_version,
     schema.devices.c.binding,
@@ -55,7 +55,7 @@ _version_key = lru_cache(1024)(versions.try_sort_key)
 
 def registration_of(row: Sequence[Any]) -> Registration:
     """Return the registration in the first columns of a row."""
-    (id_, endpoint, address, registered_at, last_seen, expires_at, lifetime, version, binding, queue,
+    (id_, endpoint, address, registered_at, last_seen, lease, lifetime, version, binding, queue,
      identity, links, objects) = row[:_FACTS_AT]  # fmt: skip
     return Registration(
         registration_id=id_,
@@ -63,7 +63,7 @@ def registration_of(row: Sequence[Any]) -> Registration:
         address=address,
         registered_at=registered_at,
         last_seen=last_seen,
-        expires_at=expires_at,
+        expires_at=last_seen + lease,
         lifetime=lifetime,
         lwm2m_version=version,
         binding=binding,
@@ -79,6 +79,7 @@ REGISTERED_COLUMNS = (
     *(column.name for column in REGISTRATION_COLUMNS),
     "lwm2m_key",
     "registered",
+    "due_at",
 )
 
 
@@ -90,7 +91,7 @@ def registered_row(registration: Registration) -> tuple[object, ...]:
         registration.address,
         registration.registered_at,
         registration.last_seen,
-        registration.expires_at,
+        registration.expires_at - registration.last_seen,
         registration.lifetime,
         registration.lwm2m_version,
         registration.binding,
@@ -100,6 +101,7 @@ def registered_row(registration: Registration) -> tuple[object, ...]:
         " ".join(registration.objects),
         _version_key(registration.lwm2m_version),
         True,
+        registration.expires_at,
     )
 
 

@@ -32,7 +32,9 @@ metadata = MetaData(
     }
 )
 
-# The registration part stays when the registration has ended: `registered` tells. `attributes` repeats
+# The registration part stays when the registration has ended: `registered` tells. It expires at `last_seen` +
+# `lease`; `due_at`, which is indexed, is that or earlier: a sign of life writes `last_seen` alone, which is two
+# thirds cheaper, and the search for expired ones brings `due_at` up to date. `attributes` repeats
 # device_attributes as JSON, so that a device is read with one statement.
 devices = Table(
     "devices",
@@ -52,7 +54,8 @@ devices = Table(
     Column("objects", String),
     Column("registered_at", Double),
     Column("last_seen", Double),
-    Column("expires_at", Double),
+    Column("lease", Double),
+    Column("due_at", Double),
     Column("manufacturer", String),
     Column("model", String),
     Column("serial", String),
@@ -70,8 +73,8 @@ devices = Table(
 )
 # Partial: an index that begins with `registered` would draw the planner to it wherever that is asked too.
 Index(
-    "ix_devices_expires_at",
-    devices.c.expires_at,
+    "ix_devices_due_at",
+    devices.c.due_at,
     sqlite_where=devices.c.registered == true(),
     postgresql_where=devices.c.registered == true(),
 )

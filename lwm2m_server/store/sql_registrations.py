@@ -34,6 +34,8 @@ from lwm2m_server.store.schema import devices
 
 _quote = json.encoder.encode_basestring
 _d = devices.c
+_EXPIRES_AT = _d.last_seen + _d.lease
+_MOVED = 1000  # rows whose `due_at` one transaction brings up to date
 
 # The keys of a batch go in as one JSON array: one statement for batches of any size, prepared once.
 _KEYS = select(func.json_each(bindparam("keys", type_=String)).table_valued("value").c.value)
@@ -56,18 +58,17 @@ _REGISTER = Prepared(
     (*REGISTERED_COLUMNS, "created_at"),
 )
 _UPDATED_COLUMNS = (
-    "address", "identity", "lifetime", "binding", "queue_mode", "links", "objects", "last_seen", "expires_at",
+    "address", "identity", "lifetime", "binding", "queue_mode", "links", "objects", "last_seen", "lease",
+    "due_at",
 )  # fmt: skip
 _UPDATE = Prepared(
     update(devices).where(_d.registration_id == bindparam(BIND + "id")), (*_UPDATED_COLUMNS, BIND + "id")
 )
 _ALIVE = Prepared(
-    update(devices)
-    .where(
+    update(devices).where(
         _d.registration_id == bindparam(BIND + "id"), _d.last_seen < bindparam(BIND + "since"), _d.registered
-    )
-    .values(expires_at=_d.expires_at - _d.last_seen + bindparam(BIND + "seen")),
-    ("last_seen", BIND + "seen", BIND + "id", BIND + "since"),
+    ),
+    ("last_seen", BIND + "id", BIND + "since"),
 )
 _END = Prepared(
     update(devices).where(_d.registration_id == bindparam(BIND + "id")), ("registered", BIND + "id")
@@ -97,12 +98,13 @@ class SqlRegistrationStore:
         return await self._database.submit(_deregister, [(id_, now) for id_ in registration_ids])
 
     async def expire(self, *, now: float, limit: int = 1000) -> list[Registered]:
-        query = (
-            select(_d.registration_id, _d.endpoint)
-            .where(_d.registered == true(), _d.expires_at <= now)
-            .order_by(_d.expires_at)
-            .limit(limit)
-        )
+        due = (_d.registered == true(), _d.due_at <= now)
+        # `due_at` was written long ago for those that have shown signs of life since; first it is made true.
+        late = select(_d.endpoint).where(*due, _d.due_at < _EXPIRES_AT).limit(_MOVED).scalar_subquery()
+        move = update(devices).where(_d.endpoint.in_(late)).values(due_at=_EXPIRES_AT)
+        while await self._database.write(lambda connection: connection.execute(move).rowcount) == _MOVED:
+            pass
+        query = select(_d.registration_id, _d.endpoint).where(*due).order_by(_d.due_at).limit(limit)
 
         def work(connection: Connection) -> list[Registered]:
             ended = [Registered(*tuple(row)) for row in connection.execute(query)]
@@ -110,11 +112,6 @@ class SqlRegistrationStore:
             return ended
 
         return await self._database.write(work)
-
-    async def next_expiry(self) -> float | None:
-        query = select(func.min(_d.expires_at)).where(_d.registered == true())
-        expiry: float | None = (await self._database.read(query))[0][0]
-        return expiry
 
     async def find(self, registration_id: str) -> Registration | None:
         query = select(*REGISTRATION_COLUMNS).where(
@@ -124,7 +121,7 @@ class SqlRegistrationStore:
         return registration_of(rows[0]) if rows else None
 
     async def live(self, *, after: str | None = None, limit: int = 1000) -> Page[LiveRegistration]:
-        query = select(_d.registration_id, _d.endpoint, _d.address, _d.identity, _d.expires_at)
+        query = select(_d.registration_id, _d.endpoint, _d.address, _d.identity, _EXPIRES_AT)
         query = query.where(_d.registered == true()).order_by(_d.endpoint).limit(limit + 1)
         if after is not None:
             query = query.where(_d.endpoint > after)
@@ -190,13 +187,14 @@ def _updated_row(new: Registration) -> tuple[object, ...]:
         new.links,
         " ".join(new.objects),
         new.last_seen,
+        new.expires_at - new.last_seen,
         new.expires_at,
         new.registration_id,
     )
 
 
 def _alive(connection: Connection, items: Sequence[tuple[str, float]]) -> Sequence[None]:
-    _ALIVE.many(connection, [(seen, seen, id_, seen) for id_, seen in items])
+    _ALIVE.many(connection, [(seen, id_, seen) for id_, seen in items])
     return [None] * len(items)
 
 

@@ -179,7 +179,6 @@ async def test_deregistering_keeps_the_device(store):
 async def test_expiry_comes_in_bounded_chunks_earliest_first(store):
     await store.registrations.register([registration(f"d{n}", expires_at=2000.0 - n) for n in range(5)])
     await store.registrations.register([registration("never", expires_at=math.inf)])
-    assert await store.registrations.next_expiry() == 1996.0
     first = await store.registrations.expire(now=2000.0, limit=3)
     second = await store.registrations.expire(now=2000.0, limit=3)
     assert [each.endpoint for each in first] == ["d4", "d3", "d2"]
@@ -187,7 +186,23 @@ async def test_expiry_comes_in_bounded_chunks_earliest_first(store):
     assert await store.registrations.expire(now=2000.0) == []
     assert (await store.devices.get("d0")).registered is False
     assert await kinds(store, "d0") == ["device.registered", "device.expired"]
-    assert await store.registrations.next_expiry() == math.inf
+
+
+async def test_a_sign_of_life_puts_the_expiry_off(store):
+    await store.registrations.register([registration("a"), registration("b")])
+    await store.registrations.alive([("id-a", 1200.0)])
+    assert [each.endpoint for each in await store.registrations.expire(now=1300.0)] == ["b"]
+    assert await store.registrations.expire(now=1499.0) == []
+    await store.registrations.alive([("id-a", 1400.0)])
+    assert await store.registrations.expire(now=1600.0) == []
+    assert [each.endpoint for each in await store.registrations.expire(now=1700.0)] == ["a"]
+    assert await kinds(store, "a") == ["device.registered", "device.expired"]
+
+
+async def test_signs_of_life_of_a_whole_fleet_put_the_expiry_off(store):
+    await store.registrations.register([registration(f"d{n:04}") for n in range(2500)])
+    await store.registrations.alive([(f"id-d{n:04}", 1200.0) for n in range(2500) if n != 7])
+    assert [each.endpoint for each in await store.registrations.expire(now=1300.0)] == ["d0007"]
 
 
 async def test_live_registrations_are_walked_page_by_page(store):

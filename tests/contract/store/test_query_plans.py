@@ -52,7 +52,6 @@ UPDATE = RegistrationUpdate(registration_id="r", at=1.0)
         lambda store: store.registrations.alive([("r", 1.0)]),
         lambda store: store.registrations.deregister(["r"], now=1.0),
         lambda store: store.registrations.expire(now=1.0),
-        lambda store: store.registrations.next_expiry(),
         lambda store: store.observations.of("d"),
         lambda store: store.deployments.get("c", "d"),
         lambda store: store.deployments.page("c"),

@@ -42,7 +42,8 @@ def _devices() -> None:
         sa.Column("objects", sa.String(), nullable=True),
         sa.Column("registered_at", sa.Double(), nullable=True),
         sa.Column("last_seen", sa.Double(), nullable=True),
-        sa.Column("expires_at", sa.Double(), nullable=True),
+        sa.Column("lease", sa.Double(), nullable=True),
+        sa.Column("due_at", sa.Double(), nullable=True),
         sa.Column("manufacturer", sa.String(), nullable=True),
         sa.Column("model", sa.String(), nullable=True),
         sa.Column("serial", sa.String(), nullable=True),
@@ -61,9 +62,9 @@ def _devices() -> None:
         sa.UniqueConstraint("registration_id", name=op.f("uq_devices_registration_id")),
     )
     op.create_index(
-        "ix_devices_expires_at",
+        "ix_devices_due_at",
         "devices",
-        ["expires_at"],
+        ["due_at"],
         unique=False,
         sqlite_where=sa.text("registered = 1"),
         postgresql_where=sa.text("registered = true"),
