@@ -237,7 +237,7 @@ class Server:
         if device is not None and device.registration is not None:
             # The engine no longer answers for it: the device learns from a 4.04 that it must register again.
             self.transport.drop(device.registration.registration_id)
-            self.gateway.addresses.drop(device.registration.registration_id)
+            self.gateway.addresses.drop(endpoint)
 
     def _downloaded(self, download: Download) -> None:
         endpoint = self.gateway.addresses.endpoint(download.peer.address)

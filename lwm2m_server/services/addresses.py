@@ -2,33 +2,32 @@
 
 
 class AddressBook:
-    """Addresses of live registrations, both ways. A few dictionary entries a device, no database on the
-    way.
+    """Addresses of live registrations, both ways: two dictionaries that share their strings, because they hold
+    every device of the fleet; no database on the way.
     """
 
     def __init__(self) -> None:
-        self._ids: dict[str, str] = {}
-        self._known: dict[str, tuple[str, str]] = {}
+        self._addresses: dict[str, str] = {}
+        self._endpoints: dict[str, str] = {}
 
-    def put(self, registration_id: str, endpoint: str, address: str) -> str | None:
-        """Note where a registration lives now; return the address that it has left for another one."""
-        left = self.drop(registration_id)
-        self._known[registration_id] = (endpoint, address)
-        self._ids[address] = registration_id
+    def put(self, endpoint: str, address: str) -> str | None:
+        """Note where a device lives now; return the address that it has left for another one."""
+        left = self.drop(endpoint)
+        self._addresses[endpoint] = address
+        self._endpoints[address] = endpoint
         return left if left != address else None
 
-    def drop(self, registration_id: str) -> str | None:
-        """Forget a registration and return its address, unless another one has taken that over."""
-        known = self._known.pop(registration_id, None)
-        if known is None or self._ids.get(known[1]) != registration_id:
+    def drop(self, endpoint: str) -> str | None:
+        """Forget a device and return its address, unless another one has taken that over."""
+        address = self._addresses.pop(endpoint, None)
+        if address is None or self._endpoints.get(address) != endpoint:
             return None
-        del self._ids[known[1]]
-        return known[1]
+        del self._endpoints[address]
+        return address
 
     def endpoint(self, address: str) -> str | None:
         """Return the endpoint that registered from this address (`host:port`)."""
-        registration_id = self._ids.get(address)
-        return self._known[registration_id][0] if registration_id is not None else None
+        return self._endpoints.get(address)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._addresses)

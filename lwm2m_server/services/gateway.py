@@ -23,7 +23,7 @@ from lwm2m_server.lwm2m.registration import (
     parse_update,
 )
 from lwm2m_server.services.addresses import AddressBook
-from lwm2m_server.services.background import Pump, Timers
+from lwm2m_server.services.background import Cancellable, Pump, Timers
 from lwm2m_server.store.ports import RegistrationStore
 from lwm2m_server.store.records import Registered, RegistrationUpdate
 from lwm2m_server.transport import Code, Peer, Request, Transport
@@ -31,6 +31,7 @@ from lwm2m_server.transport import Code, Peer, Request, Transport
 _log = structlog.get_logger(__name__)
 
 _CHUNK = 1000
+_BEATS_HELD = 2.0  # seconds; the engine has held them for up to one before
 _LINK_FORMAT = 40
 _RETRY_AFTER = 5  # Max-Age of 5.03, seconds
 _WELL_KNOWN = b'</rd>;rt="core.rd",</dp>'
@@ -98,7 +99,10 @@ class Gateway:
         self._updates: list[Request] = []
         self._deregisters: list[Request] = []
         self._beats: dict[str, float] = {}
+        self._timers = timers
+        self._beat_timer: Cancellable | None = None
         self._pump = Pump("gateway", self._work, timers=timers)
+        self._liveness = Pump("liveness", self._store_beats, timers=timers)
         self._expiry = Pump("expiry", self._expire, timers=timers, interval=expiry_interval)
 
     async def start(self) -> None:
@@ -108,7 +112,7 @@ class Gateway:
             page = await self._registrations.live(after=after, limit=_CHUNK)
             for live in page.items:
                 self._transport.keep(live.registration_id, Peer(live.address))
-                self.addresses.put(live.registration_id, live.endpoint, live.address)
+                self.addresses.put(live.endpoint, live.address)
             after = page.next
             if after is None:
                 break
@@ -119,8 +123,10 @@ class Gateway:
 
         Close the transport before: the last signs of life that it tells of are stored here.
         """
-        await self._expiry.close()
-        await self._pump.close()
+        if self._beat_timer is not None:
+            self._beat_timer.cancel()
+        for pump in (self._expiry, self._liveness, self._pump):
+            await pump.close()
         try:
             await self._store_beats()
         except Lwm2mError as error:
@@ -142,9 +148,16 @@ class Gateway:
             self._pump.wake()
 
     def on_alive(self, beats: list[tuple[str, float]]) -> None:
-        """Take Updates that the engine answered by itself; only the last of each registration counts."""
+        """Take Updates that the engine answered by itself; only the last of each registration counts, and is
+        stored at most `_BEATS_HELD` seconds later.
+        """
         self._beats.update(beats)
-        self._pump.wake()
+        if self._beat_timer is None:
+            self._beat_timer = self._timers.later(_BEATS_HELD, self._beats_due)
+
+    def _beats_due(self) -> None:
+        self._beat_timer = None
+        self._liveness.wake()
 
     def _other(self, request: Request) -> None:
         path = request.path
@@ -188,18 +201,20 @@ class Gateway:
         if self._deregisters:
             batch, self._deregisters = self._deregisters, []
             await self._deregister(batch)
-        await self._store_beats()
 
     async def _store_beats(self) -> None:
-        if not self._beats:
-            return
-        beats, self._beats = self._beats, {}
-        try:
-            await self._registrations.alive(list(beats.items()))
-        except BaseException:
-            # The engine has answered these already: they wait for the next round, behind what is newer.
-            self._beats = beats | self._beats
-            raise
+        """Write the signs of life in bounded transactions: registrations take their turn between them."""
+        while self._beats:
+            beats, self._beats = self._beats, {}
+            # In the order of the ids, which is that of the rows.
+            items = [(id_, beats[id_]) for id_ in sorted(beats)]
+            try:
+                for at in range(0, len(items), _CHUNK):
+                    await self._registrations.alive(items[at : at + _CHUNK])
+            except BaseException:
+                # The engine has answered these already: they wait for the next round, behind what is newer.
+                self._beats = beats | self._beats
+                raise
 
     async def _register(self, batch: list[Request]) -> None:
         now = self._clock.now()
@@ -277,12 +292,11 @@ class Gateway:
         transport, peer = self._transport, requests[0].peer
         if result.replaced is not None:
             transport.drop(result.replaced)
-            left = self.addresses.drop(result.replaced)
-            if left is not None and left != registration.address:
-                # Requests to where it was would hold up everything until their last retransmission.
-                transport.forget(Peer(left))
+        left = self.addresses.put(registration.endpoint, registration.address)
+        if left is not None:
+            # Requests to where it was would hold up everything until their last retransmission.
+            transport.forget(Peer(left))
         transport.keep(registration.registration_id, peer)
-        self.addresses.put(registration.registration_id, registration.endpoint, registration.address)
         location = ("rd", registration.registration_id)
         for request in requests:
             transport.respond(request.exchange, Code.CREATED, location_path=location)
@@ -309,7 +323,7 @@ class Gateway:
                 self._refuse(request, Code.NOT_FOUND, "register again")
             elif isinstance(result, Registration):
                 self._transport.keep(update.registration_id, request.peer)
-                left = self.addresses.put(update.registration_id, result.endpoint, result.address)
+                left = self.addresses.put(result.endpoint, result.address)
                 if left is not None:
                     self._transport.forget(Peer(left))
                 self._transport.respond(request.exchange, Code.CHANGED)
@@ -347,7 +361,7 @@ class Gateway:
             if result is None:
                 self._refuse(request, Code.NOT_FOUND, "")
             elif isinstance(result, str):
-                self._forget(request.path[1])
+                self._forget(request.path[1], result)
                 self._transport.respond(request.exchange, Code.DELETED)
                 gone.append(result)
             else:
@@ -356,18 +370,19 @@ class Gateway:
             self._on_gone(gone)
 
     async def _expire(self) -> None:
+        await self._store_beats()
         while True:
             ended = await self._registrations.expire(now=self._clock.now(), limit=_CHUNK)
             for registered in ended:
-                self._forget(registered.registration_id)
+                self._forget(registered.registration_id, registered.endpoint)
             if ended:
                 self._on_gone([registered.endpoint for registered in ended])
             if len(ended) < _CHUNK:
                 return
 
-    def _forget(self, registration_id: str) -> None:
+    def _forget(self, registration_id: str, endpoint: str) -> None:
         self._transport.drop(registration_id)
-        self.addresses.drop(registration_id)
+        self.addresses.drop(endpoint)
 
     def _expires_at(self, now: float, lifetime: int) -> float:
         # Lifetime 0 means for ever; what is out of bounds is moved to them for the expiry alone, never refused.

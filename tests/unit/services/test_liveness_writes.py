@@ -1,0 +1,64 @@
+"""Signs of life are collected before they are written, and none is lost by that."""
+
+from lwm2m_server.services.addresses import AddressBook
+from lwm2m_server.services.gateway import new_ids
+from memory.world import World
+
+
+async def test_many_updates_within_two_seconds_are_one_write(world: World, monkeypatch) -> None:
+    device = await world.device()
+    written: list[list[tuple[str, float]]] = []
+    alive = world.store.registrations.alive
+
+    async def note(beats):
+        written.append(list(beats))
+        await alive(beats)
+
+    monkeypatch.setattr(world.store.registrations, "alive", note)
+    for _ in range(5):
+        await world.answer(device.update())
+    await world.run(4.0)
+    assert [len(beats) for beats in written] == [1]
+
+
+async def test_what_was_collected_is_written_before_expiry_is_decided(world: World, monkeypatch) -> None:
+    device = await world.device(lifetime=60)
+    order: list[str] = []
+    registrations = world.store.registrations
+    alive, expire = registrations.alive, registrations.expire
+
+    async def note_alive(beats):
+        order.append("alive")
+        await alive(beats)
+
+    async def note_expire(**options):
+        order.append("expire")
+        return await expire(**options)
+
+    monkeypatch.setattr(registrations, "alive", note_alive)
+    monkeypatch.setattr(registrations, "expire", note_expire)
+    registration = (await world.store.devices.get("dev-1")).registration
+    world.server.gateway.on_alive([(registration.registration_id, registration.last_seen + 5.0)])
+    await world.server.gateway._expire()
+    assert order == ["alive", "expire"]
+    assert device.location
+
+
+def test_ids_sort_by_time_and_share_nothing_else() -> None:
+    early, late = new_ids(1_700_000_000.0, 50), new_ids(1_700_000_001.5, 50)
+    assert max(early) < min(late)
+    assert len({*early, *late}) == 100
+    assert {len(each) for each in early} == {16}
+    assert len({each[6:] for each in early}) == 50
+
+
+def test_an_address_that_another_device_has_taken_over_stays_with_it() -> None:
+    book = AddressBook()
+    assert book.put("a", "192.0.2.1:1") is None
+    assert book.put("b", "192.0.2.1:1") is None
+    assert book.drop("a") is None
+    assert book.endpoint("192.0.2.1:1") == "b"
+    assert book.put("b", "192.0.2.2:2") == "192.0.2.1:1"
+    assert (book.endpoint("192.0.2.1:1"), len(book)) == (None, 1)
+    assert book.drop("b") == "192.0.2.2:2"
+    assert len(book) == 0
