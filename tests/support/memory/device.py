@@ -60,6 +60,7 @@ class ScriptedDevice:
     package: bytes = b""
     executed: int = 0
     requests: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    asked_from: set[str] = field(default_factory=set)
     blocks_taken: list[int] = field(default_factory=list)
     location: tuple[str, ...] = ()
     values: dict[str, Value] = field(default_factory=dict)
@@ -125,6 +126,7 @@ class ScriptedDevice:
     def _requested(self, requests: list[Request]) -> None:
         for request in requests:
             self.requests.append((request.code, request.path))
+            self.asked_from.add(request.peer.address)
             if not self.silent:
                 self._answer(request)
 

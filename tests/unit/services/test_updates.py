@@ -6,6 +6,7 @@ from lwm2m_server.campaigns.records import DeploymentState
 from lwm2m_server.transport import Code
 from memory import World
 from memory.device import paths
+from memory.world import ADDRESS
 
 LIFE = ["offered", "downloading", "downloaded", "installing", "confirming", "succeeded"]
 
@@ -152,6 +153,7 @@ async def test_a_restart_of_the_server_loses_nothing(world: World, delivery: int
     await world.restart()
     assert (await world.outcome(campaign))[0] == "succeeded"
     assert device.executed == 1, "never twice"
+    assert device.asked_from == {ADDRESS}, "a device behind a NAT knows no other port"
     assert (await world.deployment(campaign)).attempt == 1, "the same attempt goes on"
 
 
