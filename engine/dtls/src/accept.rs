@@ -136,11 +136,11 @@ impl Server {
         };
         let mut context = context!(self, now, handler);
         let step = handshake::receive(machine, record, &mut context);
-        self.stepped(id, step, now);
+        self.stepped(id, &step, now);
     }
 
     /// What follows from a step of a handshake.
-    fn stepped(&mut self, id: u64, step: Result<Step, Failure>, now: Instant) {
+    fn stepped(&mut self, id: u64, step: &Result<Step, Failure>, now: Instant) {
         let Some(handshake) = self.half_open.get_mut(id) else {
             return;
         };
@@ -160,7 +160,7 @@ impl Server {
                 self.counters.shed += 1;
             }
             Ok(Step::Abandoned(reason)) => self.fail(id, Failure::new(Alert::CloseNotify, reason), false),
-            Err(failure) => self.fail(id, failure, true),
+            Err(failure) => self.fail(id, *failure, true),
         }
     }
 
@@ -237,7 +237,7 @@ impl Server {
         let step = machine
             .set_psk(key, &mut context)
             .and_then(|()| handshake::resume(machine, &mut context));
-        self.stepped(id, step, now);
+        self.stepped(id, &step, now);
     }
 
     /// Answers [`crate::LookUp::Peer`].
@@ -259,7 +259,7 @@ impl Server {
         let step = machine
             .set_verdict(is_taken)
             .and_then(|()| handshake::resume(machine, &mut context));
-        self.stepped(id, step, now);
+        self.stepped(id, &step, now);
     }
 
     /// Resends what was not answered, and gives up what is too old.

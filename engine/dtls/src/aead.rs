@@ -2,20 +2,14 @@
 //!
 //! Keys are expanded for each record: that costs less than the memory of expanded keys in a million associations.
 
-use aes::Aes128Enc;
-use ccm::Ccm;
-use ccm::aead::{AeadInOut, KeyInit};
-use ccm::consts::{U8, U12, U16};
 use ring::aead as gcm;
 
+use crate::ccm;
 use crate::suite::Aead;
-
-type Ccm8Cipher = Ccm<Aes128Enc, U8, U12>;
-type CcmCipher = Ccm<Aes128Enc, U16, U12>;
 
 /// Encrypts `buf` from `start` on and appends the tag; false (and nothing appended) when it is too long.
 pub(crate) fn seal(
-    aead: Aead,
+    cipher: Aead,
     key: &[u8; 16],
     nonce: &[u8; 12],
     aad: &[u8],
@@ -23,16 +17,12 @@ pub(crate) fn seal(
     start: usize,
 ) -> bool {
     let text = buf.get_mut(start..).unwrap_or_default();
-    match aead {
-        Aead::Ccm8 => {
-            let cipher = Ccm8Cipher::new(key.into());
-            let tag = cipher.encrypt_inout_detached(nonce.into(), aad, text.into());
-            tag.map(|tag| buf.extend_from_slice(&tag)).is_ok()
-        }
-        Aead::Ccm => {
-            let cipher = CcmCipher::new(key.into());
-            let tag = cipher.encrypt_inout_detached(nonce.into(), aad, text.into());
-            tag.map(|tag| buf.extend_from_slice(&tag)).is_ok()
+    let tag_length = cipher.tag_length();
+    match cipher {
+        Aead::Ccm8 | Aead::Ccm => {
+            let tag = ccm::seal(key, nonce, aad, text, tag_length);
+            buf.extend(tag.iter().take(tag_length));
+            true
         }
         Aead::Gcm => {
             let Some(cipher) = gcm_key(key) else { return false };
@@ -45,30 +35,22 @@ pub(crate) fn seal(
 
 /// Decrypts ciphertext ‖ tag in place; the length of the plaintext, or `None` when it is not authentic.
 pub(crate) fn open(
-    aead: Aead,
+    cipher: Aead,
     key: &[u8; 16],
     nonce: &[u8; 12],
     aad: &[u8],
     buf: &mut [u8],
 ) -> Option<usize> {
-    let length = buf.len().checked_sub(aead.tag_length())?;
+    let length = buf.len().checked_sub(cipher.tag_length())?;
     let (text, tag) = buf.split_at_mut(length);
-    let opened = match aead {
-        Aead::Ccm8 => {
-            let tag = <&[u8; 8]>::try_from(&*tag).ok()?;
-            Ccm8Cipher::new(key.into()).decrypt_inout_detached(nonce.into(), aad, text.into(), tag.into())
-        }
-        Aead::Ccm => {
-            let tag = <&[u8; 16]>::try_from(&*tag).ok()?;
-            CcmCipher::new(key.into()).decrypt_inout_detached(nonce.into(), aad, text.into(), tag.into())
-        }
+    match cipher {
+        Aead::Ccm8 | Aead::Ccm => ccm::open(key, nonce, aad, text, tag).then_some(length),
         Aead::Gcm => {
             let nonce = gcm::Nonce::assume_unique_for_key(*nonce);
             let opened = gcm_key(key)?.open_in_place(nonce, gcm::Aad::from(aad), buf);
-            return opened.ok().map(|text| text.len());
+            opened.ok().map(|text| text.len())
         }
-    };
-    opened.is_ok().then_some(length)
+    }
 }
 
 fn gcm_key(key: &[u8]) -> Option<gcm::LessSafeKey> {

@@ -4,7 +4,7 @@ use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, Trus
 use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity, ring::ECDSA_P256_SHA256};
 
 use crate::alert::{Alert, Failure};
-use crate::event::Identity;
+use crate::event::{Identity, Role};
 use crate::prf::sha256;
 
 /// Names of a certificate that an identity carries.
@@ -64,7 +64,7 @@ impl Trust {
         self.anchors.is_empty() && self.pin.is_none()
     }
 
-    /// Checks a chain, the end entity first.
+    /// Checks the chain of a peer in this role, the end entity first.
     ///
     /// # Errors
     /// What the peer and the operator are told.
@@ -72,14 +72,14 @@ impl Trust {
         &self,
         chain: &[&[u8]],
         unix_time: u64,
-        role: PeerRole,
+        role: Role,
         name: Option<&str>,
     ) -> Result<Identity, Failure> {
         let (end_entity, rest) = chain
             .split_first()
             .ok_or(Failure::new(Alert::HandshakeFailure, "no-certificate"))?;
         let der = CertificateDer::from(*end_entity);
-        let certificate = EndEntityCert::try_from(&der).map_err(refusal)?;
+        let certificate = EndEntityCert::try_from(&der).map_err(|error| refusal(&error))?;
         let pinned = |usages: &[Usage]| {
             self.pin
                 .as_ref()
@@ -106,13 +106,13 @@ impl Trust {
                     &intermediates,
                     UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix_time)),
                     match role {
-                        PeerRole::Client => KeyUsage::client_auth(),
-                        PeerRole::Server => KeyUsage::server_auth(),
+                        Role::Client => KeyUsage::client_auth(),
+                        Role::Server => KeyUsage::server_auth(),
                     },
                     None,
                     None,
                 )
-                .map_err(refusal)?;
+                .map_err(|error| refusal(&error))?;
             if let Some(pin) = pinned(&[Usage::CaConstraint]) {
                 let is_anchor = anchor(pin).is_some_and(|pin| pin == *path.anchor());
                 let mut between = path.intermediate_certificates();
@@ -124,20 +124,11 @@ impl Trust {
                 let name = ServerName::try_from(name).map_err(|_| Alert::InternalError)?;
                 certificate
                     .verify_is_valid_for_subject_name(&name)
-                    .map_err(refusal)?;
+                    .map_err(|error| refusal(&error))?;
             }
         }
         Ok(identity(&certificate))
     }
-}
-
-/// The role of the peer whose certificate is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerRole {
-    /// A device; its certificate is for client authentication.
-    Client,
-    /// A server.
-    Server,
 }
 
 fn identity(certificate: &EndEntityCert<'_>) -> Identity {
@@ -155,7 +146,7 @@ fn identity(certificate: &EndEntityCert<'_>) -> Identity {
     }
 }
 
-fn refusal(error: webpki::Error) -> Failure {
+fn refusal(error: &webpki::Error) -> Failure {
     use webpki::Error;
     match error {
         Error::CertExpired { .. } => Failure::new(Alert::CertificateExpired, "certificate-expired"),
@@ -219,7 +210,7 @@ impl PeerKey {
         let der = SubjectPublicKeyInfoDer::from(spki);
         RawPublicKeyEntity::try_from(&der)
             .map(|_| Self::RawPublicKey(spki.to_vec()))
-            .map_err(refusal)
+            .map_err(|error| refusal(&error))
     }
 
     pub(crate) fn der(&self) -> &[u8] {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::alert::{Alert, Failure};
-use crate::certificate::{PeerKey, PeerRole};
+use crate::certificate::PeerKey;
 use crate::cid::ConnectionId;
 use crate::config::Config;
-use crate::event::{Answer, Identity};
+use crate::event::{Answer, Identity, Role};
 use crate::handshake::{Context, Core, Machine, Step};
 use crate::hello::{CertificateType, Offer, ServerHello, parse_hello_verify_request};
 use crate::keys::{Ephemeral, SigningKey};
@@ -57,7 +57,7 @@ impl ClientHandshake {
     /// Sends the first hello.
     pub(crate) fn start(address: SocketAddr, context: &mut Context<'_>) -> Result<Self, Failure> {
         let config = context.config;
-        let mut core = Core::new(false, address, 0, config, context.now);
+        let mut core = Core::new(Role::Client, address, 0, config, context.now);
         core.client_random = context.random.array().ok_or(Alert::InternalError)?;
         if config.connection_ids.is_some() {
             core.own_cid = draw_cid(context)?;
@@ -182,7 +182,7 @@ impl ClientHandshake {
                 let chain = parse_chain(&message.body)?;
                 let time = context.handler.unix_time();
                 let name = config.server_name.as_deref();
-                let identity = config.trust.verify(&chain, time, PeerRole::Server, name)?;
+                let identity = config.trust.verify(&chain, time, Role::Server, name)?;
                 let end_entity = chain.first().copied().unwrap_or_default();
                 (PeerKey::Certificate(end_entity.to_vec()), identity)
             }

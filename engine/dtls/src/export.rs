@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::alert::Alert;
 use crate::cid::ConnectionId;
 use crate::client::Client;
-use crate::event::{AssociationId, Identity};
+use crate::event::{AssociationId, Identity, Role};
 use crate::prf::DirectionKey;
 use crate::random::Source;
 use crate::record::{MAX_SENT, Protection};
@@ -207,7 +207,7 @@ impl Session {
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         let keys = &self.keys;
         out.push(
-            flag(self.is_server, IS_SERVER)
+            flag(self.role == Role::Server, IS_SERVER)
                 | flag(self.has_extended_master_secret, EXTENDED_MASTER_SECRET)
                 | flag(clean && self.fresh, CLEAN),
         );
@@ -295,7 +295,11 @@ impl Session {
             serial: 0,
             send_limit,
             receive_limit,
-            is_server: flags & IS_SERVER != 0,
+            role: if flags & IS_SERVER == 0 {
+                Role::Client
+            } else {
+                Role::Server
+            },
             has_extended_master_secret: flags & EXTENDED_MASTER_SECRET != 0,
             fresh: flags & CLEAN != 0,
             reserve_told: false,
@@ -396,7 +400,7 @@ impl Server {
         }
         let mut session = Session::import(sealed, record, generation, key, now)?;
         let cid = session.keys.own_cid;
-        if !session.is_server || !(cid.is_empty() || cid.len() == self.config.cid_length()) {
+        if session.role == Role::Client || !(cid.is_empty() || cid.len() == self.config.cid_length()) {
             return Err(ImportError::Unreadable);
         }
         if self.association_of(&session.identity).is_some() || self.has_cid(&cid) {
@@ -444,7 +448,7 @@ impl Client {
             return Err(ImportError::Duplicate);
         }
         let mut session = Session::import(sealed, record, generation, key, now)?;
-        if session.is_server {
+        if session.role == Role::Server {
             return Err(ImportError::Unreadable);
         }
         self.restored = Some((record, generation));

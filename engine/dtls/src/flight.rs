@@ -109,7 +109,7 @@ impl Flight {
             return false;
         }
         self.resends += 1;
-        if self.resends % 2 == 0 {
+        if self.resends.is_multiple_of(2) {
             // Repeated loss may come from the size (RFC 6347 4.1.1.1).
             self.mtu = (self.mtu / 2).max(256).min(self.mtu);
         }

@@ -12,7 +12,7 @@ use crate::bounds::Budget;
 use crate::certificate::PeerKey;
 use crate::cid::ConnectionId;
 use crate::config::Config;
-use crate::event::{Handler, Identity, LookUp};
+use crate::event::{Handler, Identity, LookUp, Role};
 use crate::flight::Flight;
 use crate::keys::Ephemeral;
 use crate::outbox::Outbox;
@@ -62,7 +62,7 @@ struct Early {
 }
 
 pub(crate) struct Core {
-    pub(crate) is_server: bool,
+    pub(crate) role: Role,
     pub(crate) address: SocketAddr,
     pub(crate) created: Instant,
     /// When a message last was taken.
@@ -103,15 +103,9 @@ impl fmt::Debug for Core {
 }
 
 impl Core {
-    pub(crate) fn new(
-        is_server: bool,
-        address: SocketAddr,
-        next: u16,
-        config: &Config,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(role: Role, address: SocketAddr, next: u16, config: &Config, now: Instant) -> Self {
         Self {
-            is_server,
+            role,
             address,
             created: now,
             progress: now,
@@ -180,7 +174,7 @@ impl Core {
         let (start, buf) = out.open();
         let body = [2, alert as u8];
         // Only our client role changes its cipher before an error is possible.
-        let encrypted = !self.is_server && self.flight.is_changed();
+        let encrypted = self.role == Role::Client && self.flight.is_changed();
         if let Some(keys) = self.keys.as_deref_mut().filter(|_| encrypted) {
             keys.seal(content::ALERT, &[&body], buf);
         } else {
@@ -203,7 +197,7 @@ impl Core {
             context.handler.key_log(client, &master);
         }
         let [client_key, server_key] = prf::key_block(&master, client, server);
-        let (write, read) = if self.is_server {
+        let (write, read) = if self.role == Role::Server {
             (server_key, client_key)
         } else {
             (client_key, server_key)
@@ -223,19 +217,18 @@ impl Core {
     }
 
     /// `verify_data` of one side over the transcript so far.
-    pub(crate) fn verify_data(&self, of_client: bool) -> Result<[u8; 12], Failure> {
+    pub(crate) fn verify_data(&self, of: Role) -> Result<[u8; 12], Failure> {
         let master = self.master.as_ref().ok_or(Alert::InternalError)?;
-        let label: &[u8] = if of_client {
-            b"client finished"
-        } else {
-            b"server finished"
+        let label: &[u8] = match of {
+            Role::Client => b"client finished",
+            Role::Server => b"server finished",
         };
         Ok(prf::verify_data(master, label, &prf::sha256(&self.transcript)))
     }
 
     /// Checks the peer's Finished.
     pub(crate) fn check_finished(&mut self, message: &Message) -> Result<(), Failure> {
-        let expected = self.verify_data(self.is_server)?;
+        let expected = self.verify_data(self.role.other())?;
         if !bool::from(expected.as_slice().ct_eq(&message.body)) {
             return Err(Failure::new(Alert::DecryptError, "bad-finished"));
         }
@@ -245,7 +238,7 @@ impl Core {
 
     /// `ChangeCipherSpec` and Finished of ours.
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
-        let data = self.verify_data(!self.is_server)?;
+        let data = self.verify_data(self.role)?;
         self.flight.push_change_cipher_spec();
         self.say(handshake::FINISHED, data.to_vec());
         Ok(())
@@ -308,14 +301,14 @@ fn encrypted(
         }
         return Ok(Step::Nothing);
     };
-    let mut content = Vec::new();
-    match keys.open(record, &mut content) {
+    let mut buf = Vec::new();
+    match keys.open(record, &mut buf) {
         Ok(Opened { kind, length, .. }) => {
-            let content = content.get(..length).unwrap_or_default();
+            let body = buf.get(..length).unwrap_or_default();
             match kind {
-                content::HANDSHAKE => fragments(machine, content, 1, context),
-                content::ALERT => Ok(match *content {
-                    [2, code] => Step::Abandoned(Alert::from_code(code).map_or("alert", Alert::as_str)),
+                content::HANDSHAKE => fragments(machine, body, 1, context),
+                content::ALERT => Ok(match *body {
+                    [2, number] => Step::Abandoned(Alert::from_code(number).map_or("alert", Alert::as_str)),
                     [_, 0] => Step::Abandoned(Alert::CloseNotify.as_str()),
                     _ => Step::Nothing,
                 }),

@@ -166,7 +166,7 @@ fn some(list: &[u8]) -> Result<&[u8], Alert> {
 
 /// A list of 16-bit numbers, not empty.
 fn pairs(list: &[u8]) -> Result<&[u8], Alert> {
-    if list.len() % 2 == 0 {
+    if list.len().is_multiple_of(2) {
         some(list)
     } else {
         Err(Alert::DecodeError)

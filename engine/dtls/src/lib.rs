@@ -12,6 +12,7 @@ mod accept;
 mod aead;
 mod alert;
 mod bounds;
+mod ccm;
 pub mod certificate;
 mod cid;
 mod client;
@@ -45,7 +46,7 @@ pub use client::Client;
 pub use coap::Instant;
 pub use config::{Config, ConnectionIds, PreSharedKey};
 pub use event::{
-    Answer, Association, AssociationId, Event, Handler, HandshakeId, Identity, LookUp, Reason, Secret,
+    Answer, Association, AssociationId, Event, Handler, HandshakeId, Identity, LookUp, Reason, Role, Secret,
     SendError,
 };
 pub use export::{Exported, ImportError, SealingKey};

@@ -38,9 +38,9 @@ pub(crate) fn encode_chain(chain: &[Vec<u8>]) -> Vec<u8> {
         &mut out,
         chain.iter().map(|certificate| certificate.len() + 3).sum(),
     );
-    chain
-        .iter()
-        .for_each(|certificate| put_vec24(&mut out, certificate));
+    for certificate in chain {
+        put_vec24(&mut out, certificate);
+    }
     out
 }
 

@@ -17,14 +17,18 @@ pub(crate) fn prf(secret: &[u8], label: &[u8], seeds: [&[u8]; 2], out: &mut [u8]
     let mut a = {
         let mut context = hmac::Context::with_key(&key);
         context.update(label);
-        seeds.iter().for_each(|seed| context.update(seed));
+        for seed in seeds {
+            context.update(seed);
+        }
         context.sign()
     };
     for chunk in out.chunks_mut(32) {
         let mut context = hmac::Context::with_key(&key);
         context.update(a.as_ref());
         context.update(label);
-        seeds.iter().for_each(|seed| context.update(seed));
+        for seed in seeds {
+            context.update(seed);
+        }
         let block = context.sign();
         for (to, from) in chunk.iter_mut().zip(block.as_ref()) {
             *to = *from;
@@ -43,12 +47,11 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 pub(crate) fn psk_premaster(shared: Option<&[u8]>, psk: &[u8]) -> Zeroizing<Vec<u8>> {
     let other = shared.map_or(psk.len(), <[u8]>::len);
     let mut premaster = Zeroizing::new(Vec::with_capacity(4 + other + psk.len()));
-    match shared {
-        Some(shared) => put_vec16(&mut premaster, shared),
-        None => {
-            let zeros = Zeroizing::new(vec![0; psk.len()]);
-            put_vec16(&mut premaster, &zeros);
-        }
+    if let Some(shared) = shared {
+        put_vec16(&mut premaster, shared);
+    } else {
+        let zeros = Zeroizing::new(vec![0; psk.len()]);
+        put_vec16(&mut premaster, &zeros);
     }
     put_vec16(&mut premaster, psk);
     premaster
@@ -141,7 +144,7 @@ mod tests {
             .collect()
     }
 
-    /// The vector for P_SHA256 that the TLS working group's list has for TLS 1.2.
+    /// The vector for `P_SHA256` that the TLS working group's list has for TLS 1.2.
     #[test]
     fn prf_gives_the_published_vector() {
         let secret = hex("9bbe436ba940f017b17652849a71db35");

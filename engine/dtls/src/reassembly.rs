@@ -71,11 +71,10 @@ pub(crate) fn put_fragment(
 fn max_length(kind: u8) -> Option<usize> {
     Some(match kind {
         handshake::HELLO_REQUEST | handshake::SERVER_HELLO_DONE => 0,
-        handshake::CLIENT_HELLO => 2048,
+        handshake::CLIENT_HELLO | handshake::CERTIFICATE_REQUEST => 2048,
         handshake::SERVER_HELLO | handshake::SERVER_KEY_EXCHANGE => 1024,
         handshake::HELLO_VERIFY_REQUEST => 258,
         handshake::CERTIFICATE => 8192,
-        handshake::CERTIFICATE_REQUEST => 2048,
         handshake::CERTIFICATE_VERIFY => 128,
         handshake::CLIENT_KEY_EXCHANGE => 256,
         handshake::FINISHED => 12,

@@ -178,7 +178,9 @@ impl Protection {
         put_u16(out, EXPLICIT + inner + self.suite.aead().tag_length());
         out.extend_from_slice(&number.to_be_bytes());
         let start = out.len();
-        payload.iter().for_each(|part| out.extend_from_slice(part));
+        for part in payload {
+            out.extend_from_slice(part);
+        }
         if with_cid {
             out.push(kind);
         }

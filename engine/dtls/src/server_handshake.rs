@@ -7,10 +7,10 @@ use coap::Instant;
 use zeroize::Zeroizing;
 
 use crate::alert::{Alert, Failure};
-use crate::certificate::{PeerKey, PeerRole};
+use crate::certificate::PeerKey;
 use crate::cid::ConnectionId;
 use crate::config::Config;
-use crate::event::{Answer, Identity, LookUp, Secret};
+use crate::event::{Answer, Identity, LookUp, Role, Secret};
 use crate::handshake::{Context, Core, Machine, Step};
 use crate::hello::{CertificateType, ClientHello, Extensions, ServerHello};
 use crate::keys::Ephemeral;
@@ -55,7 +55,7 @@ impl ServerHandshake {
         config: &Config,
         now: Instant,
     ) -> Self {
-        let mut core = Core::new(true, address, seq, config, now);
+        let mut core = Core::new(Role::Server, address, seq, config, now);
         core.flight.next_seq = seq;
         core.flight.record_seq = record;
         Self {
@@ -103,11 +103,11 @@ impl ServerHandshake {
         let exchange = core.suite.key_exchange();
         let with_certificates = exchange == KeyExchange::EcdheEcdsa;
         let types = types.filter(|_| with_certificates);
-        let code = |wanted: Option<&[u8]>, kind: Option<CertificateType>| {
+        let echo = |wanted: Option<&[u8]>, kind: Option<CertificateType>| {
             wanted.and(kind).map(|kind| vec![kind as u8])
         };
-        let client_type = code(extensions.client_certificate_type, types.map(|types| types.0));
-        let server_type = code(extensions.server_certificate_type, types.map(|types| types.1));
+        let client_type = echo(extensions.client_certificate_type, types.map(|types| types.0));
+        let server_type = echo(extensions.server_certificate_type, types.map(|types| types.1));
         let own_cid = core.own_cid;
         let answer = ServerHello {
             random: &core.server_random,
@@ -197,7 +197,7 @@ impl ServerHandshake {
                 let end_entity = chain.first().ok_or(missing)?.to_vec();
                 let time = context.handler.unix_time();
                 let trust = &context.config.trust;
-                let identity = trust.verify(&chain, time, PeerRole::Client, None)?;
+                let identity = trust.verify(&chain, time, Role::Client, None)?;
                 (PeerKey::Certificate(end_entity), identity)
             }
             CertificateType::RawPublicKey => {

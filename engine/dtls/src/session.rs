@@ -7,7 +7,7 @@ use coap::Instant;
 
 use crate::alert::Alert;
 use crate::config::Config;
-use crate::event::{Identity, Reason, SendError};
+use crate::event::{Identity, Reason, Role, SendError};
 use crate::flight::Flight;
 use crate::handshake::Core;
 use crate::outbox::Outbox;
@@ -38,7 +38,7 @@ pub(crate) struct Session {
     /// Content that the peer takes, and that we take.
     pub(crate) send_limit: u16,
     pub(crate) receive_limit: u16,
-    pub(crate) is_server: bool,
+    pub(crate) role: Role,
     pub(crate) has_extended_master_secret: bool,
     /// The replay window is exact.
     pub(crate) fresh: bool,
@@ -72,7 +72,7 @@ impl Session {
     pub(crate) fn new(mut core: Core, serial: u32, now: Instant) -> Option<Self> {
         let limit = |limit: usize| u16::try_from(limit.min(MAX_CONTENT)).unwrap_or_default();
         let keys = *core.keys.take()?;
-        let linger = core.is_server.then(|| {
+        let linger = (core.role == Role::Server).then(|| {
             Box::new(Linger {
                 finished: core.reassembly.next().wrapping_sub(1),
                 flight: core.flight.clone(),
@@ -85,7 +85,7 @@ impl Session {
             serial,
             send_limit: limit(core.flight.limit),
             receive_limit: limit(core.receive_limit),
-            is_server: core.is_server,
+            role: core.role,
             has_extended_master_secret: core.has_extended_master_secret,
             fresh: true,
             reserve_told: false,
@@ -152,8 +152,12 @@ impl Session {
             return;
         };
         match fragment.kind {
-            handshake::CLIENT_HELLO if self.is_server => self.alert(WARNING, Alert::NoRenegotiation, out),
-            handshake::HELLO_REQUEST if !self.is_server => self.alert(WARNING, Alert::NoRenegotiation, out),
+            handshake::CLIENT_HELLO if self.role == Role::Server => {
+                self.alert(WARNING, Alert::NoRenegotiation, out);
+            }
+            handshake::HELLO_REQUEST if self.role == Role::Client => {
+                self.alert(WARNING, Alert::NoRenegotiation, out);
+            }
             handshake::FINISHED => {
                 let Some(mut linger) = self.linger.take() else {
                     return;
@@ -224,12 +228,12 @@ mod tests {
         SocketAddr::from(([192, 0, 2, 1], 5684))
     }
 
-    fn session(is_server: bool) -> Session {
+    fn session(role: Role) -> Session {
         let key = |byte| DirectionKey {
             key: [byte; 16],
             iv: [byte; 4],
         };
-        let (write, read) = if is_server { (1, 2) } else { (2, 1) };
+        let (write, read) = if role == Role::Server { (1, 2) } else { (2, 1) };
         Session {
             keys: Protection {
                 suite: Suite::PskCcm8,
@@ -247,7 +251,7 @@ mod tests {
             serial: 1,
             send_limit: 512,
             receive_limit: 512,
-            is_server,
+            role,
             has_extended_master_secret: true,
             fresh: true,
             reserve_told: false,
@@ -260,8 +264,8 @@ mod tests {
     }
 
     /// What `session` makes of a record of its peer, and what its peer makes of the answer, if there is one.
-    fn round(is_server: bool, kind: u8, body: &[u8]) -> (Received, Option<Vec<u8>>) {
-        let (mut us, mut peer) = (session(is_server), session(!is_server));
+    fn round(role: Role, kind: u8, body: &[u8]) -> (Received, Option<Vec<u8>>) {
+        let (mut us, mut peer) = (session(role), session(role.other()));
         let config = Config::default();
         let mut out = Outbox::new(1 << 16);
         let mut buf = Vec::new();
@@ -291,23 +295,23 @@ mod tests {
         let hello = message(handshake::CLIENT_HELLO);
         let request = message(handshake::HELLO_REQUEST);
         assert_eq!(
-            round(true, content::HANDSHAKE, &hello),
+            round(Role::Server, content::HANDSHAKE, &hello),
             (Received::Nothing, warning.clone())
         );
         assert_eq!(
-            round(false, content::HANDSHAKE, &request),
+            round(Role::Client, content::HANDSHAKE, &request),
             (Received::Nothing, warning)
         );
         assert_eq!(
-            round(false, content::HANDSHAKE, &hello),
+            round(Role::Client, content::HANDSHAKE, &hello),
             (Received::Nothing, None)
         );
         assert_eq!(
-            round(true, content::HANDSHAKE, &request),
+            round(Role::Server, content::HANDSHAKE, &request),
             (Received::Nothing, None)
         );
         assert_eq!(
-            round(true, content::HANDSHAKE, &[1, 2, 3]),
+            round(Role::Server, content::HANDSHAKE, &[1, 2, 3]),
             (Received::Nothing, None)
         );
     }
@@ -316,9 +320,15 @@ mod tests {
     fn a_record_above_the_negotiated_length_ends_it() {
         let fatal = Some(vec![FATAL, Alert::RecordOverflow as u8]);
         let ended = Received::Ended(Reason::Overflow);
-        assert_eq!(round(true, content::APPLICATION_DATA, &[0; 513]), (ended, fatal));
+        assert_eq!(
+            round(Role::Server, content::APPLICATION_DATA, &[0; 513]),
+            (ended, fatal)
+        );
         let data = Received::Data(512, 0);
-        assert_eq!(round(true, content::APPLICATION_DATA, &[0; 512]), (data, None));
+        assert_eq!(
+            round(Role::Server, content::APPLICATION_DATA, &[0; 512]),
+            (data, None)
+        );
     }
 
     #[test]

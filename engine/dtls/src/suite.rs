@@ -44,7 +44,7 @@ macro_rules! suites {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u16)]
         pub enum Suite {
-            $(#[doc = $text] $name = $code,)*
+            $(#[doc = concat!("`", $text, "`")] $name = $code,)*
         }
 
         impl Suite {

@@ -56,24 +56,24 @@ fn the_old_association_lives_until_the_new_finished_verifies() {
     let mut first = replace_client(&mut network, &with_identity(&config, b"dev2"));
     network.connect();
     for _ in 0..2 {
-        for datagram in network.from_client() {
-            network.to_server(&datagram);
+        for datagram in network.take_from_client() {
+            network.give_server(&datagram);
         }
-        for datagram in network.from_server() {
-            network.to_client(&datagram);
+        for datagram in network.take_from_server() {
+            network.give_client(&datagram);
         }
     }
     assert_eq!(network.server.statistics().half_open, 1);
     // Half way: the old keys work, both ways.
     std::mem::swap(&mut first, &mut network.client);
     network.client.send(b"old").expect("established");
-    for datagram in network.from_client() {
-        network.to_server(&datagram);
+    for datagram in network.take_from_client() {
+        network.give_server(&datagram);
     }
     assert_eq!(network.server_handler.payloads(), [b"old"]);
     network.server.send(old, b"back").expect("established");
-    for datagram in network.from_server() {
-        network.to_client(&datagram);
+    for datagram in network.take_from_server() {
+        network.give_client(&datagram);
     }
     assert_eq!(network.client_handler.payloads(), [b"back"]);
     // Now the new Finished: the old association gives way.
@@ -93,11 +93,11 @@ fn a_second_handshake_that_is_abandoned_leaves_the_old_keys_working() {
     let first = replace_client(&mut network, &config);
     network.connect();
     for _ in 0..2 {
-        for datagram in network.from_client() {
-            network.to_server(&datagram);
+        for datagram in network.take_from_client() {
+            network.give_server(&datagram);
         }
-        for datagram in network.from_server() {
-            network.to_client(&datagram);
+        for datagram in network.take_from_server() {
+            network.give_client(&datagram);
         }
     }
     network.client = first;
@@ -148,18 +148,18 @@ fn a_repeated_finished_is_answered_until_application_data_has_come() {
     let mut network = Network::perfect(&config, &config);
     network.connect();
     for _ in 0..2 {
-        for datagram in network.from_client() {
-            network.to_server(&datagram);
+        for datagram in network.take_from_client() {
+            network.give_server(&datagram);
         }
-        for datagram in network.from_server() {
-            network.to_client(&datagram);
+        for datagram in network.take_from_server() {
+            network.give_client(&datagram);
         }
     }
-    for datagram in network.from_client() {
-        network.to_server(&datagram);
+    for datagram in network.take_from_client() {
+        network.give_server(&datagram);
     }
     assert_eq!(
-        network.from_server().len(),
+        network.take_from_server().len(),
         1,
         "the final flight, which gets lost"
     );
@@ -184,14 +184,14 @@ fn close_notify_ends_it_and_what_comes_after_is_dropped() {
         network.shake_hands();
         let association = network.association();
         network.client.send(b"late").expect("established");
-        let late = network.from_client().remove(0);
+        let late = network.take_from_client().remove(0);
         network.client.close();
         network.run(Duration::from_secs(1));
         assert_eq!(
             closed(&network.server_events),
             [(association, Reason::ClosedByPeer)]
         );
-        network.to_server(&late);
+        network.give_server(&late);
         assert!(network.server_handler.received.is_empty());
         assert_eq!(network.server.statistics().sessions, 0);
         network.shake_hands_again();
@@ -212,7 +212,7 @@ fn forged_records_end_nothing_and_their_source_is_throttled() {
     let mut network = Network::perfect(&config, &config);
     network.shake_hands();
     for sequence in 0..500 {
-        network.to_server(&plain(23, 1, 1000 + sequence, &[7; 60]));
+        network.give_server(&plain(23, 1, 1000 + sequence, &[7; 60]));
     }
     let statistics = network.server.statistics();
     assert_eq!((statistics.forged, statistics.sessions), (51, 1));
@@ -282,7 +282,7 @@ fn handshakes_under_way_are_bounded_by_prefix_and_the_longest_stalled_leaves() {
         (statistics.half_open, statistics.shed, statistics.failed),
         (16, 4, 1)
     );
-    network.from_server();
+    network.take_from_server();
     network.exchange();
 }
 
@@ -313,16 +313,18 @@ fn certificate_flight(of_client: bool) -> (Network, Vec<Vec<u8>>) {
     network.connect();
     let mut flight = Vec::new();
     for round in 0..2 {
-        for datagram in network.from_client() {
-            network.to_server(&datagram);
+        for datagram in network.take_from_client() {
+            network.give_server(&datagram);
         }
-        flight = network.from_server();
+        flight = network.take_from_server();
         if round == 0 || of_client {
-            flight.iter().for_each(|datagram| network.to_client(datagram));
+            for datagram in &flight {
+                network.give_client(datagram);
+            }
         }
     }
     if of_client {
-        flight = network.from_client();
+        flight = network.take_from_client();
     }
     (network, records(&flight))
 }
@@ -337,23 +339,25 @@ fn a_client_that_leaves_out_its_certificate_or_signature_is_refused() {
     // Certificate, ClientKeyExchange, CertificateVerify, ChangeCipherSpec, Finished.
     let (mut network, mut flight) = certificate_flight(true);
     renumber(&mut flight[1], 1);
-    network.to_server(&flight[1]);
+    network.give_server(&flight[1]);
     let alert = [21, 254, 253, 0, 0];
-    let answer = network.from_server().remove(0);
+    let answer = network.take_from_server().remove(0);
     assert_eq!(answer[..5], alert);
     assert_eq!(answer[13..], [2, Alert::UnexpectedMessage as u8]);
     network.assert_no_half_open();
 
     let (mut network, flight) = certificate_flight(true);
     for at in [0, 1, 3, 4] {
-        network.to_server(&flight[at]);
+        network.give_server(&flight[at]);
     }
     assert_eq!(network.established(), (0, 0));
 
     let (mut network, mut flight) = certificate_flight(true);
     let last = flight[2].len() - 1;
     flight[2][last] ^= 1;
-    flight.iter().for_each(|record| network.to_server(record));
+    for record in &flight {
+        network.give_server(record);
+    }
     assert_eq!(network.established(), (0, 0));
     assert!(matches!(
         network.server_events.last(),
@@ -371,14 +375,16 @@ fn a_server_that_leaves_out_its_signature_is_refused() {
     let (mut network, mut flight) = certificate_flight(false);
     renumber(&mut flight[3], 1);
     for at in [0, 1, 3] {
-        network.to_client(&flight[at]);
+        network.give_client(&flight[at]);
     }
     let failed = |network: &Network, expected: &str| matches!(network.client_events.last(), Some(Event::Failed { reason, .. }) if *reason == expected);
     assert!(failed(&network, "unexpected-message"));
     let (mut network, mut flight) = certificate_flight(false);
     let last = flight[2].len() - 1;
     flight[2][last] ^= 1;
-    flight.iter().for_each(|record| network.to_client(record));
+    for record in &flight {
+        network.give_client(record);
+    }
     assert!(failed(&network, "bad-signature"));
     assert_eq!(client_address(), network.client_address);
 }

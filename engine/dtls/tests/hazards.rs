@@ -21,22 +21,22 @@ fn plain_config() -> Config {
 fn with_cookie(config: &Config) -> (Network, Vec<u8>) {
     let mut network = Network::perfect(config, config);
     network.connect();
-    let first = network.from_client().remove(0);
-    network.to_server(&first);
-    let verify = network.from_server().remove(0);
-    network.to_client(&verify);
-    let hello = network.from_client().remove(0);
+    let first = network.take_from_client().remove(0);
+    network.give_server(&first);
+    let verify = network.take_from_server().remove(0);
+    network.give_client(&verify);
+    let hello = network.take_from_client().remove(0);
     (network, hello)
 }
 
 /// A network with the client's last flight, a record each: `ClientKeyExchange`, `ChangeCipherSpec`, Finished.
 fn with_last_flight(config: &Config) -> (Network, Vec<Vec<u8>>) {
     let (mut network, hello) = with_cookie(config);
-    network.to_server(&hello);
-    for datagram in network.from_server() {
-        network.to_client(&datagram);
+    network.give_server(&hello);
+    for datagram in network.take_from_server() {
+        network.give_client(&datagram);
     }
-    let flight = records(&network.from_client());
+    let flight = records(&network.take_from_client());
     assert_eq!(flight.len(), 3);
     (network, flight)
 }
@@ -56,14 +56,16 @@ fn a_client_hello_in_fragments_with_the_cookie_in_the_first_is_stateless_before_
     };
     let mut network = Network::perfect(&config, &config);
     network.connect();
-    let first = network.from_client();
+    let first = network.take_from_client();
     assert!(first.len() > 1, "in fragments");
-    first.iter().for_each(|datagram| network.to_server(datagram));
+    for datagram in &first {
+        network.give_server(datagram);
+    }
     assert_eq!(half_open(&network), 0);
-    let verify = network.from_server();
+    let verify = network.take_from_server();
     assert_eq!(verify.len(), 1, "one answer, to the first fragment");
     assert!(verify[0].len() <= first[0].len(), "no amplification");
-    network.to_client(&verify[0]);
+    network.give_client(&verify[0]);
     network.run(Duration::from_secs(5));
     assert_eq!(network.established(), (1, 1));
     network.exchange();
@@ -75,12 +77,14 @@ fn overlapping_fragments_that_contradict_are_dropped_and_the_handshake_goes_on()
     let body = &flight[0][13 + 12..];
     for (offset, length, value) in [(0, 1, 0xff), (1, 3, 0xee), (2, 0, 0)] {
         let lie = vec![value; length];
-        network.to_server(&plain(22, 0, 70, &fragment(16, body.len(), 2, offset, &lie)));
+        network.give_server(&plain(22, 0, 70, &fragment(16, body.len(), 2, offset, &lie)));
     }
-    network.to_server(&plain(22, 0, 71, &fragment(16, body.len() + 1, 2, 0, body)));
+    network.give_server(&plain(22, 0, 71, &fragment(16, body.len() + 1, 2, 0, body)));
     assert_eq!(network.established(), (0, 0));
     // The lie about the first bytes has spoiled the message; a contradiction is never used to overwrite.
-    flight.iter().for_each(|record| network.to_server(record));
+    for record in &flight {
+        network.give_server(record);
+    }
     assert_eq!(network.established(), (0, 0));
     assert_eq!(half_open(&network), 1);
 }
@@ -88,15 +92,15 @@ fn overlapping_fragments_that_contradict_are_dropped_and_the_handshake_goes_on()
 #[test]
 fn a_huge_announced_message_keeps_no_memory() {
     let (mut network, hello) = with_cookie(&plain_config());
-    network.to_server(&hello);
+    network.give_server(&hello);
     for seq in 0..60 {
-        network.to_server(&plain(
+        network.give_server(&plain(
             22,
             0,
             80,
             &fragment(11, (1 << 24) - 1, 2 + seq, 0, &[1; 1000]),
         ));
-        network.to_server(&plain(22, 0, 81, &fragment(11, 8192, 2 + seq, 100, &[1; 1000])));
+        network.give_server(&plain(22, 0, 81, &fragment(11, 8192, 2 + seq, 100, &[1; 1000])));
     }
     assert!(network.server.statistics().reassembly_bytes <= 12 << 10);
     network.link = Link {
@@ -111,10 +115,12 @@ fn a_huge_announced_message_keeps_no_memory() {
 fn a_flood_of_next_epoch_records_before_change_cipher_spec_is_bounded() {
     let (mut network, flight) = with_last_flight(&plain_config());
     for sequence in 0..5000 {
-        network.to_server(&plain(22, 1, sequence, &[7; 40]));
+        network.give_server(&plain(22, 1, sequence, &[7; 40]));
     }
     // The flood has taken the two places, so the true Finished has to be sent again.
-    flight.iter().for_each(|record| network.to_server(record));
+    for record in &flight {
+        network.give_server(record);
+    }
     network.run(Duration::from_secs(60));
     assert_eq!(network.established(), (1, 1));
     network.exchange();
@@ -125,10 +131,10 @@ fn an_unauthenticated_record_with_a_huge_sequence_moves_no_window() {
     let mut network = Network::perfect(&plain_config(), &plain_config());
     network.shake_hands();
     for kind in [20, 21, 22, 23] {
-        network.to_server(&plain(kind, 1, (1 << 48) - 1, &[7; 40]));
-        network.to_server(&plain(kind, 0, (1 << 48) - 1, &[7; 40]));
-        network.to_server(&plain(kind, 7, (1 << 48) - 1, &[7; 40]));
-        network.to_client(&plain(kind, 1, (1 << 48) - 1, &[7; 40]));
+        network.give_server(&plain(kind, 1, (1 << 48) - 1, &[7; 40]));
+        network.give_server(&plain(kind, 0, (1 << 48) - 1, &[7; 40]));
+        network.give_server(&plain(kind, 7, (1 << 48) - 1, &[7; 40]));
+        network.give_client(&plain(kind, 1, (1 << 48) - 1, &[7; 40]));
     }
     network.exchange();
 }
@@ -136,12 +142,12 @@ fn an_unauthenticated_record_with_a_huge_sequence_moves_no_window() {
 #[test]
 fn handshake_messages_under_mixed_epochs_are_dropped() {
     let (mut network, flight) = with_last_flight(&plain_config());
-    network.to_server(&flight[0]);
-    network.to_server(&flight[1]);
+    network.give_server(&flight[0]);
+    network.give_server(&flight[1]);
     // A Finished in the clear is none.
-    network.to_server(&plain(22, 0, 90, &fragment(FINISHED, 12, 3, 0, &[0; 12])));
+    network.give_server(&plain(22, 0, 90, &fragment(FINISHED, 12, 3, 0, &[0; 12])));
     assert_eq!(network.established(), (0, 0));
-    network.to_server(&flight[2]);
+    network.give_server(&flight[2]);
     assert_eq!(network.established(), (0, 1));
 }
 
@@ -149,7 +155,9 @@ fn handshake_messages_under_mixed_epochs_are_dropped() {
 fn change_cipher_spec_early_doubled_or_missing_makes_no_association() {
     let order = |which: &[usize]| {
         let (mut network, flight) = with_last_flight(&plain_config());
-        which.iter().for_each(|at| network.to_server(&flight[*at]));
+        for at in which {
+            network.give_server(&flight[*at]);
+        }
         network.established().1
     };
     assert_eq!(order(&[1, 0, 2]), 0, "before ClientKeyExchange");
@@ -157,9 +165,9 @@ fn change_cipher_spec_early_doubled_or_missing_makes_no_association() {
     assert_eq!(order(&[1, 2]), 0, "without ClientKeyExchange");
     assert_eq!(order(&[0, 1, 1, 2]), 1, "doubled: the second is dropped");
     let (mut network, hello) = with_cookie(&plain_config());
-    network.to_server(&plain(20, 0, 0, &[1]));
-    network.to_server(&hello);
-    network.to_server(&plain(20, 0, 9, &[1]));
+    network.give_server(&plain(20, 0, 0, &[1]));
+    network.give_server(&hello);
+    network.give_server(&plain(20, 0, 9, &[1]));
     network.run(Duration::from_secs(5));
     assert_eq!(network.established(), (1, 1));
 }
@@ -168,13 +176,13 @@ fn change_cipher_spec_early_doubled_or_missing_makes_no_association() {
 fn application_data_in_epoch_0_is_dropped_also_after_finished() {
     let (mut network, hello) = with_cookie(&plain_config());
     let forged = plain(23, 0, 5, b"forged");
-    network.to_server(&forged);
-    network.to_server(&hello);
-    network.to_server(&forged);
+    network.give_server(&forged);
+    network.give_server(&hello);
+    network.give_server(&forged);
     network.run(Duration::from_secs(5));
     assert_eq!(network.established(), (1, 1));
-    network.to_server(&forged);
-    network.to_client(&forged);
+    network.give_server(&forged);
+    network.give_client(&forged);
     assert!(network.server_handler.received.is_empty() && network.client_handler.received.is_empty());
 }
 
@@ -241,7 +249,7 @@ fn an_unknown_identity_looks_like_a_wrong_key() {
 fn there_is_no_state_and_no_amplification_without_a_cookie() {
     let mut network = Network::perfect(&plain_config(), &plain_config());
     network.connect();
-    let hello = network.from_client().remove(0);
+    let hello = network.take_from_client().remove(0);
     for port in 1..2000_u16 {
         let address = std::net::SocketAddr::from(([10, 0, 0, 1], port));
         let (now, handler) = (network.now, &mut network.server_handler);
@@ -250,7 +258,7 @@ fn there_is_no_state_and_no_amplification_without_a_cookie() {
     network.assert_no_half_open();
     assert!(
         network
-            .from_server()
+            .take_from_server()
             .iter()
             .all(|answer| answer.len() < hello.len())
     );
@@ -269,11 +277,11 @@ fn a_cookie_is_good_for_its_address_only_and_for_two_periods_at_most() {
     network.server.receive_datagram(other, &hello, now, handler);
     assert_eq!(half_open(&network), 0);
     network.now = network.now + Duration::from_secs(11);
-    network.to_server(&hello);
+    network.give_server(&hello);
     assert_eq!(half_open(&network), 1, "the secret before is still good");
     let (mut network, hello) = with_cookie(&config);
     network.now = network.now + Duration::from_secs(21);
-    network.to_server(&hello);
+    network.give_server(&hello);
     assert_eq!(half_open(&network), 0);
     network.run(Duration::from_secs(30));
     assert_eq!(network.established(), (1, 1), "the client takes another cookie");
@@ -289,18 +297,18 @@ fn connection_id_lengths_that_differ_and_unknown_values_are_kept_apart() {
     network.shake_hands();
     network.exchange();
     network.client.send(b"x").expect("established");
-    let datagram = network.from_client().remove(0);
+    let datagram = network.take_from_client().remove(0);
     let mut unknown = datagram.clone();
     unknown[11] ^= 0xff;
-    network.to_server(&unknown);
+    network.give_server(&unknown);
     // With a connection id agreed, records without one are nobody's.
     let mut without = datagram.clone();
     without[0] = 23;
     without.remove(11);
-    network.to_server(&without);
+    network.give_server(&without);
     assert_eq!(network.server_handler.received.len(), 1);
-    assert!(network.from_server().is_empty(), "silent");
-    network.to_server(&datagram);
+    assert!(network.take_from_server().is_empty(), "silent");
+    network.give_server(&datagram);
     assert_eq!(network.server_handler.received.len(), 2);
 }
 
@@ -316,11 +324,11 @@ fn a_malformed_cookie_or_session_id_length_is_dropped() {
     ] {
         let mut bad = hello.clone();
         bad[at] = value;
-        network.to_server(&bad);
+        network.give_server(&bad);
         assert_eq!(half_open(&network), 0, "{at} {value}");
     }
     for length in 0..hello.len() {
-        network.to_server(&hello[..length]);
+        network.give_server(&hello[..length]);
     }
     network.assert_no_half_open();
 }
@@ -351,12 +359,12 @@ fn a_generator_that_gives_zeros_or_fails_begins_no_handshake() {
 fn records_of_length_0_truncated_headers_and_two_hellos_in_a_datagram_do_no_harm() {
     let (mut network, hello) = with_cookie(&plain_config());
     for kind in 19..=26 {
-        network.to_server(&plain(kind, 0, 1, &[]));
-        network.to_server(&plain(kind, 1, 1, &[]));
-        network.to_server(&wire::plain(kind, 0, 1, &[1])[..12]);
+        network.give_server(&plain(kind, 0, 1, &[]));
+        network.give_server(&plain(kind, 1, 1, &[]));
+        network.give_server(&wire::plain(kind, 0, 1, &[1])[..12]);
     }
-    network.to_server(&[hello.as_slice(), &hello].concat());
+    network.give_server(&[hello.as_slice(), &hello].concat());
     assert_eq!(half_open(&network), 1);
-    assert_eq!(network.from_server().len(), 1, "one flight");
+    assert_eq!(network.take_from_server().len(), 1, "one flight");
     assert_eq!(client_address(), network.client_address);
 }

@@ -120,16 +120,24 @@ fn every_permutation_of_a_flight_completes() {
         loop {
             let mut network = Network::perfect(&config, &config);
             network.connect();
-            let first = network.from_client();
-            first.iter().for_each(|datagram| network.to_server(datagram));
-            let verify = network.from_server();
-            verify.iter().for_each(|datagram| network.to_client(datagram));
-            let hello = network.from_client();
-            hello.iter().for_each(|datagram| network.to_server(datagram));
-            let mut flight = records(&network.from_server());
+            let first = network.take_from_client();
+            for datagram in &first {
+                network.give_server(datagram);
+            }
+            let verify = network.take_from_server();
+            for datagram in &verify {
+                network.give_client(datagram);
+            }
+            let hello = network.take_from_client();
+            for datagram in &hello {
+                network.give_server(datagram);
+            }
+            let mut flight = records(&network.take_from_server());
             if !to_client {
-                flight.iter().for_each(|datagram| network.to_client(datagram));
-                flight = records(&network.from_client());
+                for datagram in &flight {
+                    network.give_client(datagram);
+                }
+                flight = records(&network.take_from_client());
             }
             assert!((2..=8).contains(&flight.len()), "{}", flight.len());
             if order.is_empty() {
@@ -137,9 +145,9 @@ fn every_permutation_of_a_flight_completes() {
             }
             for at in &order {
                 if to_client {
-                    network.to_client(&flight[*at]);
+                    network.give_client(&flight[*at]);
                 } else {
-                    network.to_server(&flight[*at]);
+                    network.give_server(&flight[*at]);
                 }
             }
             network.run(Duration::from_secs(30));
@@ -172,7 +180,7 @@ fn a_peer_that_moves_is_followed_by_its_connection_id_and_a_late_record_does_not
     let mut network = Network::perfect(&psk_config(), &psk_config());
     network.shake_hands();
     network.client.send(b"late").expect("established");
-    let late = network.from_client().remove(0);
+    let late = network.take_from_client().remove(0);
     network.client_address = std::net::SocketAddr::from(([203, 0, 113, 9], 1234));
     network.exchange();
     let association = network.association();
@@ -212,12 +220,12 @@ fn random_bytes_and_mangled_records_change_nothing() {
             datagram.truncate(usize::try_from(random.below(datagram.len() as u64)).expect("small"));
         }
         if to_server {
-            network.to_server(&datagram);
+            network.give_server(&datagram);
         } else {
-            network.to_client(&datagram);
+            network.give_client(&datagram);
         }
-        network.from_client();
-        network.from_server();
+        network.take_from_client();
+        network.take_from_server();
     }
     assert!(network.server_handler.received.is_empty());
     network.exchange();

@@ -68,8 +68,8 @@ fn a_clean_stop_keeps_the_exact_window() {
     let mut network = Network::perfect(&config, &config);
     network.shake_hands();
     network.client.send(b"once").expect("established");
-    let once = network.from_client().remove(0);
-    network.to_server(&once);
+    let once = network.take_from_client().remove(0);
+    network.give_server(&once);
     let association = network.association();
     let row = network.server.suspend(association, &key()).expect("there");
     assert!(
@@ -82,7 +82,7 @@ fn a_clean_stop_keeps_the_exact_window() {
         .server
         .import(&row.sealed, row.record, row.generation + 1, &key(), now)
         .expect("claimed");
-    network.to_server(&once);
+    network.give_server(&once);
     assert_eq!(network.server.statistics().replayed, 1);
     network.client.send(b"twice").expect("established");
     network.run(Duration::from_secs(1));
@@ -97,8 +97,8 @@ fn a_restored_association_is_unfresh_until_its_peer_has_answered() {
     let config = psk_config();
     let (mut network, row) = exported(&config);
     network.client.send(b"before").expect("established");
-    let before = network.from_client().remove(0);
-    network.to_server(&before);
+    let before = network.take_from_client().remove(0);
+    network.give_server(&before);
     network.server = fresh_server(&config, 99);
     let now = network.now;
     let association = network
@@ -106,7 +106,7 @@ fn a_restored_association_is_unfresh_until_its_peer_has_answered() {
         .import(&row.sealed, row.record, row.generation + 1, &key(), now)
         .expect("claimed");
     network.server.confirm_fresh(association, 3);
-    network.to_server(&before);
+    network.give_server(&before);
     assert_eq!(network.server.statistics().replayed, 1, "below the new edge");
     network.client.send(b"a").expect("established");
     network.client.send(b"b").expect("established");

@@ -91,7 +91,7 @@ impl Network {
     }
 
     /// Datagrams that wait in the client.
-    pub fn from_client(&mut self) -> Vec<Vec<u8>> {
+    pub fn take_from_client(&mut self) -> Vec<Vec<u8>> {
         let sent: Vec<_> = self
             .client
             .transmits()
@@ -102,7 +102,7 @@ impl Network {
     }
 
     /// Datagrams that wait in the server.
-    pub fn from_server(&mut self) -> Vec<Vec<u8>> {
+    pub fn take_from_server(&mut self) -> Vec<Vec<u8>> {
         let sent: Vec<_> = self
             .server
             .transmits()
@@ -112,14 +112,14 @@ impl Network {
         sent
     }
 
-    pub fn to_server(&mut self, datagram: &[u8]) {
+    pub fn give_server(&mut self, datagram: &[u8]) {
         let address = self.client_address;
         self.server
             .receive_datagram(address, datagram, self.now, &mut self.server_handler);
         self.poll();
     }
 
-    pub fn to_client(&mut self, datagram: &[u8]) {
+    pub fn give_client(&mut self, datagram: &[u8]) {
         self.client
             .receive_datagram(server_address(), datagram, self.now, &mut self.client_handler);
         self.poll();
@@ -134,10 +134,10 @@ impl Network {
 
     fn collect(&mut self) {
         let address = self.client_address;
-        for datagram in self.from_client() {
+        for datagram in self.take_from_client() {
             self.launch(address, true, &datagram);
         }
-        for datagram in self.from_server() {
+        for datagram in self.take_from_server() {
             self.launch(server_address(), false, &datagram);
         }
     }
@@ -165,7 +165,7 @@ impl Network {
                     self.server
                         .receive_datagram(from, &datagram, self.now, &mut self.server_handler);
                 } else {
-                    self.to_client(&datagram);
+                    self.give_client(&datagram);
                 }
             }
             self.client.handle_timeout(self.now);
