@@ -188,11 +188,13 @@ class Server:
             on_download=self._downloaded,
         )
         await self.transport.start()
-        await self.gateway.start()
-        # Offers are open again before the first device can ask for its next block.
-        await self._updater.start()
         for host, port in self.settings.coap.listeners:
-            self.listening.append(await self.transport.listen(host, port))
+            self.listening.append(await self.transport.bind(host, port))
+        # Registrations and offers are there again before the first device can ask for its next block.
+        await self.gateway.start()
+        await self._updater.open()
+        self.transport.serve()
+        self._updater.start()
         self._observations.start()
         await self._runner.start()
 

@@ -64,9 +64,13 @@ class Updater:
         self._on_done = on_done
         self._actors: dict[str, UpdateActor] = {}
         self._background = Background("updater")
+        self._started = False
 
-    async def start(self) -> None:
-        """Resume what was under way when the server stopped."""
+    async def open(self) -> None:
+        """Open again what was under way when the server stopped: offers, so that downloads can go on.
+
+        Nothing is asked of devices before `start`: there is no listener yet from which they know us.
+        """
         after: str | None = None
         while True:
             page = await self._tools.store.campaigns.page(states=_RESUMED, after=after, limit=_CHUNK)
@@ -75,6 +79,12 @@ class Updater:
             after = page.next
             if after is None:
                 return
+
+    def start(self) -> None:
+        """Go on with what `open` has found."""
+        self._started = True
+        for actor in self._actors.values():
+            self._background.spawn(self._run(actor))
 
     async def close(self) -> None:
         """Stop all actors; their jobs stay stored as they are."""
@@ -205,7 +215,8 @@ class Updater:
         if device.registration is not None:
             actor.moved(Peer(device.registration.address).host)
         self._actors[endpoint] = actor
-        self._background.spawn(self._run(actor))
+        if self._started:
+            self._background.spawn(self._run(actor))
 
     async def _run(self, actor: UpdateActor) -> None:
         endpoint = actor.deployment.endpoint

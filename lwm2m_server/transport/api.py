@@ -113,6 +113,18 @@ class Transport(Protocol):
         """
         ...
 
+    async def bind(self, host: str, port: int) -> str:
+        """Bind a socket as `listen` does, but leave what arrives waiting until `serve`.
+
+        A server that starts again hands over registrations and offers in between: they belong to its
+        listener, and no device can ask before they are there.
+        """
+        ...
+
+    def serve(self) -> None:
+        """Take what arrives at all bound sockets."""
+        ...
+
     def set_handlers(
         self,
         *,

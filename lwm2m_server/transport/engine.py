@@ -125,6 +125,16 @@ class EngineTransport:
         with engine_errors:
             return self._engine.listen(host, port)
 
+    async def bind(self, host: str, port: int) -> str:
+        """Bind a socket and leave what arrives waiting."""
+        with engine_errors:
+            return self._engine.bind(host, port)
+
+    def serve(self) -> None:
+        """Take what arrives."""
+        with engine_errors:
+            self._engine.serve()
+
     def set_handlers(
         self,
         *,

@@ -74,6 +74,13 @@ class MemoryTransport:
         self._address = self._address or address
         return address
 
+    async def bind(self, host: str, port: int) -> str:
+        """Take an address. Nothing arrives in the middle of a turn of the fake, so there is nothing to hold."""
+        return await self.listen(host, port)
+
+    def serve(self) -> None:
+        """Take what arrives; it does already."""
+
     def set_handlers(
         self,
         *,

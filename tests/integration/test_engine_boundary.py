@@ -400,3 +400,22 @@ engine.listen("127.0.0.1", 0)
 engine.close()
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+async def test_what_arrives_at_a_bound_socket_waits_until_it_is_served() -> None:
+    """After a restart a device must find its registration and its offer, not a server that knows nothing."""
+    server, client = EngineTransport(seed=1), EngineTransport(seed=2)
+    await server.start()
+    await client.start()
+    try:
+        peer = Peer(await server.bind("127.0.0.1", 0))
+        device = Peer(await client.listen("127.0.0.1", 0))
+        refreshed = asyncio.create_task(client.request(peer, Code.POST, ("rd", "1")))
+        await asyncio.sleep(0)
+        server.keep("1", device)
+        server.serve()
+        assert (await refreshed).code == Code.CHANGED
+        assert server.statistics()["listeners"] == 1
+    finally:
+        await client.close()
+        await server.close()

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use coap::{Code, Delivery, Exchange, Request, Response};
+use socket2::Socket;
 
 use crate::action::Action;
 use crate::blob::{Blob, Digest};
@@ -37,6 +38,8 @@ pub struct Target {
 struct Front {
     /// Bound addresses, by the number of the listener.
     listeners: Vec<SocketAddr>,
+    /// Sockets that are bound and not served yet; later ones wait behind them, because their order is their number.
+    held: Vec<Socket>,
     blobs: HashMap<Digest, Arc<Blob>>,
 }
 
@@ -99,24 +102,51 @@ impl Engine {
     /// # Errors
     /// The host is not an address or name, or the system refuses.
     pub fn listen(&self, host: &str, port: u16) -> Result<SocketAddr> {
+        let bound = self.bind(host, port)?;
+        self.serve()?;
+        Ok(bound)
+    }
+
+    /// Binds a listener without taking datagrams from it: they wait in the system until [`Engine::serve`]. What is
+    /// kept and offered in between belongs to it already.
+    ///
+    /// # Errors
+    /// As [`Engine::listen`].
+    pub fn bind(&self, host: &str, port: u16) -> Result<SocketAddr> {
         self.check_open()?;
         let failed = |error: std::io::Error| Error::Invalid(format!("listen: {host} port {port}: {error}"));
         let mut found = (host, port).to_socket_addrs().map_err(failed)?;
         let address = found
             .next()
             .ok_or_else(|| Error::Invalid(format!("listen: {host} has no address")))?;
-        self.add_listener(&mut lock(&self.front), address).map_err(failed)
+        Self::add_listener(&mut lock(&self.front), address).map_err(failed)
     }
 
-    fn add_listener(&self, front: &mut Front, address: SocketAddr) -> std::io::Result<SocketAddr> {
+    /// Takes datagrams from all listeners that are bound.
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn serve(&self) -> Result<()> {
+        self.check_open()?;
+        self.release(&mut lock(&self.front));
+        Ok(())
+    }
+
+    fn release(&self, front: &mut Front) {
+        for socket in front.held.drain(..) {
+            self.shared.submit_or_wait(Action::Listen(socket));
+        }
+        self.shared.wake();
+    }
+
+    fn add_listener(front: &mut Front, address: SocketAddr) -> std::io::Result<SocketAddr> {
         let socket = socket::bind(address)?;
         let bound = socket
             .local_addr()?
             .as_socket()
             .ok_or_else(|| std::io::Error::other("not an IP socket"))?;
         front.listeners.push(bound);
-        self.shared.submit_or_wait(Action::Listen(socket));
-        self.shared.wake();
+        front.held.push(socket);
         Ok(bound)
     }
 
@@ -133,10 +163,13 @@ impl Engine {
             } else {
                 Ipv4Addr::UNSPECIFIED.into()
             };
-            self.add_listener(&mut front, SocketAddr::new(any, 0))
-                .map_err(|error| {
-                    Error::Invalid(format!("peer: no socket for {}: {error}", target.address))
-                })?;
+            let alone = front.held.is_empty();
+            Self::add_listener(&mut front, SocketAddr::new(any, 0)).map_err(|error| {
+                Error::Invalid(format!("peer: no socket for {}: {error}", target.address))
+            })?;
+            if alone {
+                self.release(&mut front);
+            }
         }
         let listener = position(&front)
             .and_then(|index| u16::try_from(index).ok())

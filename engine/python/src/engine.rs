@@ -97,6 +97,15 @@ impl Engine {
         Ok(bound.to_string())
     }
 
+    fn bind(&self, py: Python<'_>, host: &str, port: u16) -> PyResult<String> {
+        let bound = py.detach(|| self.engine.bind(host, port)).map_err(error)?;
+        Ok(bound.to_string())
+    }
+
+    fn serve(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.engine.serve()).map_err(error)
+    }
+
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.engine.close());
     }
