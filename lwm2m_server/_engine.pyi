@@ -29,7 +29,7 @@ __all__ = [
 class EngineError(Exception):
     """The engine refused an action or a setting; the message says why."""
 
-class QueueFull(EngineError):  # noqa: N818  reads as what happened
+class QueueFull(EngineError):
     """Too many actions wait; try again after the next drain."""
 
 @final

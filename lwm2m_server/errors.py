@@ -14,7 +14,9 @@ class Lwm2mError(Exception):
 
     code = "error"
 
-    def __init__(self, message: str, *, code: str | None = None, field: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, field: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
@@ -23,37 +25,37 @@ class Lwm2mError(Exception):
             self.code = code
 
 
-class InvalidInput(Lwm2mError):  # noqa: N818  reads as what happened
+class InvalidInput(Lwm2mError):
     """Something from outside is malformed or out of range; nothing was changed."""
 
     code = "invalid"
 
 
-class NotFound(Lwm2mError):  # noqa: N818
+class NotFound(Lwm2mError):
     """What was named does not exist."""
 
     code = "not-found"
 
 
-class Conflict(Lwm2mError):  # noqa: N818
+class Conflict(Lwm2mError):
     """The request does not fit the present state (wrong phase, duplicate, stale revision)."""
 
     code = "conflict"
 
 
-class Forbidden(Lwm2mError):  # noqa: N818
+class Forbidden(Lwm2mError):
     """The caller is known but may not do this."""
 
     code = "forbidden"
 
 
-class Untrusted(Lwm2mError):  # noqa: N818
+class Untrusted(Lwm2mError):
     """A signature, digest or identity does not hold."""
 
     code = "untrusted"
 
 
-class Unavailable(Lwm2mError):  # noqa: N818
+class Unavailable(Lwm2mError):
     """A device or a part of the server can't be reached now; trying again later may help."""
 
     code = "unavailable"

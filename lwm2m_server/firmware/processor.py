@@ -94,7 +94,7 @@ def _drive_shared(processor: _Processor) -> None:
 # -- the processor ---------------------------------------------------------------------
 
 
-class _ConditionFailed(Exception):  # noqa: N818
+class _ConditionFailed(Exception):
     """A condition does not hold; `soft` when only its sequence ends."""
 
     def __init__(self, refused: Refusal, *, soft: bool) -> None:

@@ -61,7 +61,7 @@ The same manifest will never be taken. The others are failures of a transfer.
 """
 
 
-class Refusal(Lwm2mError):  # noqa: N818  a refusal is no fault
+class Refusal(Lwm2mError):
     """A manifest or an image is refused; `code` is the text of a `RefusalCode`."""
 
     code = RefusalCode.UNSUPPORTED.value

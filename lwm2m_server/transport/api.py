@@ -47,31 +47,31 @@ class TransportError(Unavailable):
     code = "transport"
 
 
-class RequestTimeout(TransportError):  # noqa: N818  reads as what happened
+class RequestTimeout(TransportError):
     """No acknowledgement after all retransmissions, or no answer within the time that was given."""
 
     code = "timeout"
 
 
-class RequestReset(TransportError):  # noqa: N818  reads as what happened
+class RequestReset(TransportError):
     """The peer answered with a Reset: it does not want the message (RFC 7252 4.2); repeating won't help."""
 
     code = "reset"
 
 
-class PeerGone(TransportError):  # noqa: N818  reads as what happened
+class PeerGone(TransportError):
     """The peer's state was dropped (session ended, address unreachable, or this transport was closed)."""
 
     code = "peer-gone"
 
 
-class TransportBusy(TransportError):  # noqa: N818  reads as what happened
+class TransportBusy(TransportError):
     """Too many actions wait inside the engine; nothing was sent. Try again a little later."""
 
     code = "busy"
 
 
-class TransferFailed(TransportError):  # noqa: N818  reads as what happened
+class TransferFailed(TransportError):
     """A push stopped without a final answer; `offset` bytes were acknowledged, a new push may go on there.
 
     `reason` is `timeout`, `reset`, `peer-gone`, `cancelled`, `too-large`, `protocol`, `busy` or `invalid`.
@@ -148,7 +148,7 @@ class Transport(Protocol):
         accept: int | None = None,
         etag: bytes | None = None,
         block2: tuple[int, int] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  the exchange's own, from its acknowledgement on
+        timeout: float | None = None,
     ) -> Response:
         """Send a request and return its answer, bodies assembled both ways; error codes are answers too.
 

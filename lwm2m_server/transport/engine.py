@@ -163,7 +163,7 @@ class EngineTransport:
         accept: int | None = None,
         etag: bytes | None = None,
         block2: tuple[int, int] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  the exchange's own, from its acknowledgement on
+        timeout: float | None = None,
     ) -> Response:
         """Send a request and wait for its answer."""
         with engine_errors:

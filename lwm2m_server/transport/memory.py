@@ -107,7 +107,7 @@ class MemoryTransport:
         accept: int | None = None,
         etag: bytes | None = None,
         block2: tuple[int, int] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  the exchange's own, in virtual time
+        timeout: float | None = None,
     ) -> Response:
         """Send a request and wait for its answer."""
         message = Message(
