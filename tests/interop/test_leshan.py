@@ -59,7 +59,7 @@ def test_an_error_of_the_device_reaches_the_operator_as_its_code(server: Server,
     with LeshanDevice(tmp_path, "leshan-2", server.uri):
         server.wait_registered("leshan-2")
         answer = server.try_call("GET", "/devices/leshan-2/objects/3/0/9")
-        assert (answer.is_success, answer.json()["code"]) == (False, "4.04")
+        assert (answer.status_code, answer.json()["coap_code"]) == (502, "4.04")
 
 
 @pytest.mark.parametrize("delivery", ["push", "pull"])
