@@ -1,6 +1,8 @@
 """Servers under measurement: child processes on one core, their CPU time and memory read from /proc."""
 
+import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +19,7 @@ SERVER_CORE = 0
 LOAD_CORE = 1
 START_SECONDS = 60.0
 BLOB_SIZE = 300 * 1024
+_SCHED = 2  # the scheduler's clock of another process, see clock_getcpuclockid(3)
 
 
 def free_port() -> int:
@@ -68,11 +71,16 @@ class Child:
         return self.line()
 
     def cpu(self) -> float:
-        """Return the CPU seconds of all threads so far, to the nanosecond (schedstat)."""
-        total = 0
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            total += int((task / "schedstat").read_text().split()[0])
-        return total / 1e9
+        """Return the CPU seconds of all threads so far, those that have ended too, to the nanosecond."""
+        return time.clock_gettime((~self.pid << 3) | _SCHED)
+
+    def threads(self) -> list[tuple[str, float]]:
+        """Return name and CPU seconds of each thread that lives, the busiest first."""
+        found = [
+            ((task / "comm").read_text().strip(), int((task / "schedstat").read_text().split()[0]) / 1e9)
+            for task in Path(f"/proc/{self.pid}/task").iterdir()
+        ]
+        return sorted(found, key=lambda each: -each[1])
 
     def memory(self) -> int:
         """Return the resident bytes that belong to the process alone (RssAnon)."""
@@ -102,8 +110,10 @@ def engine() -> Child:
     return child
 
 
-def aiocoap() -> Child:
-    """Start the same on aiocoap."""
+def aiocoap() -> Child | None:
+    """Start the same on aiocoap; None when that is not installed."""
+    if importlib.util.find_spec("aiocoap") is None:
+        return None
     port = free_port()
     child = Child("aiocoap", [sys.executable, "-m", "bench.aiocoap_server", str(port)], port=port)
     child.line()
@@ -111,8 +121,8 @@ def aiocoap() -> Child:
 
 
 def leshan() -> Child | None:
-    """Start the same on Leshan and Californium; None when the peers aren't built."""
-    if not (LESHAN / "peers.jar").exists():
+    """Start the same on Leshan and Californium; None when the peers aren't built or Java is missing."""
+    if not (LESHAN / "peers.jar").exists() or shutil.which("java") is None:
         return None
     port = free_port()
     command = [
@@ -129,9 +139,9 @@ def leshan() -> Child | None:
 
 
 class Server(Child):
-    """The whole server: SQLite on disk, REST, campaigns."""
+    """The whole server: SQLite on disk, REST, campaigns. With `profile` under cProfile, written to that file."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, profile: Path | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="lwm2m-bench-", dir=os.environ.get("BENCH_DIR"))
         port, api = free_port(), free_port()
         config = Path(self._folder.name) / "lwm2m.toml"
@@ -139,9 +149,16 @@ class Server(Child):
             f'data_dir = "{self._folder.name}/data"\ninventory = false\n'
             f'[coap]\nlisten = ["127.0.0.1:{port}"]\n[api]\nport = {api}\n[log]\nlevel = "warning"\n'
         )
-        command = [str(Path(sys.executable).parent / "lwm2m"), "serve", "--config", str(config)]
-        super().__init__("lwm2m-server", command, port=port)
+        program = [str(Path(sys.executable).parent / "lwm2m")]
+        if profile is not None:
+            program = [sys.executable, "-m", "bench.profiled_server", str(profile)]
+        super().__init__("lwm2m-server", [*program, "serve", "--config", str(config)], port=port)
         self._await(api)
+
+    def stop(self) -> None:
+        """End it as an operator does, and wait for that."""
+        self._process.terminate()
+        self._process.wait(30)
 
     def _await(self, port: int) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -179,7 +179,7 @@ def _parameters(query: Sequence[str]) -> tuple[dict[str, str], tuple[tuple[str, 
 
 def checked_endpoint(name: str) -> str:
     """Return an endpoint name that may be used as one; raises InvalidInput (field "ep") for others."""
-    size = len(name.encode("utf-8", "surrogatepass"))
+    size = len(name) if name.isascii() else len(name.encode("utf-8", "surrogatepass"))
     if not 0 < size <= MAX_ENDPOINT_BYTES:
         raise InvalidInput(
             f"The endpoint name has {size} bytes",

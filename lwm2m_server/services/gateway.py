@@ -417,15 +417,17 @@ def new_ids(now: float, count: int) -> list[str]:
 
 def _stated(query: tuple[str, ...], payload: bytes) -> tuple[str, _Statement]:
     """Return the endpoint name and what is stated of it; raises as `parse_register` does."""
-    names = [item for item in query if item.startswith("ep=")]
-    if len(names) == 1 and len(payload) <= _REMEMBERED_PAYLOAD:
-        statement = _remembered(tuple(item for item in query if item is not names[0]), payload)
-        return checked_endpoint(names[0][3:]), statement
+    if len(payload) <= _REMEMBERED_PAYLOAD:
+        for at, item in enumerate(query):
+            if item.startswith("ep="):
+                statement = _remembered(query[:at] + query[at + 1 :], payload)
+                return checked_endpoint(item[3:]), statement
     return _parsed(query, payload)
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def _remembered(others: tuple[str, ...], payload: bytes) -> _Statement:
+    # A second name among the others is refused here, as two of one parameter are.
     return _parsed(("ep=-", *others), payload)[1]
 
 
