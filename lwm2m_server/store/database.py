@@ -44,7 +44,7 @@ _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
 )
-_WRITER_PRAGMAS = ("PRAGMA cache_size = -65536", f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+_WRITER_PRAGMAS = ("PRAGMA cache_size = -16384", f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
 _READER_PRAGMAS = ("PRAGMA query_only = ON",)
 
 
