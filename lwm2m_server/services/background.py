@@ -6,7 +6,17 @@ from typing import Any, Protocol
 
 import structlog
 
+from lwm2m_server.errors import Lwm2mError
+
 _log = structlog.get_logger(__name__)
+
+
+def report(error: BaseException, what: str, **where: str) -> None:
+    """Log a failure: what is known may go wrong in a sentence, a mistake in the program with its trace."""
+    if isinstance(error, Lwm2mError):
+        _log.error(what, error=error.message, **where)
+    else:
+        _log.error(what, exc_info=error, **where)
 
 
 class Cancellable(Protocol):
@@ -65,7 +75,7 @@ class Background:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("background work failed", service=self._name, exc_info=error)
+            report(error, "background work failed", service=self._name)
 
 
 class Pump:
@@ -131,7 +141,7 @@ class Pump:
                 try:
                     await self._work()
                 except Exception as error:  # noqa: BLE001  one bad round must not end the service
-                    _log.error("background work failed", service=self._name, exc_info=error)
+                    report(error, "background work failed", service=self._name)
                     self._repeat()
                 if not self._again:
                     return

@@ -15,7 +15,7 @@ from lwm2m_server.errors import Lwm2mError
 from lwm2m_server.lwm2m.model import SUIT_AGENT
 from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.lwm2m.values import Value
-from lwm2m_server.services.background import Background
+from lwm2m_server.services.background import Background, report
 from lwm2m_server.services.device_link import Values, read_values
 from lwm2m_server.services.exchange import Exchange
 from lwm2m_server.store.ports import Store
@@ -93,7 +93,7 @@ class Inventory:
                         await self._inquire(endpoint)
                     await self._then(endpoint)
                 except Exception as error:  # noqa: BLE001  one device must not keep the others waiting
-                    _log.error("inventory failed", endpoint=endpoint, exc_info=error)
+                    report(error, "inventory failed", endpoint=endpoint)
         finally:
             self._workers -= 1
 

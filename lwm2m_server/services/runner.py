@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from dataclasses import replace
 from typing import TypeVar
 
-import structlog
-
 from lwm2m_server.campaigns.decide import Action, Begin, CancelRest, Complete, Halt, Snapshot, Start, decide
 from lwm2m_server.campaigns.machine import (
     CampaignEvent,
@@ -24,7 +22,7 @@ from lwm2m_server.campaigns.statistics import Totals, tally
 from lwm2m_server.clock import Clock
 from lwm2m_server.devices.records import Device
 from lwm2m_server.errors import InvalidInput, NotFound
-from lwm2m_server.services.background import Pump, Timers
+from lwm2m_server.services.background import Pump, Timers, report
 from lwm2m_server.services.campaigns import campaign_event
 from lwm2m_server.services.checks import Verdict, check
 from lwm2m_server.services.directory import parse_filter
@@ -33,8 +31,6 @@ from lwm2m_server.services.updater import Updater
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import StoredManifest
 from lwm2m_server.transport import TransportError
-
-_log = structlog.get_logger(__name__)
 
 _LIVE = (
     CampaignState.SCHEDULED,
@@ -129,7 +125,7 @@ class Runner:
             try:
                 await self._drive(campaign)
             except Exception as error:  # noqa: BLE001  one campaign must not keep the others waiting
-                _log.error("campaign not driven", campaign=campaign.id, exc_info=error)
+                report(error, "campaign not driven", campaign=campaign.id)
             # Counting a million deployments takes a while: never let it fill the day.
             now = self._clock.now()
             self._rested[campaign.id] = now + (now - begun) * _REST

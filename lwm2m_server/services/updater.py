@@ -12,7 +12,7 @@ from lwm2m_server.devices.records import Device
 from lwm2m_server.errors import InvalidInput, Lwm2mError, NotFound
 from lwm2m_server.firmware import update_events
 from lwm2m_server.firmware.update_job import DeviceView, Kind, Method, Timers, UpdateJob, new_job
-from lwm2m_server.services.background import Background
+from lwm2m_server.services.background import Background, report
 from lwm2m_server.services.blobs import BlobShelf, Offers, blob_path
 from lwm2m_server.services.device_link import DeviceLink
 from lwm2m_server.services.exchange import Exchange
@@ -223,7 +223,7 @@ class Updater:
         try:
             await actor.run()
         except Exception as error:  # noqa: BLE001  the fault of one update must not leave its device in limbo
-            _log.error("update ended by an error", endpoint=endpoint, exc_info=error)
+            report(error, "update ended by an error", endpoint=endpoint)
             text = error.message if isinstance(error, Lwm2mError) else ""
             await self._fail(actor.deployment, "internal", text)
         finally:
