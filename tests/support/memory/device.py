@@ -10,6 +10,7 @@ from lwm2m_server.lwm2m.formats import ContentFormat, encode
 from lwm2m_server.lwm2m.model import SUIT_AGENT
 from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.lwm2m.values import Node, Value
+from lwm2m_server.services.background import Timers
 from lwm2m_server.transport import (
     Code,
     MemoryNetwork,
@@ -17,6 +18,7 @@ from lwm2m_server.transport import (
     Peer,
     Request,
     Response,
+    Transport,
     TransportError,
 )
 
@@ -33,7 +35,7 @@ class ScriptedDevice:
     (None: the device never comes back). `lost_notifications` keeps State and Result to itself.
     """
 
-    network: MemoryNetwork
+    network: Timers
     server: str
     endpoint: str = "dev-1"
     host: str = "10.0.1.1"
@@ -55,6 +57,7 @@ class ScriptedDevice:
     wanted: str = "2.0.0"
     stop_fetching_at: int | None = None
     install_time: float = 5.0
+    make: Callable[[], Transport] | None = None  # its transport; none takes one of a network in memory
     state: int = 0
     result: int = 0
     package: bytes = b""
@@ -68,7 +71,13 @@ class ScriptedDevice:
     def __post_init__(self) -> None:
         self._observers: dict[tuple[str, ...], int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._transport = MemoryTransport(self.network)
+        self._transport = self._new_transport()
+
+    def _new_transport(self) -> Transport:
+        if self.make is not None:
+            return self.make()
+        assert isinstance(self.network, MemoryNetwork)
+        return MemoryTransport(self.network)
 
     # its life
 
@@ -76,10 +85,10 @@ class ScriptedDevice:
         """Come up at a new port, without observations, and register."""
         await self._transport.close()
         self._observers.clear()
-        self._transport = MemoryTransport(self.network)
+        self._transport = self._new_transport()
         self._transport.set_handlers(on_requests=self._requested)
-        self._transport.stream(_PACKAGE)
         await self._transport.start()
+        self._transport.stream(_PACKAGE)
         await self._transport.listen(self.host, 0)
         return await self.register()
 
