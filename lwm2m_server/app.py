@@ -85,7 +85,14 @@ class Server:
         self._files = files
         self._clock = clock = clock or SystemClock()
         self._timers = timers = timers or LoopTimers()
-        self._exchange = Exchange(store.devices, transport, clock, timers, self.objects)
+        self._exchange = Exchange(
+            store.devices,
+            transport,
+            clock,
+            timers,
+            self.objects,
+            heard=self._last_heard,
+        )
         self._observations = Observations(store, transport, self._exchange, clock, timers)
         self._inventory = Inventory(store, self._exchange, clock, then=self._known)
         self._updater = self._make_updater()
@@ -220,6 +227,9 @@ class Server:
         ]
         if known:
             self._inventory.follow(known)
+
+    def _last_heard(self, registration_id: str) -> float:
+        return self.gateway.heard(registration_id)
 
     def _heard(self, changed: Sequence[Registration]) -> None:
         for registration in changed:

@@ -61,12 +61,16 @@ class Exchange:
         clock: Clock,
         timers: Timers,
         registry: ObjectRegistry,
+        *,
+        heard: Callable[[str], float],
     ) -> None:
+        """`heard` gives the time of a registration's last sign of life where it is not stored yet, else 0."""
         self._devices = devices
         self._transport = transport
         self._clock = clock
         self._timers = timers
         self._registry = registry
+        self._heard = heard
         self._turns: dict[str, _Turn] = {}
 
     async def target(self, endpoint: str) -> Target:
@@ -82,8 +86,10 @@ class Exchange:
                 field="endpoint",
                 hint="Repeat it when the device has registered again.",
             )
-        if registration.queue_mode and self._clock.now() - registration.last_seen > AWAKE:
-            raise _asleep(endpoint)
+        if registration.queue_mode:
+            heard = max(registration.last_seen, self._heard(registration.registration_id))
+            if self._clock.now() - heard > AWAKE:
+                raise _asleep(endpoint)
         objects = parse_object_list(registration.links.encode())
         model = self._registry.for_device(objects, registration.lwm2m_version)
         return Target(device, registration, Peer(registration.address), objects, model)

@@ -155,6 +155,10 @@ class Gateway:
         if self._beat_timer is None:
             self._beat_timer = self._timers.later(_BEATS_HELD, self._beats_due)
 
+    def heard(self, registration_id: str) -> float:
+        """Return when this registration gave its last sign of life that is not stored yet, else 0."""
+        return self._beats.get(registration_id, 0.0)
+
     def _beats_due(self) -> None:
         self._beat_timer = None
         self._liveness.wake()
