@@ -134,8 +134,6 @@ class ApiSettings(_Group):
 class RegistrationSettings(_Group):
     """`[registration]`: how long a silent device counts as registered."""
 
-    default_lifetime: Seconds = 86400.0
-    """Used when a device does not say (OMA TS Core 6.2.1: 86400)."""
     min_lifetime: Seconds = 1.0
     max_lifetime: Seconds = 31_536_000.0
     """Lifetimes outside these bounds are moved to them for the expiry, never refused."""

@@ -65,7 +65,7 @@ _ALL = (
     Reason("class-mismatch", "the manifest is for another class of device"),
     Reason("component-mismatch", "the manifest names a component that the device does not have"),
     Reason(
-        "sequence-rollback", "the device accepted a manifest with this or a higher sequence number before"
+        "sequence-rollback", "the device accepted a manifest with a higher sequence number before"
     ),
     Reason("version-rollback", "the device runs a newer version"),
     Reason("unsupported", "the device does not support the package or a command in the manifest"),

@@ -60,7 +60,9 @@ def explain(error: Lwm2mError) -> str:
     """Write an error as one line (one each, where there are several): field, what happened, the way out."""
     lines = []
     for problem in getattr(error, "problems", [error]):
-        where = f"{problem.field}: " if problem.field and problem.field not in problem.message else ""
+        # A message that names the file needs no second name of it, with or without the line.
+        place = (problem.field or "").partition(":")[0]
+        where = f"{problem.field}: " if place and place not in problem.message else ""
         hint = (
             f" ({problem.hint.rstrip('.')})" if problem.hint and problem.hint not in problem.message else ""
         )

@@ -55,7 +55,7 @@ class Principal:
             raise Forbidden(
                 f"Token '{self.name}' has the role {self.role}; this needs {role}.",
                 code="role",
-                hint="Use a token with that role; an administrator can make one: lwm2m tokens create.",
+                hint="Use a token with that role; an administrator can make one: lwm2m tokens add.",
             )
 
 

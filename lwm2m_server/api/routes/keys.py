@@ -32,7 +32,7 @@ async def add_key(
     response: Response,
     name: Annotated[str, Query(min_length=1, max_length=100, examples=["release-2026"])],
 ) -> models.Key:
-    """Trust the public key in the body (PEM or COSE_Key). A private key is refused and not kept."""
+    """Trust the public key in the body (PEM). A private key is refused and not kept."""
     key, new = await services.releases.add_key(await request.body(), name=name, actor=who.name)
     response.status_code = 201 if new else 200
     return models.Key.of(key)
