@@ -3,6 +3,8 @@
 A device forgets its observations when it restarts; the wish to observe outlives that (and restarts of the server).
 """
 
+import asyncio
+
 import structlog
 
 from lwm2m_server.clock import Clock
@@ -13,7 +15,7 @@ from lwm2m_server.lwm2m.formats import decode
 from lwm2m_server.lwm2m.model import Model
 from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.lwm2m.values import to_json
-from lwm2m_server.services.background import Background, Pump, Timers
+from lwm2m_server.services.background import Background, Pump, Timers, report
 from lwm2m_server.services.exchange import Exchange, Target, negotiation_of
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import JsonValue, NewEvent
@@ -22,7 +24,7 @@ from lwm2m_server.transport import Code, Notification, Request, Response, Transp
 _log = structlog.get_logger(__name__)
 
 OWNER = "operator"
-_CHUNK = 1000
+_CHUNK = 64  # devices whose observations are made anew at the same time
 _RETRY_AFTER = 5  # Max-Age of 5.03, seconds
 _MAX_WAITING = 10_000  # events of values not stored yet; beyond it the newest are dropped and counted
 
@@ -122,8 +124,11 @@ class Observations:
         after: str | None = None
         while True:
             page = await self._store.registrations.live(after=after, limit=_CHUNK)
-            for live in page.items:
-                await self.restore(live.endpoint)
+            # Together: a device that does not answer keeps few others waiting.
+            work = (self.restore(live.endpoint) for live in page.items)
+            for error in await asyncio.gather(*work, return_exceptions=True):
+                if error is not None:
+                    report(error, "observations not restored")
             after = page.next
             if after is None:
                 return
