@@ -4,26 +4,20 @@ The transport hands over all requests that one drain brought. They become one ca
 them together; only then each device gets its answer. There is no task per registration.
 """
 
-import os
-from base64 import b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 
 import structlog
 
 from lwm2m_server.clock import Clock
 from lwm2m_server.devices.records import Registration
 from lwm2m_server.errors import Forbidden, InvalidInput, Lwm2mError
-from lwm2m_server.lwm2m.links import ObjectList
 from lwm2m_server.lwm2m.registration import (
     UnsupportedVersion,
-    checked_endpoint,
-    parse_register,
     parse_update,
 )
 from lwm2m_server.services.addresses import AddressBook
 from lwm2m_server.services.background import Cancellable, Pump, Timers
+from lwm2m_server.services.statements import new_ids, object_paths, parse_statement
 from lwm2m_server.store.ports import RegistrationStore
 from lwm2m_server.store.records import Registered, RegistrationUpdate
 from lwm2m_server.transport import Code, Peer, Request, Transport
@@ -36,30 +30,9 @@ _LINK_FORMAT = 40
 _RETRY_AFTER = 5  # Max-Age of 5.03, seconds
 _WELL_KNOWN = b'</rd>;rt="core.rd",</dp>'
 _SEGMENTS_OF_REGISTRATION = 2
-# Statements up to this size are remembered: a fleet of one model sends the same bytes but for its names.
-_REMEMBERED = 512
-_REMEMBERED_PAYLOAD = 2048
-_ID_BYTES = 8
-# The digits of base64 in the order of their values, all of them safe in a path.
-_SORTABLE = bytes.maketrans(
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
-    b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz",
-)
 
 Sent = Callable[[str, Request], None]
 Arrived = Callable[[Sequence[tuple[Registration, bool]]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Statement:
-    """What a Register says apart from the name of the device, in the terms of `Registration`."""
-
-    lifetime: int
-    version: str
-    binding: str
-    queue_mode: bool
-    links: str
-    objects: tuple[str, ...]
 
 
 class Gateway:
@@ -272,7 +245,7 @@ class Gateway:
             wanted[registration.endpoint] = registration, [*requests, request]
 
     def _registration(self, request: Request, location: str, now: float) -> Registration:
-        endpoint, stated = _stated(request.query, request.payload)
+        endpoint, stated = parse_statement(request.query, request.payload)
         peer = request.peer
         if peer.identity is not None and peer.identity != endpoint:
             raise Forbidden("the endpoint name is not the one that the key proves", field="ep")
@@ -392,57 +365,3 @@ class Gateway:
         # Lifetime 0 means for ever; what is out of bounds is moved to them for the expiry alone, never refused.
         bounded = self._max_lifetime if lifetime == 0 else lifetime
         return now + min(max(bounded, self._min_lifetime), self._max_lifetime) + self._grace
-
-
-def object_paths(objects: ObjectList) -> tuple[str, ...]:
-    """Return an object list as sorted paths: `/3/0` for instances, `/5` for an object without one."""
-    paths: list[str] = []
-    for entry in objects.objects:
-        if entry.instances:
-            paths.extend(f"/{entry.id}/{instance}" for instance in entry.instances)
-        else:
-            paths.append(f"/{entry.id}")
-    return tuple(paths)
-
-
-def new_ids(now: float, count: int) -> list[str]:
-    """Return ids of registrations: 16 characters of [-0-9A-Z_a-z], 64 bits of them random.
-
-    They begin with the time (seconds), and their text sorts as it does: devices that register together stand
-    together in the index, where random ids would touch a page each.
-    """
-    prefix = (int(now) & 0xFFFFFFFF).to_bytes(4, "big")
-    random = os.urandom(_ID_BYTES * count)
-    return [
-        b64encode(prefix + random[at : at + _ID_BYTES]).translate(_SORTABLE).decode()
-        for at in range(0, len(random), _ID_BYTES)
-    ]
-
-
-def _stated(query: tuple[str, ...], payload: bytes) -> tuple[str, _Statement]:
-    """Return the endpoint name and what is stated of it; raises as `parse_register` does."""
-    if len(payload) <= _REMEMBERED_PAYLOAD:
-        for at, item in enumerate(query):
-            if item.startswith("ep="):
-                statement = _remembered(query[:at] + query[at + 1 :], payload)
-                return checked_endpoint(item[3:]), statement
-    return _parsed(query, payload)
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def _remembered(others: tuple[str, ...], payload: bytes) -> _Statement:
-    # A second name among the others is refused here, as two of one parameter are.
-    return _parsed(("ep=-", *others), payload)[1]
-
-
-def _parsed(query: tuple[str, ...], payload: bytes) -> tuple[str, _Statement]:
-    stated = parse_register(query, payload)
-    statement = _Statement(
-        lifetime=stated.lifetime,
-        version=stated.version,
-        binding=stated.binding,
-        queue_mode=stated.queue_mode,
-        links=payload.decode("utf-8", "replace"),
-        objects=object_paths(stated.objects),
-    )
-    return stated.endpoint, statement

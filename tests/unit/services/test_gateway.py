@@ -8,7 +8,8 @@ import pytest
 
 from lwm2m_server.devices.records import Registration
 from lwm2m_server.lwm2m.links import parse_object_list
-from lwm2m_server.services.gateway import Gateway, object_paths
+from lwm2m_server.services.gateway import Gateway
+from lwm2m_server.services.statements import object_paths
 from lwm2m_server.store.memory import MemoryStore
 from lwm2m_server.store.records import LiveRegistration, Registered
 from lwm2m_server.transport import Code, MemoryNetwork, MemoryTransport, Peer, Request, Response

@@ -1,7 +1,7 @@
 """Signs of life are collected before they are written, and none is lost by that."""
 
 from lwm2m_server.services.addresses import AddressBook
-from lwm2m_server.services.gateway import new_ids
+from lwm2m_server.services.statements import new_ids
 from memory.world import World
 
 
