@@ -224,9 +224,10 @@ class CampaignService:
         """Put an ended campaign away. Raises `Conflict` while some of its devices are still being updated."""
         campaign = await self.get(campaign_id)
         totals = tally(await self._store.deployments.statistics(campaign.id)).totals
-        if campaign.state in ENDED and totals.pending + totals.active:
+        left = totals.pending + totals.active
+        if campaign.state in ENDED and left:
             raise Conflict(
-                f"{totals.pending + totals.active} devices of campaign '{campaign.name}' have not ended yet.",
+                f"{left} {'device' if left == 1 else 'devices'} of campaign '{campaign.name}' can't be left alone yet.",
                 code="winding-down",
                 field="state",
                 hint="Wait for their outcome: what installs can't be taken back.",
