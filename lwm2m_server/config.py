@@ -169,7 +169,8 @@ class EngineSettings(_Group):
     max_events: Count = 8192
     max_actions: Count = 65536
     busy_max_age: Annotated[int, Field(ge=1, le=3600)] = 5
-    progress_bytes: Bytes = 65536
+    progress_bytes: Bytes = 8192
+    """How far a push may be ahead of what is stored of it: after a crash so much is sent again."""
     block_size: Annotated[int, AfterValidator(_block_size)] = 1024
 
 

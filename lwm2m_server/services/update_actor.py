@@ -5,6 +5,7 @@ ahead of the device, and never sends an Execute twice.
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from lwm2m_server.campaigns.machine import DEPLOYMENT_TABLE, DeploymentEvent, ad
 from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment
 from lwm2m_server.clock import Clock
 from lwm2m_server.devices.records import Facts
-from lwm2m_server.errors import Unavailable
+from lwm2m_server.errors import Lwm2mError, Unavailable
 from lwm2m_server.firmware import update, update_events
 from lwm2m_server.firmware.outcomes import Ending, Outcome
 from lwm2m_server.firmware.update_job import DeviceView, Kind, Phase, UpdateJob
@@ -39,6 +40,7 @@ _PHASE_EVENT: dict[Phase, tuple[DeploymentEvent | None, str]] = {
     Phase.INSTALLING: (DeploymentEvent.INSTALL, "installing"),
     Phase.CONFIRMING: (DeploymentEvent.CONFIRM, "awaiting-evidence"),
 }
+_PROGRESS = (update_events.PushProgress, update_events.DownloadProgress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class UpdateActor:
         self._job = job
         self._view = view
         self._queue: asyncio.Queue[update_events.Event] = asyncio.Queue()
+        self._held: update_events.Event | None = None
         self._tasks = Background(f"update of {deployment.endpoint}")
         self._push: asyncio.Task[None] | None = None
         self._timer: Cancellable | None = None
@@ -159,18 +162,55 @@ class UpdateActor:
         self.post(update_events.Started())
         try:
             while True:
-                outcome = await self._step(await self._queue.get())
+                outcome = await self._step(await self._next())
                 if outcome is not None:
                     await self._finish(outcome)
                     return
         except Superseded:
             _log.info("update superseded", endpoint=self._deployment.endpoint)
+        except asyncio.CancelledError:
+            self._stop_push()
+            await self._save_progress()
+            raise
         finally:
             if self._timer is not None:
                 self._timer.cancel()
             await self._tasks.close()
             self._link.close()
             self._offers.close()
+
+    async def _next(self) -> update_events.Event:
+        """Return the next event; of progress that came faster than it could be stored only the latest."""
+        event = self._held or await self._queue.get()
+        self._held = None
+        while isinstance(event, _PROGRESS) and not self._queue.empty():
+            following = self._queue.get_nowait()
+            if type(following) is not type(event):
+                self._held = following
+                break
+            event = following
+        return event
+
+    async def _save_progress(self) -> None:
+        """Store how far a push has come that is being stopped with the server: it goes on from there."""
+        last: update_events.PushProgress | None = None
+        while not self._queue.empty():
+            event = self._queue.get_nowait()
+            last = event if isinstance(event, update_events.PushProgress) else last
+        if last is None:
+            return
+        step = update.step(self._job, self._view, last, self._tools.clock.now())
+        if step.outcome is None and step.job != self._job:
+            old = self._deployment
+            new = replace(
+                old,
+                job=json.dumps(step.job.to_json()),
+                offset=step.job.offset,
+                updated_at=self._tools.clock.now(),
+                revision=old.revision + 1,
+            )
+            with contextlib.suppress(Lwm2mError):
+                await self._tools.store.deployments.change(old, new)
 
     async def _step(self, event: update_events.Event) -> Outcome | None:
         tools = self._tools

@@ -1,8 +1,12 @@
 """One device in a campaign: every way an update can go, over the real services in virtual time."""
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 
-from lwm2m_server.campaigns.records import DeploymentState
+from lwm2m_server.campaigns.records import Deployment, DeploymentState
+from lwm2m_server.store.records import NewEvent
 from lwm2m_server.transport import Code
 from memory import World
 from memory.device import paths
@@ -219,3 +223,22 @@ async def test_progress_is_seen_while_it_downloads(world: World) -> None:
     await world.until(over)
     assert offsets == sorted(offsets)
     assert len(set(offsets)) > 4
+
+
+async def test_progress_that_comes_faster_than_it_is_stored_is_told_by_its_last(world: World) -> None:
+    device = await world.device(delivery=1)
+    writes: list[int] = []
+    change = world.store.deployments.change
+
+    async def slow(old: Deployment, new: Deployment, *, events: Sequence[NewEvent] = ()) -> bool:
+        for _ in range(50):  # the push goes on meanwhile
+            await asyncio.sleep(0)
+        writes.append(new.offset)
+        return await change(old, new, events=events)
+
+    world.store.deployments.change = slow  # type: ignore[method-assign]
+    campaign = await world.campaign(await world.release(size=400_000))
+    assert (await world.outcome(campaign))[0] == "succeeded"
+    assert len(device.blocks_taken) == 391
+    assert writes == sorted(writes)
+    assert len(writes) < 80, "not one for each of the hundred steps of the progress"
