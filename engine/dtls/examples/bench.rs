@@ -222,6 +222,34 @@ fn restores(span: Duration) {
     println!("export and import {:45.2} µs", micros(spent, count));
 }
 
+/// Resident bytes of this process.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = pages.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+    pages.unwrap_or(0) * u64::try_from(rustix::param::page_size()).unwrap_or(4096)
+}
+
+fn memory() {
+    const SESSIONS: u32 = 50_000;
+    let base = config(Suite::PskCcm8, true);
+    let mut pair = Pair::new(&Arc::new(base.clone()));
+    let before = resident();
+    for number in 0..SESSIONS {
+        let identity = format!("urn:imei:{number:015}").into_bytes();
+        let key = Secret::new(b"0123456789abcdef".to_vec());
+        let own = Config {
+            psk: Some(PreSharedKey { identity, key }),
+            ..base.clone()
+        };
+        let mut client = pair.shake_hands(&Arc::new(own));
+        client.send(b"x").expect("established");
+        pair.carry(&mut client, address(pair.count));
+    }
+    assert_eq!(pair.server.statistics().sessions, SESSIONS as usize);
+    let bytes = resident().saturating_sub(before) / u64::from(SESSIONS);
+    println!("memory of an association {bytes:38} bytes resident");
+}
+
 fn main() {
     let seconds = std::env::args().nth(1).and_then(|word| word.parse().ok());
     let span = Duration::from_secs_f64(seconds.unwrap_or(2.0));
@@ -235,4 +263,5 @@ fn main() {
     }
     records(Suite::PskCcm8, false, span);
     restores(span);
+    memory();
 }

@@ -81,7 +81,7 @@ pub enum ImportError {
     Unreadable,
     /// The generation is not above the exported one: the row was not claimed.
     Unclaimed,
-    /// Restored here before, or its peer has an association.
+    /// Restored here before, or its peer has an association, or its address another.
     Duplicate,
     /// The keys have sent all they may.
     Exhausted,
@@ -403,7 +403,8 @@ impl Server {
         if session.role == Role::Client || !(cid.is_empty() || cid.len() == self.config.cid_length()) {
             return Err(ImportError::Unreadable);
         }
-        if self.association_of(&session.identity).is_some() || self.has_cid(&cid) {
+        let has_address = cid.is_empty() && self.has_address(session.address);
+        if self.association_of(&session.identity).is_some() || self.has_cid(&cid) || has_address {
             return Err(ImportError::Duplicate);
         }
         if self.sessions.len() >= self.config.max_sessions || self.restored.len() >= self.config.max_sessions

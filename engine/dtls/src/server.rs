@@ -263,6 +263,10 @@ impl Server {
         self.by_cid.contains_key(cid)
     }
 
+    pub(crate) fn has_address(&self, address: SocketAddr) -> bool {
+        self.by_address.contains_key(&address)
+    }
+
     pub(crate) fn next_serial(&mut self) -> u32 {
         self.last_serial = self.last_serial.wrapping_add(1);
         self.last_serial
