@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lwm2m_server.transport.simulator import Load
+
 ROOT = Path(__file__).resolve().parent.parent
 LESHAN = ROOT / "tests/interop/leshan/target"
 SERVER_CORE = 0
@@ -36,6 +38,7 @@ class Child:
     def __init__(self, name: str, command: Sequence[str], *, port: int) -> None:
         self.name = name
         self.port = port
+        self._loads: dict[int, Load] = {}
         self._process = subprocess.Popen(
             ["taskset", "-c", str(SERVER_CORE), *command],
             stdin=subprocess.PIPE,
@@ -49,6 +52,16 @@ class Child:
     def address(self) -> str:
         """Where the load goes."""
         return f"127.0.0.1:{self.port}"
+
+    def load(self, sockets: int) -> Load:
+        """Return the load from so many sockets, the same each time.
+
+        A new one might get ports that an earlier one used, and its first message ids with them: the server
+        would take its requests for repeated ones (RFC 7252 4.5) and answer what it has answered before.
+        """
+        if sockets not in self._loads:
+            self._loads[sockets] = Load(self.address, sockets)
+        return self._loads[sockets]
 
     @property
     def pid(self) -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from bench.children import LOAD_CORE, Child, Server
 from bench.scenarios import REGISTRATION_LANES, SETTLE
-from lwm2m_server.transport.simulator import Load
 
 _FUNCTIONS = 40
 _SYMBOLS = 40
@@ -25,7 +24,7 @@ def show(devices: int) -> None:
 
 
 def _work(child: Child, devices: int) -> None:
-    load = Load(child.address, REGISTRATION_LANES)
+    load = child.load(REGISTRATION_LANES)
     load.register(devices - devices % REGISTRATION_LANES, prefix="profiled-")
     load.update(3)
     time.sleep(SETTLE)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from bench.children import BLOB_SIZE, Child
-from lwm2m_server.transport.simulator import Fleet, Load
+from lwm2m_server.transport.simulator import Fleet
 
 BLOCKS = BLOB_SIZE // 1024
 LANES = 50
@@ -79,7 +79,7 @@ def _measure(
 
 def answers(child: Child, count: int) -> Measurement:
     """A request that is answered with 1 KB in one message."""
-    load = Load(child.address, LANES)
+    load = child.load(LANES)
     return _measure(
         "1 KB answer",
         child,
@@ -90,7 +90,7 @@ def answers(child: Child, count: int) -> Measurement:
 
 def blocks_served(child: Child, count: int) -> Measurement:
     """Blocks of 1 KB out of a blob of 300 KB, asked for one after the other by each of the sockets."""
-    load = Load(child.address, LANES)
+    load = child.load(LANES)
     return _measure(
         "block served",
         child,
@@ -139,7 +139,7 @@ def registrations(child: Child, devices: int, *, rounds: int, durable: bool) -> 
     Of a durable server the CPU time of what it writes later is counted too. Devices update faster here than in
     the field, so several Updates of one become one write; a further row shows what it costs without that.
     """
-    load = Load(child.address, REGISTRATION_LANES)
+    load = child.load(REGISTRATION_LANES)
     load.register(REGISTRATION_LANES * 10, prefix="warm-")
     load.update(5)
     settle = SETTLE if durable else 0.0
@@ -169,7 +169,7 @@ def registrations(child: Child, devices: int, *, rounds: int, durable: bool) -> 
 
 def memory(child: Child, devices: int, used: Callable[[], int]) -> Memory:
     """Memory after registrations of that many devices, each from an address of its own."""
-    load = Load(child.address, LANES)
+    load = child.load(LANES)
     load.register(LANES * 40, prefix="warm-")
     before = used()
     fleet = Fleet(child.address, devices, prefix="own-", spread=devices / 2000, lifetime=86400)
