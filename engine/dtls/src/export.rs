@@ -2,7 +2,7 @@
 //!
 //! A nonce is IV ‖ epoch ‖ record number, so no number may ever be used twice. An export therefore names a *mark*, and
 //! records are sent below it only. Whoever restores has to claim the stored row first, by raising its generation in one
-//! durable compare-and-set; each claim stands for [`RESERVED`] further numbers above the mark, and the restored
+//! durable compare-and-set; each claim stands for 2^16 further numbers above the mark, and the restored
 //! association starts at the first of them. Two processes that claim get different numbers, and a copy that is
 //! restored without a claim of its own is refused.
 
