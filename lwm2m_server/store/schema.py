@@ -33,8 +33,8 @@ metadata = MetaData(
 )
 
 # The registration part stays when the registration has ended: `registered` tells. It expires at `last_seen` +
-# `lease`; `due_at`, which is indexed, is that or earlier: a sign of life writes `last_seen` alone, which is two
-# thirds cheaper, and the search for expired ones brings `due_at` up to date. `attributes` repeats
+# `lease`; `due_at`, which is indexed, is that or earlier: a sign of life writes `last_seen` alone, at half the
+# cost, and the search for expired ones brings `due_at` up to date. `attributes` repeats
 # device_attributes as JSON, so that a device is read with one statement.
 devices = Table(
     "devices",
