@@ -169,9 +169,9 @@ async def test_signs_of_life_that_the_store_refuses_are_stored_later(
     await world.run(200.0, step=50.0)
     with monkeypatch.context() as patch:
         patch.setattr(world.store.registrations, "alive", fails)
+        heard = world.network.clock.now()
         assert (await client.update(location)).code == Code.CHANGED
-        await world.settle()
-    heard = world.network.clock.now()
+        await world.run(5.0)
     assert (await registration(world)).last_seen < heard
     await world.run(10.0)
     assert (await registration(world)).last_seen == heard

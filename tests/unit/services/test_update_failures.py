@@ -148,7 +148,8 @@ async def test_a_device_that_is_away_for_its_second_attempt_gets_it_when_it_come
 
 async def test_a_back_off_is_not_cut_short_by_a_registration(world: World) -> None:
     device = await world.device(judge=lambda _: 4)
-    campaign = await world.campaign(await world.release())
+    manifest = await world.release()
+    campaign = await world.campaign(manifest)
 
     async def waits() -> bool:
         deployment = await world.deployment(campaign)
@@ -156,6 +157,9 @@ async def test_a_back_off_is_not_cut_short_by_a_registration(world: World) -> No
 
     await world.until(waits)
     before = await world.deployment(campaign)
+    await world.answer(device.deregister())
+    other = await world.campaign(manifest, "other")
+    assert (await world.deployment(other)).reason == "not-registered", "this one waits for the device"
     await device.boot()
     await world.settle()
     after = await world.deployment(campaign)
