@@ -64,9 +64,7 @@ _ALL = (
     Reason("vendor-mismatch", "the manifest is for another vendor"),
     Reason("class-mismatch", "the manifest is for another class of device"),
     Reason("component-mismatch", "the manifest names a component that the device does not have"),
-    Reason(
-        "sequence-rollback", "the device accepted a manifest with a higher sequence number before"
-    ),
+    Reason("sequence-rollback", "the device accepted a manifest with a higher sequence number before"),
     Reason("version-rollback", "the device runs a newer version"),
     Reason("unsupported", "the device does not support the package or a command in the manifest"),
     Reason("manufacturer-mismatch", "the device's manufacturer is not the one that the manifest is for"),
