@@ -74,7 +74,9 @@ def create(
     image: Annotated[Path, typer.Argument(help="The image: gives digest and size.", metavar="IMAGE")],
     vendor: Annotated[str, typer.Option(help="The vendor's domain, such as acme.example.")],
     device_class: Annotated[str, typer.Option("--class", help="Class of devices, such as meter-v2.")],
-    sequence: Annotated[int, typer.Option(min=0, help="Sequence number; devices refuse lower ones than they took.")],
+    sequence: Annotated[
+        int, typer.Option(min=0, help="Sequence number; devices refuse lower ones than they took.")
+    ],
     version: Annotated[
         str | None, typer.Option(help="Version of the image; else what the image says.")
     ] = None,
