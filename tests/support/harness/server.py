@@ -127,19 +127,21 @@ class Server:
         assert self._client is not None
         return self._client.request(method, path, **options)
 
-    def events(self, **parameters: str) -> Iterator[Mapping[str, Any]]:
-        """Yield events as they happen, from the first on (server-sent events)."""
+    def events(self, **parameters: str) -> Iterator[Mapping[str, Any] | None]:
+        """Yield events as they happen, from the first on (server-sent events); None for a sign of life between them."""
         assert self._client is not None
         with self._client.stream("GET", "/events", params={"after": "0", **parameters}) as stream:
             assert stream.status_code == 200
             for line in stream.iter_lines():
                 if line.startswith("data:"):
                     yield json.loads(line[5:])
+                elif line.startswith(":"):
+                    yield None
 
     def wait_until(
         self, condition: Callable[[], Any], *, deadline: float = DEADLINE, **parameters: str
     ) -> Any:
-        """Return what `condition` returns as soon as that is true; it is tried at each event."""
+        """Return what `condition` returns as soon as that is true; it is tried at each event and sign of life."""
         end = time.monotonic() + deadline
         if result := condition():
             return result
