@@ -160,6 +160,7 @@ class UpdateActor:
     async def run(self) -> None:
         """Work until the outcome is stored. Cancelling this task leaves the job as stored, to be resumed."""
         self.post(update_events.Started())
+        stopping = False
         try:
             while True:
                 outcome = await self._step(await self._next())
@@ -169,6 +170,7 @@ class UpdateActor:
         except Superseded:
             _log.info("update superseded", endpoint=self._deployment.endpoint)
         except asyncio.CancelledError:
+            stopping = True
             self._stop_push()
             await self._save_progress()
             raise
@@ -177,7 +179,10 @@ class UpdateActor:
                 self._timer.cancel()
             await self._tasks.close()
             self._link.close()
-            self._offers.close()
+            # A server that stops leaves them open as long as it answers: from a refusal in its last moments the
+            # device would read that the update is over.
+            if not stopping:
+                self._offers.close()
 
     async def _next(self) -> update_events.Event:
         """Return the next event; of progress that came faster than it could be stored only the latest."""

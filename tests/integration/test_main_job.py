@@ -164,6 +164,29 @@ async def test_the_server_goes_away_in_the_middle_and_comes_back(site: Site, del
     assert repeated <= 16
 
 
+async def test_a_server_that_stops_refuses_no_block_while_it_still_answers(site: Site) -> None:
+    device = await site.device("dev-1", delivery=0, stop_fetching_at=2048)
+    manifest = await site.publish(site.signer.release("2.0.0", IMAGE))
+    campaign = await site.campaign(manifest)
+
+    async def begun() -> bool:
+        page = await site.server.services.campaigns.deployments(campaign.id)
+        return [deployment.state for deployment in page.items] == ["downloading"]
+
+    await site.until(begun)
+    transport, answers = site.server.transport, []
+    last_step = transport.close
+
+    async def close() -> None:
+        answers.append(await device.send(Code.GET, ("fw", manifest.image_digest.hex()), block2=(2, 1024)))
+        await last_step()
+
+    transport.close = close  # type: ignore[method-assign]
+    await site.stop()
+    await site.start()
+    assert [answer.code for answer in answers] == [Code.CONTENT]
+
+
 async def test_an_image_that_vanished_fails_the_device_and_says_so(site: Site) -> None:
     await site.device("dev-1")
     manifest = await site.publish(site.signer.release("2.0.0", IMAGE))
