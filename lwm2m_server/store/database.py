@@ -180,7 +180,9 @@ class Prepared:
         compiled = statement.compile(dialect=dialect(paramstyle="qmark"), column_keys=list(columns))
         order = compiled.positiontup or []
         self._sql = str(compiled)
-        self._pick = itemgetter(*(columns.index(name) for name in order))
+        # A slice, because an itemgetter of one index would give the value alone.
+        places = [columns.index(name) for name in order]
+        self._pick = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
 
     def many(self, connection: Connection, rows: Iterable[tuple[object, ...]]) -> None:
         """Execute for each row."""

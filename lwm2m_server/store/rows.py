@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Column
+from sqlalchemy import Column, Label
 
 from lwm2m_server import versions
 from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment, DeploymentState
@@ -20,12 +20,12 @@ T = TypeVar("T")
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 # A row of `devices` is read by position: reading a fleet makes one of these a device.
-REGISTRATION_COLUMNS: tuple[Column[Any], ...] = (
+REGISTRATION_COLUMNS: tuple[Column[Any] | Label[Any], ...] = (
     schema.devices.c.registration_id,
     schema.devices.c.endpoint,
     schema.devices.c.address,
     schema.devices.c.registered_at,
-    schema.devices.c.last_seen,
+    schema.LAST_SEEN,
     schema.devices.c.lease,
     schema.devices.c.lifetime,
     schema.devices.c.lwm2m_version,
@@ -36,7 +36,7 @@ REGISTRATION_COLUMNS: tuple[Column[Any], ...] = (
     schema.devices.c.objects,
 )
 _FACT_COLUMNS: tuple[Column[Any], ...] = tuple(schema.devices.c[field.name] for field in fields(Facts))
-DEVICE_COLUMNS: tuple[Column[Any], ...] = (
+DEVICE_COLUMNS: tuple[Column[Any] | Label[Any], ...] = (
     *REGISTRATION_COLUMNS,
     *_FACT_COLUMNS,
     schema.devices.c.created_at,

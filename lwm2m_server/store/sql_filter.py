@@ -17,7 +17,7 @@ from lwm2m_server import versions
 from lwm2m_server.devices.attributes import AttributeType
 from lwm2m_server.devices.filter import All, And, Filter, Not, Operator, Or, Test, resolve
 from lwm2m_server.devices.filter_tree import NEGATED
-from lwm2m_server.store.schema import device_attributes, devices
+from lwm2m_server.store.schema import LAST_SEEN, device_attributes, devices
 
 
 class Glob(GenericFunction[bool]):
@@ -50,7 +50,7 @@ _BUILT_IN: Mapping[str, _Columns] = {
         ("created", _d.created_at, None),
         ("registered", _d.registered, None),
         ("registered_at", _d.registered_at, None),
-        ("last_seen", _d.last_seen, None),
+        ("last_seen", LAST_SEEN.element, None),
         ("address", _d.address, None),
         ("lwm2m", _d.lwm2m_version, _d.lwm2m_key),
         ("lifetime", _d.lifetime, None),

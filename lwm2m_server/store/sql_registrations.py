@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, String, bindparam, func, select, true, update
+from sqlalchemy import Column, Connection, Label, String, bindparam, delete, false, func, select, true, update
 from sqlalchemy.dialects.sqlite import insert
 
 from lwm2m_server.devices.records import Registration
@@ -30,18 +30,18 @@ from lwm2m_server.store.rows import (
     registration_of,
 )
 from lwm2m_server.store.rules import changed, ended_event, updated, updated_event
-from lwm2m_server.store.schema import devices
+from lwm2m_server.store.schema import LAST_SEEN, devices, signs_of_life
 
 _quote = json.encoder.encode_basestring
 _d = devices.c
-_EXPIRES_AT = _d.last_seen + _d.lease
+_EXPIRES_AT = LAST_SEEN.element + _d.lease
 _MOVED = 1000  # rows whose `due_at` one transaction brings up to date
 
 # The keys of a batch go in as one JSON array: one statement for batches of any size, prepared once.
 _KEYS = select(func.json_each(bindparam("keys", type_=String)).table_valued("value").c.value)
 
 
-def _by_key(columns: tuple[Column[Any], ...], key: Column[Any]) -> PreparedQuery:
+def _by_key(columns: tuple[Column[Any] | Label[Any], ...], key: Column[Any]) -> PreparedQuery:
     return PreparedQuery(select(*columns, _d.registered).where(key.in_(_KEYS)), "keys")
 
 
@@ -64,15 +64,31 @@ _UPDATED_COLUMNS = (
 _UPDATE = Prepared(
     update(devices).where(_d.registration_id == bindparam(BIND + "id")), (*_UPDATED_COLUMNS, BIND + "id")
 )
+_sign = insert(signs_of_life)
 _ALIVE = Prepared(
-    update(devices).where(
-        _d.registration_id == bindparam(BIND + "id"), _d.last_seen < bindparam(BIND + "since"), _d.registered
+    _sign.on_conflict_do_update(
+        index_elements=["registration_id"], set_={"seen": func.max(signs_of_life.c.seen, _sign.excluded.seen)}
     ),
-    ("last_seen", BIND + "id", BIND + "since"),
+    ("registration_id", "seen"),
 )
+# An ended registration keeps the time of its last sign of life; the sign itself goes.
 _END = Prepared(
-    update(devices).where(_d.registration_id == bindparam(BIND + "id")), ("registered", BIND + "id")
+    update(devices)
+    .where(_d.registration_id == bindparam(BIND + "id"))
+    .values(registered=false(), last_seen=LAST_SEEN.element),
+    (BIND + "id",),
 )
+_SILENCE = Prepared(
+    delete(signs_of_life).where(signs_of_life.c.registration_id == bindparam(BIND + "id")), (BIND + "id",)
+)
+
+
+def forget_strays(connection: Connection) -> None:
+    """Delete signs of life that came after the end of their registration."""
+    live = select(_d.registration_id).where(
+        _d.registration_id == signs_of_life.c.registration_id, _d.registered == true()
+    )
+    connection.execute(delete(signs_of_life).where(~live.exists()))
 
 
 class SqlRegistrationStore:
@@ -141,6 +157,7 @@ def _register(connection: Connection, items: Sequence[Registration]) -> list[Reg
         last[item.endpoint] = item
         results.append(Registered(item.registration_id, item.endpoint, created, replaced))
     _REGISTER.many(connection, [(*registered_row(r), r.registered_at) for r in last.values()])
+    _SILENCE.many(connection, [(each.replaced,) for each in results if each.replaced is not None])
     events = [_registered_event(item, result) for item, result in zip(items, results, strict=True)]
     sql_events.append_rows(connection, events)
     return results
@@ -194,7 +211,7 @@ def _updated_row(new: Registration) -> tuple[object, ...]:
 
 
 def _alive(connection: Connection, items: Sequence[tuple[str, float]]) -> Sequence[None]:
-    _ALIVE.many(connection, [(seen, id_, seen) for id_, seen in items])
+    _ALIVE.many(connection, items)
     return [None] * len(items)
 
 
@@ -208,5 +225,7 @@ def _deregister(connection: Connection, items: Sequence[tuple[str, float]]) -> l
 
 
 def _end(connection: Connection, ended: Sequence[tuple[str, str, float]], how: str) -> None:
-    _END.many(connection, [(False, id_) for id_, _, _ in ended])
+    ids = [(id_,) for id_, _, _ in ended]
+    _END.many(connection, ids)
+    _SILENCE.many(connection, ids)
     sql_events.append(connection, [ended_event(*each, how) for each in ended])

@@ -11,7 +11,7 @@ from lwm2m_server.store.sql_campaigns import SqlCampaignStore, SqlDeploymentStor
 from lwm2m_server.store.sql_content import SqlImageStore, SqlManifestStore, SqlTokenStore, SqlTrustStore
 from lwm2m_server.store.sql_devices import SqlDeviceStore, SqlObservationStore
 from lwm2m_server.store.sql_events import SqlEventStore
-from lwm2m_server.store.sql_registrations import SqlRegistrationStore
+from lwm2m_server.store.sql_registrations import SqlRegistrationStore, forget_strays
 
 
 class SqliteStore:
@@ -45,6 +45,7 @@ async def open_sqlite(path: Path) -> Store:
     database = Database(path)
     try:
         await database.open()
+        await database.write(forget_strays)
     except StoreError:
         await database.close()
         raise

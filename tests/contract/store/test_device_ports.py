@@ -163,6 +163,16 @@ async def test_beats_move_expiry_and_never_back(store):
     assert await kinds(store, "a") == ["device.registered"]
 
 
+async def test_a_sign_of_life_after_the_end_changes_nothing(store):
+    await store.registrations.register([registration("a"), registration("b")])
+    await store.registrations.alive([("id-a", 1100.0), ("id-b", 1100.0)])
+    await store.registrations.deregister(["id-a"], now=1150.0)
+    await store.registrations.register([registration("b", "id-b2", at=1160.0)])
+    await store.registrations.alive([("id-a", 1200.0), ("id-b", 1200.0)])
+    assert (await store.devices.get("a")).registration.last_seen == 1100.0
+    assert (await store.devices.get("b")).registration.last_seen == 1160.0
+
+
 async def test_deregistering_keeps_the_device(store):
     await store.registrations.register([registration("a"), registration("b")])
     ended = await store.registrations.deregister(["id-a", "nobody", "id-a"], now=1500.0)
