@@ -100,4 +100,6 @@ def by_refusal(code: str, text: str) -> Outcome:
         return rejected(code, said)
     if known is RefusalCode.STORAGE_FULL:
         return failed_for_good(code, said)
+    if known is RefusalCode.BATTERY_LOW:
+        return failed(code, said, retry_after=3600.0)
     return failed(code, said, max_retries=1 if known is not RefusalCode.FETCH_FAILED else None)

@@ -16,11 +16,21 @@ class RefusalCode(StrEnum):
 
     SIGNATURE = "signature"
     UNKNOWN_KEY = "unknown-key"
+    KEY_REVOKED = "key-revoked"
+    KEY_EXPIRED = "key-expired"
+    KEY_NOT_YET_VALID = "key-not-yet-valid"
+    ROLE_MISMATCH = "role-mismatch"
+    SECOND_SIGNATURE = "second-signature"
+    NOT_APPROVED = "not-approved"
     MALFORMED = "malformed"
     VENDOR_MISMATCH = "vendor-mismatch"
     CLASS_MISMATCH = "class-mismatch"
     SEQUENCE_ROLLBACK = "sequence-rollback"
     VERSION_ROLLBACK = "version-rollback"
+    EXPIRED = "expired"
+    PRECURSOR_MISMATCH = "precursor-mismatch"
+    BATTERY_LOW = "battery-low"
+    NOT_AUTHORIZED = "not-authorized"
     COMPONENT_MISMATCH = "component-mismatch"
     DIGEST_MISMATCH = "digest-mismatch"
     SIZE_MISMATCH = "size-mismatch"
@@ -34,6 +44,12 @@ UPDATE_RESULT = {
     RefusalCode.FETCH_FAILED: 4,
     RefusalCode.SIGNATURE: 5,
     RefusalCode.UNKNOWN_KEY: 5,
+    RefusalCode.KEY_REVOKED: 5,
+    RefusalCode.KEY_EXPIRED: 5,
+    RefusalCode.KEY_NOT_YET_VALID: 5,
+    RefusalCode.ROLE_MISMATCH: 5,
+    RefusalCode.SECOND_SIGNATURE: 5,
+    RefusalCode.NOT_APPROVED: 5,
     RefusalCode.MALFORMED: 5,
     RefusalCode.DIGEST_MISMATCH: 5,
     RefusalCode.SIZE_MISMATCH: 5,
@@ -43,6 +59,10 @@ UPDATE_RESULT = {
     RefusalCode.UNSUPPORTED: 6,
     RefusalCode.SEQUENCE_ROLLBACK: 8,
     RefusalCode.VERSION_ROLLBACK: 8,
+    RefusalCode.EXPIRED: 8,
+    RefusalCode.PRECURSOR_MISMATCH: 8,
+    RefusalCode.BATTERY_LOW: 8,
+    RefusalCode.NOT_AUTHORIZED: 10,
 }
 """Update Result (resource 5 of object 5) that a device reports for each refusal.
 
@@ -54,6 +74,7 @@ FINAL = frozenset(RefusalCode) - {
     RefusalCode.SIZE_MISMATCH,
     RefusalCode.STORAGE_FULL,
     RefusalCode.FETCH_FAILED,
+    RefusalCode.BATTERY_LOW,
 }
 """Refusals of the update as such.
 
@@ -88,10 +109,23 @@ class Mismatch(Refusal, InvalidInput):
     """The manifest is genuine but not for this device, not newer, or asks for what is not supported."""
 
 
+_UNTRUSTED = {
+    RefusalCode.SIGNATURE,
+    RefusalCode.UNKNOWN_KEY,
+    RefusalCode.KEY_REVOKED,
+    RefusalCode.KEY_EXPIRED,
+    RefusalCode.KEY_NOT_YET_VALID,
+    RefusalCode.ROLE_MISMATCH,
+    RefusalCode.SECOND_SIGNATURE,
+    RefusalCode.NOT_APPROVED,
+    RefusalCode.DIGEST_MISMATCH,
+}
+
+
 def refusal(code: RefusalCode, message: str, *, field: str | None = None, hint: str | None = None) -> Refusal:
     """Make the refusal of the right class for `code`."""
     if code is RefusalCode.MALFORMED:
         return Malformed(message, code=code.value, field=field, hint=hint)
-    if code in {RefusalCode.SIGNATURE, RefusalCode.UNKNOWN_KEY, RefusalCode.DIGEST_MISMATCH}:
+    if code in _UNTRUSTED:
         return NotTrusted(message, code=code.value, field=field, hint=hint)
     return Mismatch(message, code=code.value, field=field, hint=hint)
