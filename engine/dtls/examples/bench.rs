@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dtls::{
     Answer, Association, AssociationId, Client, Config, ConnectionIds, Handler, Identity, Instant,
-    PreSharedKey, SealingKey, Secret, Server, SigningKey, Suite, SystemRandom,
+    PreSharedKey, PskKeys, SealingKey, Secret, Server, SigningKey, Suite, SystemRandom,
 };
 
 /// CPU time of this thread.
@@ -35,8 +35,8 @@ struct Keys {
 }
 
 impl Handler for Keys {
-    fn psk(&mut self, _identity: &[u8]) -> Answer<Secret> {
-        Answer::Known(Secret::new(b"0123456789abcdef".to_vec()))
+    fn psk(&mut self, _identity: &[u8]) -> Answer<PskKeys> {
+        Answer::Known(PskKeys::new(Secret::new(b"0123456789abcdef".to_vec())))
     }
 
     fn peer(&mut self, _identity: &Identity, _der: &[u8]) -> Answer<()> {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use dtls::{
     Answer, Association, AssociationId, CertifiedKey, Client, Config, ConnectionIds, Event, Handler,
-    Identity, Instant, PreSharedKey, Secret, Server, SigningKey, Suite, SystemRandom, Trust,
+    Identity, Instant, PreSharedKey, PskKeys, Secret, Server, SigningKey, Suite, SystemRandom, Trust,
 };
 
 #[derive(Default)]
@@ -22,10 +22,10 @@ struct Echo {
 }
 
 impl Handler for Echo {
-    fn psk(&mut self, identity: &[u8]) -> Answer<Secret> {
-        self.keys
-            .get(identity)
-            .map_or(Answer::Unknown, |key| Answer::Known(Secret::new(key.clone())))
+    fn psk(&mut self, identity: &[u8]) -> Answer<PskKeys> {
+        self.keys.get(identity).map_or(Answer::Unknown, |key| {
+            Answer::Known(PskKeys::new(Secret::new(key.clone())))
+        })
     }
 
     fn peer(&mut self, _identity: &Identity, _der: &[u8]) -> Answer<()> {

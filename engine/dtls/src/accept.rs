@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coap::Instant;
 
 use crate::alert::{Alert, Failure};
-use crate::event::{Event, Handler, HandshakeId, Secret};
+use crate::event::{Event, Handler, HandshakeId, PskKeys};
 use crate::handshake::{self, Context, Step};
 use crate::hello::HelloStart;
 use crate::reassembly::{self, Fragment};
@@ -210,6 +210,7 @@ impl Server {
         let Some(session) = session else { return };
         let (address, identity) = (session.address, Arc::clone(&session.identity));
         self.counters.established += 1;
+        self.make_way(&session);
         let association = self.insert(session, now);
         self.events.push_back(Event::Established {
             association,
@@ -218,11 +219,11 @@ impl Server {
         });
     }
 
-    /// Answers [`crate::LookUp::Psk`]: the key, or `None` when the identity is unknown.
+    /// Answers [`crate::LookUp::Psk`]: the keys, or `None` when the identity is unknown.
     pub fn provide_psk(
         &mut self,
         handshake: HandshakeId,
-        key: Option<&Secret>,
+        keys: Option<&PskKeys>,
         now: Instant,
         handler: &mut dyn Handler,
     ) {
@@ -235,7 +236,7 @@ impl Server {
         }
         let mut context = context!(self, now, handler);
         let step = machine
-            .set_psk(key, &mut context)
+            .set_psk(keys, &mut context)
             .and_then(|()| handshake::resume(machine, &mut context));
         self.stepped(id, &step, now);
     }

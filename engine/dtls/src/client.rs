@@ -57,6 +57,19 @@ impl Client {
         }
     }
 
+    /// Takes other settings from the next handshake on: one client among very many holds its credentials only while
+    /// it needs them. The length of the connection ids must stay the same.
+    pub fn set_config(&mut self, config: Arc<Config>) {
+        self.config = config;
+    }
+
+    /// Gives buffers that hold nothing back to the allocator, for very many clients that rarely send.
+    pub fn shrink(&mut self) {
+        self.out.shrink();
+        self.events.shrink_to_fit();
+        self.buf = Vec::new();
+    }
+
     /// Begins a handshake; an association that exists goes on until the new one is complete.
     ///
     /// # Errors

@@ -279,7 +279,7 @@ impl ClientHandshake {
             }
             None => Zeroizing::new(shared.ok_or(Alert::InternalError)?.to_vec()),
         };
-        self.core.derive(&premaster, context);
+        self.core.derive(&premaster);
         if let Some(key) = signing {
             let signature = key.sign(&self.core.transcript).ok_or(Alert::InternalError)?;
             let mut body = Vec::new();
@@ -334,7 +334,7 @@ impl Machine for ClientHandshake {
             }
             (_, handshake::SERVER_HELLO_DONE) if may_end => self.hello_done(&message, context),
             (State::Finished, handshake::FINISHED) => {
-                self.core.check_finished(&message)?;
+                self.core.check_finished(&message, context)?;
                 self.core.flight.begin(context.config);
                 self.state = State::Done;
                 Ok(Step::Done)

@@ -90,6 +90,9 @@ pub struct Config {
     pub key_operations_per_second_per_prefix: u32,
     /// Established associations.
     pub max_sessions: usize,
+    /// Established associations of one identity: many clients download over a second one. One more ends the one that
+    /// was heard from least recently.
+    pub max_associations_per_identity: usize,
     /// Events waiting for `poll_event`; above it handshakes are not begun.
     pub max_events: usize,
     /// Bytes waiting for transmission; above it datagrams are dropped as a network would.
@@ -138,6 +141,7 @@ impl Default for Config {
             key_operations_per_second: 2000,
             key_operations_per_second_per_prefix: 200,
             max_sessions: 1 << 21,
+            max_associations_per_identity: 2,
             max_events: 8192,
             max_output: 64 << 20,
             max_forged: 1 << 10,

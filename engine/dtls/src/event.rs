@@ -35,6 +35,34 @@ pub struct HandshakeId(pub u64);
 /// A pre-shared key.
 pub type Secret = Zeroizing<Vec<u8>>;
 
+/// The keys of an identity. While keys are rotated there are two: devices come over one by one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PskKeys {
+    /// The present key.
+    pub current: Secret,
+    /// The key before, where it is still good.
+    pub former: Option<Secret>,
+}
+
+impl PskKeys {
+    /// One key.
+    #[must_use]
+    pub const fn new(current: Secret) -> Self {
+        Self {
+            current,
+            former: None,
+        }
+    }
+}
+
+impl fmt::Debug for PskKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PskKeys")
+            .field("has_former", &self.former.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Who a peer has proved to be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Identity {
@@ -66,7 +94,7 @@ pub enum Answer<T> {
 /// What is asked in [`Event::LookUp`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookUp {
-    /// The key of an identity; answer with [`crate::Server::provide_psk`].
+    /// The keys of an identity; answer with [`crate::Server::provide_psk`].
     Psk(Box<[u8]>),
     /// Whether a peer is taken; answer with [`crate::Server::provide_verdict`].
     Peer {
@@ -95,8 +123,8 @@ pub struct Association<'a> {
 
 /// What the crate asks its caller for while it works on a datagram.
 pub trait Handler {
-    /// The key of an identity.
-    fn psk(&mut self, identity: &[u8]) -> Answer<Secret>;
+    /// The key of an identity, or two while they are rotated.
+    fn psk(&mut self, identity: &[u8]) -> Answer<PskKeys>;
 
     /// Whether a peer with this certificate or `SubjectPublicKeyInfo` is taken. Paths and dates of certificates
     /// have been checked.
@@ -120,7 +148,7 @@ pub enum Reason {
     Closed,
     /// The peer sent `close_notify` or a fatal alert.
     ClosedByPeer,
-    /// A newer association of the same identity or address took its place.
+    /// Newer associations of the same identity, or one at the same address, took its place.
     Replaced,
     /// The keys have done all that they may.
     Exhausted,

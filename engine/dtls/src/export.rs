@@ -81,7 +81,7 @@ pub enum ImportError {
     Unreadable,
     /// The generation is not above the exported one: the row was not claimed.
     Unclaimed,
-    /// Restored here before, or its peer has an association, or its address another.
+    /// Restored here before, or its peer has as many associations as it may, or its address another.
     Duplicate,
     /// The keys have sent all they may.
     Exhausted,
@@ -108,7 +108,7 @@ impl fmt::Display for ImportError {
         f.write_str(match self {
             Self::Unreadable => "the stored association cannot be read",
             Self::Unclaimed => "the stored association has not been claimed",
-            Self::Duplicate => "the association has been restored before, or its peer has another",
+            Self::Duplicate => "the association has been restored before, or its peer or address has others",
             Self::Exhausted => "the keys of the association have sent all the records they may",
             Self::Full => "there is no room for another association",
         })
@@ -293,6 +293,7 @@ impl Session {
             address,
             identity,
             serial: 0,
+            older: None,
             send_limit,
             receive_limit,
             role: if flags & IS_SERVER == 0 {
@@ -404,7 +405,9 @@ impl Server {
             return Err(ImportError::Unreadable);
         }
         let has_address = cid.is_empty() && self.has_address(session.address);
-        if self.association_of(&session.identity).is_some() || self.has_cid(&cid) || has_address {
+        let others = self.associations_of(&session.identity).count();
+        let is_full = others >= self.config.max_associations_per_identity.max(1);
+        if is_full || self.has_cid(&cid) || has_address {
             return Err(ImportError::Duplicate);
         }
         if self.sessions.len() >= self.config.max_sessions || self.restored.len() >= self.config.max_sessions

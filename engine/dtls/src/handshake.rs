@@ -81,6 +81,8 @@ pub(crate) struct Core {
     pub(crate) ephemeral: Option<Ephemeral>,
     pub(crate) master: Option<Master>,
     pub(crate) keys: Option<Box<Protection>>,
+    /// Secret and keys of the pre-shared key before, until the peer's Finished tells which it has.
+    former: Option<Box<(Master, Protection)>>,
     /// The peer's `ChangeCipherSpec` has come, in its place.
     pub(crate) changed: bool,
     /// Waits for an answer of the caller.
@@ -122,6 +124,7 @@ impl Core {
             ephemeral: None,
             master: None,
             keys: None,
+            former: None,
             changed: false,
             pending: false,
             look_up: None,
@@ -186,24 +189,35 @@ impl Core {
     }
 
     /// The master secret and the keys, with the transcript through `ClientKeyExchange`.
-    pub(crate) fn derive(&mut self, premaster: &[u8], context: &mut Context<'_>) {
-        let (client, server) = (&self.client_random, &self.server_random);
-        let master = if self.has_extended_master_secret {
+    pub(crate) fn derive(&mut self, premaster: &[u8]) {
+        let master = self.master_secret(premaster);
+        self.keys = Some(Box::new(self.protection(&master)));
+        self.master = Some(master);
+    }
+
+    /// The same from another pre-shared key, in case that it is the peer's.
+    pub(crate) fn derive_former(&mut self, premaster: &[u8]) {
+        let master = self.master_secret(premaster);
+        let keys = self.protection(&master);
+        self.former = Some(Box::new((master, keys)));
+    }
+
+    fn master_secret(&self, premaster: &[u8]) -> Master {
+        if self.has_extended_master_secret {
             prf::extended_master_secret(premaster, &prf::sha256(&self.transcript))
         } else {
-            prf::master_secret(premaster, client, server)
-        };
-        if context.config.key_log {
-            context.handler.key_log(client, &master);
+            prf::master_secret(premaster, &self.client_random, &self.server_random)
         }
-        let [client_key, server_key] = prf::key_block(&master, client, server);
+    }
+
+    fn protection(&self, master: &Master) -> Protection {
+        let [client_key, server_key] = prf::key_block(master, &self.client_random, &self.server_random);
         let (write, read) = if self.role == Role::Server {
             (server_key, client_key)
         } else {
             (client_key, server_key)
         };
-        self.master = Some(master);
-        self.keys = Some(Box::new(Protection {
+        Protection {
             suite: self.suite,
             write,
             read,
@@ -213,7 +227,28 @@ impl Core {
             own_cid: self.own_cid,
             peer_cid: self.peer_cid,
             forged: 0,
-        }));
+        }
+    }
+
+    /// Opens a record of the peer. The first that only the former key opens makes that the key.
+    fn open(&mut self, record: &Record<'_>, buf: &mut Vec<u8>) -> Result<Opened, Refused> {
+        let keys = self.keys.as_deref_mut().ok_or(Refused::Foreign)?;
+        let opened = keys.open(record, buf);
+        if opened != Err(Refused::Forged) {
+            return opened;
+        }
+        let Some(mut former) = self.former.take() else {
+            return opened;
+        };
+        let by_former = former.1.open(record, buf);
+        if by_former.is_ok() {
+            let (master, keys) = *former;
+            self.master = Some(master);
+            self.keys = Some(Box::new(keys));
+        } else {
+            self.former = Some(former);
+        }
+        by_former
     }
 
     /// `verify_data` of one side over the transcript so far.
@@ -227,12 +262,19 @@ impl Core {
     }
 
     /// Checks the peer's Finished.
-    pub(crate) fn check_finished(&mut self, message: &Message) -> Result<(), Failure> {
+    pub(crate) fn check_finished(
+        &mut self,
+        message: &Message,
+        context: &mut Context<'_>,
+    ) -> Result<(), Failure> {
         let expected = self.verify_data(self.role.other())?;
         if !bool::from(expected.as_slice().ct_eq(&message.body)) {
             return Err(Failure::new(Alert::DecryptError, "bad-finished"));
         }
         self.note(message.kind, message.seq, &message.body);
+        if let Some(master) = self.master.as_ref().filter(|_| context.config.key_log) {
+            context.handler.key_log(&self.client_random, master);
+        }
         Ok(())
     }
 
@@ -288,7 +330,7 @@ fn encrypted(
 ) -> Result<Step, Failure> {
     let core = machine.core();
     let ready = core.changed && !core.pending;
-    let Some(keys) = core.keys.as_deref_mut().filter(|_| ready) else {
+    if core.keys.is_none() || !ready {
         let cid = ConnectionId::new(record.cid);
         if core.early.len() < MAX_EARLY && record.body.len() <= MAX_EARLY_BYTES {
             core.early.extend(cid.map(|cid| Early {
@@ -300,9 +342,9 @@ fn encrypted(
             }));
         }
         return Ok(Step::Nothing);
-    };
+    }
     let mut buf = Vec::new();
-    match keys.open(record, &mut buf) {
+    match core.open(record, &mut buf) {
         Ok(Opened { kind, length, .. }) => {
             let body = buf.get(..length).unwrap_or_default();
             match kind {

@@ -46,8 +46,8 @@ pub use client::Client;
 pub use coap::Instant;
 pub use config::{Config, ConnectionIds, PreSharedKey};
 pub use event::{
-    Answer, Association, AssociationId, Event, Handler, HandshakeId, Identity, LookUp, Reason, Role, Secret,
-    SendError,
+    Answer, Association, AssociationId, Event, Handler, HandshakeId, Identity, LookUp, PskKeys, Reason, Role,
+    Secret, SendError,
 };
 pub use export::{Exported, ImportError, SealingKey};
 pub use keys::{CertifiedKey, SigningKey};

@@ -36,6 +36,13 @@ impl Outbox {
         }
     }
 
+    /// Gives the memory back if nothing waits.
+    pub(crate) fn shrink(&mut self) {
+        if self.queue.is_empty() {
+            (self.buf, self.queue) = (Vec::new(), VecDeque::new());
+        }
+    }
+
     /// The end of the buffer, to write a datagram there; then `commit` or `abandon` with the position given.
     pub(crate) fn open(&mut self) -> (usize, &mut Vec<u8>) {
         (self.buf.len(), &mut self.buf)

@@ -68,6 +68,7 @@ pub struct Server {
     pub(crate) sessions: Slab<Session>,
     by_address: Map<SocketAddr, u32>,
     by_cid: Map<ConnectionId, u32>,
+    /// The newest of each; the others are linked behind it.
     by_identity: Map<Arc<Identity>, u32>,
     /// Final flights, to be freed.
     lingering: BTreeSet<(Instant, AssociationId)>,
@@ -233,14 +234,33 @@ impl Server {
         }
     }
 
-    /// Gives a session its place and number; the older association of its identity, and one without connection id
-    /// at its address, end.
-    pub(crate) fn insert(&mut self, session: Session, now: Instant) -> AssociationId {
-        if let Some(older) = self.by_identity.get(&session.identity).copied() {
-            self.retire(older, Reason::Replaced);
-        }
+    /// Before a new association takes its place: one at its address ends, if that has no connection id or the same
+    /// identity, and so does what is too much for its identity.
+    pub(crate) fn make_way(&mut self, session: &Session) {
         if let Some(older) = self.by_address.get(&session.address).copied() {
             self.retire(older, Reason::Replaced);
+        }
+        let same_address = self
+            .places_of(&session.identity)
+            .find(|(_, other)| other.address == session.address)
+            .map(|(index, _)| index);
+        if let Some(older) = same_address {
+            self.retire(older, Reason::Replaced);
+        }
+        while self.places_of(&session.identity).count() >= self.config.max_associations_per_identity.max(1) {
+            let others = self.places_of(&session.identity);
+            let Some((silent, _)) = others.min_by_key(|(_, other)| (other.last_seen, other.serial)) else {
+                break;
+            };
+            self.retire(silent, Reason::Replaced);
+        }
+    }
+
+    /// Gives a session its place and number.
+    pub(crate) fn insert(&mut self, mut session: Session, now: Instant) -> AssociationId {
+        if let Some((identity, newest)) = self.by_identity.get_key_value(&session.identity) {
+            session.identity = Arc::clone(identity);
+            session.older = Some(*newest);
         }
         let (serial, address, cid) = (session.serial, session.address, session.keys.own_cid);
         let identity = Arc::clone(&session.identity);
@@ -288,10 +308,34 @@ impl Server {
         if self.by_address.get(&session.address) == Some(&index) {
             self.by_address.remove(&session.address);
         }
-        if self.by_identity.get(&session.identity) == Some(&index) {
-            self.by_identity.remove(&session.identity);
-        }
+        self.unlink(index, &session);
         Some(id_of(index, session.serial))
+    }
+
+    /// Takes an association out of the chain of its identity.
+    fn unlink(&mut self, index: u32, session: &Session) {
+        if self.by_identity.get(&session.identity) == Some(&index) {
+            if let Some(older) = session.older {
+                self.by_identity.insert(Arc::clone(&session.identity), older);
+            } else {
+                self.by_identity.remove(&session.identity);
+            }
+            return;
+        }
+        let newer = self
+            .places_of(&session.identity)
+            .find(|(_, other)| other.older == Some(index))
+            .map(|(newer, _)| newer);
+        if let Some(newer) = newer.and_then(|newer| self.sessions.get_mut(newer as usize)) {
+            newer.older = session.older;
+        }
+    }
+
+    /// The associations of an identity with their places, the newest first.
+    fn places_of(&self, identity: &Identity) -> impl Iterator<Item = (u32, &Session)> {
+        let place = |index: u32| Some((index, self.sessions.get(index as usize)?));
+        let newest = self.by_identity.get(identity).copied().and_then(place);
+        std::iter::successors(newest, move |(_, session)| session.older.and_then(place))
     }
 
     pub(crate) fn find(&mut self, id: AssociationId) -> Option<(u32, &mut Session)> {
@@ -333,9 +377,9 @@ impl Server {
         true
     }
 
-    /// Ends all that an identity has: its association and handshakes that claim it.
+    /// Ends all that an identity has: its associations and handshakes that claim it.
     pub fn revoke(&mut self, identity: &Identity) {
-        if let Some(index) = self.by_identity.get(identity).copied() {
+        while let Some(index) = self.by_identity.get(identity).copied() {
             if let Some(session) = self.sessions.get_mut(index as usize) {
                 session.close(&mut self.out);
             }
@@ -369,11 +413,15 @@ impl Server {
         (session.serial == serial).then_some(session.last_seen)
     }
 
-    /// The association of an identity.
+    /// The newest association of an identity.
     pub fn association_of(&self, identity: &Identity) -> Option<AssociationId> {
-        let index = *self.by_identity.get(identity)?;
-        let session = self.sessions.get(index as usize)?;
-        Some(id_of(index, session.serial))
+        self.associations_of(identity).next()
+    }
+
+    /// The associations of an identity, the newest first.
+    pub fn associations_of(&self, identity: &Identity) -> impl Iterator<Item = AssociationId> {
+        let places = self.places_of(identity);
+        places.map(|(index, session)| id_of(index, session.serial))
     }
 
     /// The datagrams that wait to be sent, oldest first, for a batch (`sendmmsg`); then call [`Server::sent`].

@@ -10,7 +10,7 @@ use crate::alert::{Alert, Failure};
 use crate::certificate::PeerKey;
 use crate::cid::ConnectionId;
 use crate::config::Config;
-use crate::event::{Answer, Identity, LookUp, Role, Secret};
+use crate::event::{Answer, Identity, LookUp, PskKeys, Role};
 use crate::handshake::{Context, Core, Machine, Step};
 use crate::hello::{CertificateType, ClientHello, Extensions, ServerHello};
 use crate::keys::Ephemeral;
@@ -239,7 +239,7 @@ impl ServerHandshake {
         };
         let Some(identity) = parsed.identity else {
             let shared = shared.ok_or(Alert::InternalError)?;
-            self.core.derive(shared.as_slice(), context);
+            self.core.derive(shared.as_slice());
             self.state = State::CertificateVerify;
             return Ok(Step::Nothing);
         };
@@ -247,7 +247,7 @@ impl ServerHandshake {
         self.shared = shared;
         self.core.identity = Some(Arc::new(Identity::Psk(Box::from(identity))));
         match context.handler.psk(identity) {
-            Answer::Known(key) => self.set_psk(Some(&key), context)?,
+            Answer::Known(keys) => self.set_psk(Some(&keys), context)?,
             Answer::Unknown => self.set_psk(None, context)?,
             Answer::Later => {
                 self.core.pending = true;
@@ -257,18 +257,23 @@ impl ServerHandshake {
         Ok(Step::Nothing)
     }
 
-    /// The key of the identity. An unknown one goes on with a random key: on the wire that looks like a wrong key.
-    pub(crate) fn set_psk(&mut self, key: Option<&Secret>, context: &mut Context<'_>) -> Result<(), Failure> {
+    /// The keys of the identity. An unknown one goes on with a random key: on the wire that looks like a wrong key.
+    pub(crate) fn set_psk(
+        &mut self,
+        keys: Option<&PskKeys>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Failure> {
         let random = Zeroizing::new(context.random.array::<16>().ok_or(Alert::InternalError)?);
-        let key = if let Some(key) = key {
-            key.as_slice()
-        } else {
+        if keys.is_none() {
             self.core.hint = Some("unknown-identity");
-            random.as_slice()
-        };
+        }
+        let current = keys.map_or(random.as_slice(), |keys| keys.current.as_slice());
         let shared = self.shared.take();
-        let premaster = psk_premaster(shared.as_ref().map(|shared| shared.as_slice()), key);
-        self.core.derive(&premaster, context);
+        let shared = shared.as_ref().map(|shared| shared.as_slice());
+        self.core.derive(&psk_premaster(shared, current));
+        if let Some(former) = keys.and_then(|keys| keys.former.as_ref()) {
+            self.core.derive_former(&psk_premaster(shared, former));
+        }
         self.core.pending = false;
         Ok(())
     }
@@ -280,7 +285,7 @@ impl ServerHandshake {
     }
 
     fn finished(&mut self, message: &Message, context: &mut Context<'_>) -> Result<Step, Failure> {
-        self.core.check_finished(message)?;
+        self.core.check_finished(message, context)?;
         self.core.flight.begin(context.config);
         self.core.finish()?;
         self.core.send(context, false);

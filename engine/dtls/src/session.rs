@@ -35,6 +35,8 @@ pub(crate) struct Session {
     pub(crate) identity: Arc<Identity>,
     /// Tells it from others in the same place of the slab.
     pub(crate) serial: u32,
+    /// Place of the association before it of the same identity.
+    pub(crate) older: Option<u32>,
     /// Content that the peer takes, and that we take.
     pub(crate) send_limit: u16,
     pub(crate) receive_limit: u16,
@@ -83,6 +85,7 @@ impl Session {
             address: core.address,
             identity: core.identity.take()?,
             serial,
+            older: None,
             send_limit: limit(core.flight.limit),
             receive_limit: limit(core.receive_limit),
             role: core.role,
@@ -249,6 +252,7 @@ mod tests {
             address: address(),
             identity: Arc::new(Identity::Psk(Box::from(*b"dev1"))),
             serial: 1,
+            older: None,
             send_limit: 512,
             receive_limit: 512,
             role,

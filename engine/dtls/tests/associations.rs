@@ -128,18 +128,87 @@ fn an_address_that_belongs_to_somebody_else_now_ends_no_association_with_a_conne
     assert!(closed(&network.server_events).is_empty());
 }
 
-#[test]
-fn a_newer_association_of_an_identity_ends_its_older_one() {
-    let config = psk_config();
-    let mut network = Network::perfect(&config, &config);
+fn port(number: u16) -> SocketAddr {
+    SocketAddr::from(([203, 0, 113, 1], number))
+}
+
+/// A network whose server has two associations of one identity, and the client of the first, which is at port 1.
+fn two_of_one_identity(config: &Config) -> (Network, Client, [AssociationId; 2]) {
+    let mut network = Network::perfect(config, config);
+    network.client_address = port(1);
     network.shake_hands();
-    let old = network.association();
-    replace_client(&mut network, &config);
-    network.client_address = SocketAddr::from(([203, 0, 113, 1], 9));
+    let first = network.association();
+    let first_client = replace_client(&mut network, config);
+    network.client_address = port(2);
     network.connect();
     network.run(Duration::from_secs(5));
-    assert_eq!(closed(&network.server_events), [(old, Reason::Replaced)]);
-    network.exchange();
+    let second = network.association();
+    (network, first_client, [first, second])
+}
+
+fn dev1() -> Identity {
+    Identity::Psk(common::IDENTITY.into())
+}
+
+#[test]
+fn an_identity_has_two_associations_and_a_third_ends_the_one_heard_from_least_recently() {
+    for config in [plain_config(), psk_config()] {
+        for silent in [0, 1] {
+            let (mut network, mut first_client, both) = two_of_one_identity(&config);
+            let identity = dev1();
+            let newest_first = [both[1], both[0]];
+            assert!(network.server.associations_of(&identity).eq(newest_first));
+            assert_eq!(network.server.association_of(&identity), Some(both[1]));
+            assert!(closed(&network.server_events).is_empty());
+            if silent == 1 {
+                network.client_address = port(1);
+                std::mem::swap(&mut first_client, &mut network.client);
+            }
+            network.client.send(b"here").expect("established");
+            network.run(Duration::from_secs(1));
+            network.client = Client::new(arc(&config), Box::new(Seeded(78)));
+            network.client_address = port(3);
+            network.connect();
+            network.run(Duration::from_secs(5));
+            assert_eq!(closed(&network.server_events), [(both[silent], Reason::Replaced)]);
+            let expected = [network.association(), both[1 - silent]];
+            assert!(network.server.associations_of(&identity).eq(expected));
+            network.exchange();
+        }
+    }
+}
+
+#[test]
+fn another_association_of_an_identity_at_the_same_address_replaces_the_one_there() {
+    for config in [plain_config(), psk_config()] {
+        let mut network = Network::perfect(&config, &config);
+        network.shake_hands();
+        let old = network.association();
+        replace_client(&mut network, &config);
+        network.connect();
+        network.run(Duration::from_secs(5));
+        assert_eq!(closed(&network.server_events), [(old, Reason::Replaced)]);
+        assert_eq!(network.server.statistics().sessions, 1);
+        network.exchange();
+    }
+}
+
+#[test]
+fn associations_of_an_identity_end_in_any_order_and_revoking_ends_all() {
+    let config = psk_config();
+    for ends in [0, 1] {
+        let (mut network, _, both) = two_of_one_identity(&config);
+        assert!(network.server.close(both[ends]));
+        assert!(network.server.associations_of(&dev1()).eq([both[1 - ends]]));
+        assert!(network.server.close(both[1 - ends]));
+        assert_eq!(network.server.association_of(&dev1()), None);
+    }
+    let (mut network, _, both) = two_of_one_identity(&config);
+    network.server.revoke(&dev1());
+    network.run(Duration::from_secs(1));
+    let ended: Vec<_> = closed(&network.server_events);
+    assert_eq!(ended, [(both[1], Reason::Closed), (both[0], Reason::Closed)]);
+    assert_eq!(network.server.statistics().sessions, 0);
 }
 
 #[test]

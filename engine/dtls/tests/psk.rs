@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::network::Network;
 use common::psk_config;
-use dtls::{Config, ConnectionIds, Suite};
+use dtls::{Config, ConnectionIds, Handler, Suite};
 
 #[test]
 fn client_and_server_agree_with_every_psk_suite() {
@@ -65,6 +65,61 @@ fn connection_ids_of_every_length_pair_work() {
 }
 
 #[test]
+fn while_a_key_is_rotated_the_new_and_the_former_are_good_and_no_other() {
+    for (device, works) in [(b"new", true), (b"old", true), (b"bad", false)] {
+        for suite in [Suite::PskCcm8, Suite::EcdhePskGcm] {
+            for later in [false, true] {
+                let server = Config {
+                    suites: vec![suite],
+                    ..psk_config()
+                };
+                let mut client = server.clone();
+                if let Some(psk) = &mut client.psk {
+                    psk.key = dtls::Secret::new(device.to_vec());
+                }
+                let mut network = Network::perfect(&client, &server);
+                let handler = &mut network.server_handler;
+                handler.later = later;
+                handler.keys.insert(common::IDENTITY.to_vec(), b"new".to_vec());
+                handler.former.insert(common::IDENTITY.to_vec(), b"old".to_vec());
+                network.connect();
+                network.run(Duration::from_secs(1));
+                if later {
+                    answer(&mut network);
+                    network.run(Duration::from_secs(1));
+                }
+                let count = usize::from(works);
+                assert_eq!(
+                    network.established(),
+                    (count, count),
+                    "{device:?} {suite:?} {later}"
+                );
+                if works {
+                    network.exchange();
+                    assert_eq!(network.client_handler.masters, network.server_handler.masters);
+                }
+            }
+        }
+    }
+}
+
+/// Answers the look-up that waits, with what the handler knows.
+fn answer(network: &mut Network) {
+    let found = network.server_events.iter().find_map(|event| match event {
+        dtls::Event::LookUp { handshake, .. } => Some(*handshake),
+        _ => None,
+    });
+    network.server_handler.later = false;
+    let keys = match network.server_handler.psk(common::IDENTITY) {
+        dtls::Answer::Known(keys) => Some(keys),
+        _ => None,
+    };
+    let (now, handler) = (network.now, &mut network.server_handler);
+    let handshake = found.expect("a look-up");
+    network.server.provide_psk(handshake, keys.as_ref(), now, handler);
+}
+
+#[test]
 fn a_look_up_may_be_answered_later() {
     let config = psk_config();
     let mut network = Network::perfect(&config, &config);
@@ -80,11 +135,11 @@ fn a_look_up_may_be_answered_later() {
     });
     let (handshake, look_up) = found.expect("a look-up");
     assert_eq!(look_up, dtls::LookUp::Psk(common::IDENTITY.into()));
-    let key = dtls::Secret::new(common::KEY.to_vec());
+    let keys = dtls::PskKeys::new(dtls::Secret::new(common::KEY.to_vec()));
     let now = network.now;
     network
         .server
-        .provide_psk(handshake, Some(&key), now, &mut network.server_handler);
+        .provide_psk(handshake, Some(&keys), now, &mut network.server_handler);
     network.run(Duration::from_secs(1));
     assert_eq!(network.established(), (1, 1));
     network.exchange();

@@ -260,3 +260,29 @@ fn an_export_is_small_and_a_client_may_sleep_on_one() {
     network.exchange();
     assert_eq!(network.client_address, client_address());
 }
+
+#[test]
+fn both_associations_of_an_identity_are_restored_and_no_third() {
+    let config = psk_config();
+    let mut rows = Vec::new();
+    for seed in 0..3 {
+        let mut network = Network::new(seed, common::network::Link::default(), &config, &config);
+        network.client_address =
+            SocketAddr::from(([203, 0, 113, 9], 1000 + u16::try_from(seed).expect("small")));
+        network.shake_hands();
+        let association = network.association();
+        rows.push(network.server.suspend(association, &key()).expect("there"));
+    }
+    let mut server = fresh_server(&config, 5);
+    let now = dtls::Instant::from_micros(1);
+    let mut restored = rows.iter().map(|row| {
+        let imported = server.import(&row.sealed, row.record, row.generation + 1, &key(), now);
+        imported.map(drop)
+    });
+    assert_eq!(restored.next(), Some(Ok(())));
+    assert_eq!(restored.next(), Some(Ok(())));
+    assert_eq!(restored.next(), Some(Err(ImportError::Duplicate)));
+    drop(restored);
+    let identity = dtls::Identity::Psk(common::IDENTITY.into());
+    assert_eq!(server.associations_of(&identity).count(), 2);
+}

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dtls::{
-    Answer, Association, Config, Handler, Identity, ImportError, Instant, SealingKey, Secret, Server,
+    Answer, Association, Config, Handler, Identity, ImportError, Instant, PskKeys, SealingKey, Server,
     SystemRandom,
 };
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +20,7 @@ const GENERATION: u64 = 3;
 struct Site;
 
 impl Handler for Site {
-    fn psk(&mut self, _identity: &[u8]) -> Answer<Secret> {
+    fn psk(&mut self, _identity: &[u8]) -> Answer<PskKeys> {
         Answer::Unknown
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dtls::{
     Answer, Association, Client, Config, ConnectionIds, Event, Handler, HandshakeId, Identity, Instant,
-    LookUp, PreSharedKey, Random, Secret, Server, SigningKey, Suite,
+    LookUp, PreSharedKey, PskKeys, Random, Secret, Server, SigningKey, Suite,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -52,12 +52,19 @@ struct Site {
     received: usize,
 }
 
+fn keys() -> PskKeys {
+    PskKeys {
+        current: Secret::new(b"new key".to_vec()),
+        former: Some(Secret::new(b"key".to_vec())),
+    }
+}
+
 impl Handler for Site {
-    fn psk(&mut self, identity: &[u8]) -> Answer<Secret> {
+    fn psk(&mut self, identity: &[u8]) -> Answer<PskKeys> {
         if self.later {
             Answer::Later
         } else if identity == b"dev1" {
-            Answer::Known(Secret::new(b"key".to_vec()))
+            Answer::Known(keys())
         } else {
             Answer::Unknown
         }
@@ -216,8 +223,8 @@ impl World {
                     let site = &mut self.sites[1];
                     match look_up {
                         LookUp::Psk(_) => {
-                            let key = Secret::new(b"key".to_vec());
-                            self.server.provide_psk(handshake, Some(&key), self.now, site);
+                            self.server
+                                .provide_psk(handshake, Some(&keys()), self.now, site);
                         }
                         LookUp::Peer { .. } => {
                             self.server

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dtls::{
-    Answer, Association, AssociationId, Config, Handler, Identity, PreSharedKey, Random, Secret, Suite,
+    Answer, Association, AssociationId, Config, Handler, Identity, PreSharedKey, PskKeys, Random, Secret,
+    Suite,
 };
 
 pub const IDENTITY: &[u8] = b"dev1";
@@ -53,6 +54,8 @@ impl Random for Seeded {
 #[derive(Debug, Default)]
 pub struct Keeper {
     pub keys: HashMap<Vec<u8>, Vec<u8>>,
+    /// Keys before those.
+    pub former: HashMap<Vec<u8>, Vec<u8>>,
     /// Fingerprints of certificates and raw public keys that are taken.
     pub peers: Vec<[u8; 32]>,
     pub later: bool,
@@ -80,12 +83,15 @@ impl Keeper {
 }
 
 impl Handler for Keeper {
-    fn psk(&mut self, identity: &[u8]) -> Answer<Secret> {
+    fn psk(&mut self, identity: &[u8]) -> Answer<PskKeys> {
         if self.later {
             return Answer::Later;
         }
         match self.keys.get(identity) {
-            Some(key) => Answer::Known(Secret::new(key.clone())),
+            Some(key) => Answer::Known(PskKeys {
+                current: Secret::new(key.clone()),
+                former: self.former.get(identity).map(|key| Secret::new(key.clone())),
+            }),
             None => Answer::Unknown,
         }
     }
