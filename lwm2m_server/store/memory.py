@@ -15,6 +15,11 @@ from lwm2m_server.store.memory_devices import (
     MemoryObservationStore,
     MemoryRegistrationStore,
 )
+from lwm2m_server.store.memory_security import (
+    MemoryAuthorityStore,
+    MemoryCredentialStore,
+    MemorySessionStore,
+)
 from lwm2m_server.store.memory_tables import MemoryEventStore, Tables
 
 
@@ -33,6 +38,9 @@ class MemoryStore:
         self.campaigns = MemoryCampaignStore(tables)
         self.deployments = MemoryDeploymentStore(tables)
         self.tokens = MemoryTokenStore(tables)
+        self.credentials = MemoryCredentialStore(tables)
+        self.authorities = MemoryAuthorityStore(tables)
+        self.sessions = MemorySessionStore(tables)
 
     async def close(self) -> None:
         """Nothing to finish."""

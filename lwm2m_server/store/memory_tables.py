@@ -8,7 +8,18 @@ from typing import TypeVar
 from lwm2m_server.campaigns.records import Campaign, Deployment
 from lwm2m_server.devices.attributes import AttributeType
 from lwm2m_server.devices.records import Device, Observation
-from lwm2m_server.store.records import Event, NewEvent, Page, StoredImage, StoredManifest, Token, TrustedKey
+from lwm2m_server.store.records import (
+    Authority,
+    Credential,
+    Event,
+    NewEvent,
+    Page,
+    StoredImage,
+    StoredManifest,
+    StoredSession,
+    Token,
+    TrustedKey,
+)
 from lwm2m_server.store.rows import from_json, to_json
 
 T = TypeVar("T")
@@ -26,6 +37,10 @@ class Tables:
         self.manifests: dict[str, StoredManifest] = {}
         self.keys: dict[str, TrustedKey] = {}
         self.tokens: dict[str, Token] = {}
+        self.credentials: dict[str, Credential] = {}
+        self.authorities: dict[str, Authority] = {}
+        self.sessions: dict[int, StoredSession] = {}
+        self.seal_check: bytes | None = None
         self.campaigns: dict[str, Campaign] = {}
         self.deployments: dict[tuple[str, str], Deployment] = {}
         self.events: list[Event] = []

@@ -29,6 +29,7 @@ from lwm2m_server.store.records import (
     Token,
     TrustedKey,
 )
+from lwm2m_server.store.security_ports import AuthorityStore, CredentialStore, SessionStore
 
 
 class DeviceStore(Protocol):
@@ -447,3 +448,18 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what is under way and close the database."""
         ...
+    @property
+    def credentials(self) -> CredentialStore:
+        """Credentials of devices."""
+        ...
+
+    @property
+    def authorities(self) -> AuthorityStore:
+        """Issuers of their certificates."""
+        ...
+
+    @property
+    def sessions(self) -> SessionStore:
+        """Exported sessions."""
+        ...
+

@@ -172,3 +172,55 @@ class Token:
     created_at: float
     expires_at: float | None = None
     revoked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What proves that a device is `endpoint`: a pre-shared key, a raw public key or a certificate.
+
+    `identity` is the identity text; `kind` is its beginning (`psk`, `rpk`, `x509`). `secret` and `previous` are
+    sealed keys; the latter counts until `previous_until`. `public` is the key or the certificate (DER), when it
+    is known. `authority` is the id of the one that vouched for a certificate. None of both times: for ever.
+    """
+
+    identity: str
+    kind: str
+    endpoint: str
+    created_at: float
+    created_by: str = ""
+    secret: bytes | None = field(default=None, repr=False)
+    public: bytes | None = None
+    previous: bytes | None = field(default=None, repr=False)
+    previous_until: float | None = None
+    rotated_at: float | None = None
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    authority: str | None = None
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """An issuer of devices' certificates, and the rule by which a name in them gives the endpoint.
+
+    `id` is the SHA-256 of `certificate` (DER) in hex.
+    """
+
+    id: str
+    name: str
+    certificate: bytes
+    source: str
+    pattern: str
+    created_at: float
+    created_by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSession:
+    """A session of the secure transport, as it was exported: `record` is 64 bits, `sealed` opaque."""
+
+    record: int
+    generation: int
+    identity: str
+    sealed: bytes = field(repr=False)
+    updated_at: float

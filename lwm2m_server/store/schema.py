@@ -269,3 +269,66 @@ tokens = Table(
     Column("expires_at", Double),
     Column("revoked_at", Double),
 )
+
+# `identity` is the identity text (psk:…, rpk:…, x509:…). `secret` and `previous` are sealed pre-shared keys,
+# `public` is the public key or the certificate (DER). `authority` is set where that vouched for the
+# certificate. A revoked one stays, without its secret, so that a refusal can be explained.
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("identity", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("endpoint", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("secret", LargeBinary),
+    Column("public", LargeBinary),
+    Column("previous", LargeBinary),
+    Column("previous_until", Double),
+    Column("rotated_at", Double),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    Column("authority", String),
+    Column("revision", Integer, nullable=False),
+    Index(None, "endpoint", "identity"),
+)
+for _column, _condition in (
+    (credentials.c.authority, credentials.c.authority.is_not(None)),
+    (credentials.c.previous_until, credentials.c.previous_until.is_not(None)),
+    (
+        credentials.c.expires_at,
+        credentials.c.expires_at.is_not(None) & credentials.c.revoked_at.is_(None),
+    ),
+):
+    Index(f"ix_credentials_{_column.name}", _column, sqlite_where=_condition, postgresql_where=_condition)
+
+authorities = Table(
+    "authorities",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("certificate", LargeBinary, nullable=False),
+    Column("source", String, nullable=False),
+    Column("pattern", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", String, nullable=False),
+)
+
+# `record` is an unsigned 64-bit number, stored as the signed one with the same bits.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("record", Big, primary_key=True, autoincrement=False),
+    Column("generation", Big, nullable=False),
+    Column("identity", String, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+
+# One row: a known text sealed with the master key, to recognise that key by.
+sealing = Table(
+    "sealing",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)

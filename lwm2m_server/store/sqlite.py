@@ -12,6 +12,7 @@ from lwm2m_server.store.sql_content import SqlImageStore, SqlManifestStore, SqlT
 from lwm2m_server.store.sql_devices import SqlDeviceStore, SqlObservationStore
 from lwm2m_server.store.sql_events import SqlEventStore
 from lwm2m_server.store.sql_registrations import SqlRegistrationStore, forget_strays
+from lwm2m_server.store.sql_security import SqlAuthorityStore, SqlCredentialStore, SqlSessionStore
 
 
 class SqliteStore:
@@ -29,6 +30,9 @@ class SqliteStore:
         self.deployments = SqlDeploymentStore(database)
         self.events = SqlEventStore(database)
         self.tokens = SqlTokenStore(database)
+        self.credentials = SqlCredentialStore(database)
+        self.authorities = SqlAuthorityStore(database)
+        self.sessions = SqlSessionStore(database)
 
     async def close(self) -> None:
         """Finish what is under way and close the database."""
