@@ -1,19 +1,24 @@
 //! A fleet: sockets, one CoAP stack keyed by device number, and the life of each device.
 
+mod firmware;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coap::{
-    Block, Code, Config, Delivery, Event, Exchange, Handle, Instant, Local, Message, Reply, Request,
-    Response, Stack, Verdict,
+    Code, Config, Delivery, Event, Exchange, Handle, Instant, Local, Message, Reply, Request, Response,
+    Stack, Verdict,
 };
 
-use crate::device::{Device, Effect, Fate, State};
+use crate::device::{Device, Fate};
+use crate::links::{Links, News, endpoint};
 use crate::random::Random;
-use crate::sockets::Sockets;
+use crate::security::Security;
+use crate::sockets::{self, Sockets};
 
 const BLOCK: u16 = 1024;
 /// Time a device takes to restart.
@@ -46,6 +51,8 @@ pub struct FleetOptions {
     pub spread: Duration,
     /// Determines fates, spread and message ids.
     pub seed: u64,
+    /// How traffic is secured; plain CoAP without.
+    pub security: Option<Arc<Security>>,
 }
 
 /// What the devices have done so far, and where they stand now.
@@ -69,6 +76,10 @@ pub struct Counts {
     pub downloads: u64,
     /// Restarts into another version.
     pub installed: u64,
+    /// Handshakes completed.
+    pub handshakes: u64,
+    /// Handshakes that failed.
+    pub refused: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,6 +121,8 @@ impl Local<u32> for Streams {
 /// Devices that live until the fleet is dropped.
 pub struct Fleet {
     sockets: Sockets,
+    /// Without them datagrams go out as they are, each device from its own socket.
+    links: Option<Links>,
     stack: Stack<u32>,
     members: Vec<Member>,
     due: BinaryHeap<Reverse<(Instant, u32)>>,
@@ -122,9 +135,22 @@ impl Fleet {
     /// Opens the sockets; nothing is sent before [`Fleet::run`].
     ///
     /// # Errors
-    /// When the sockets can't be had.
+    /// When the sockets can't be had, or the credentials are too few.
     pub fn new(options: &FleetOptions) -> io::Result<Self> {
-        let sockets = Sockets::open(options.server, options.count)?;
+        let security = options.security.as_ref();
+        // Connection ids tell devices apart that share a socket.
+        let may_share = security.is_some_and(|security| security.connection_ids);
+        let count = if may_share {
+            options.count.min(sockets::limit())
+        } else {
+            options.count
+        };
+        let links = security.map(|security| {
+            let security = Arc::clone(security);
+            Links::new(security, options.server, &options.prefix, options.count, count)
+        });
+        let links = links.transpose()?;
+        let sockets = Sockets::open(options.server, count)?;
         let mut random = Random::new(options.seed);
         let mut due = BinaryHeap::with_capacity(options.count);
         let members = (0..u32::try_from(options.count).map_err(io::Error::other)?)
@@ -139,7 +165,7 @@ impl Fleet {
                 };
                 let start = Instant::ZERO + options.spread.mul_f64(random.fraction());
                 due.push(Reverse((start, number)));
-                let endpoint = format!("{}{number:06}", options.prefix);
+                let endpoint = endpoint(&options.prefix, number as usize);
                 Member {
                     device: Device::new(endpoint, options.lifetime, &options.version, fate),
                     location: Vec::new(),
@@ -154,6 +180,7 @@ impl Fleet {
             .collect();
         Ok(Self {
             sockets,
+            links,
             stack: Stack::new(
                 Config {
                     block_size: BLOCK,
@@ -185,6 +212,7 @@ impl Fleet {
         let end = self.now() + time;
         let mut ready = Vec::with_capacity(256);
         let mut buffer = [0; DATAGRAM];
+        let mut opened = Vec::new();
         loop {
             let now = self.now();
             if now >= end {
@@ -197,7 +225,12 @@ impl Fleet {
                     let Some(datagram) = self.sockets.receive(number, &mut buffer) else {
                         break;
                     };
-                    if let Ok(peer) = u32::try_from(number) {
+                    if let Some(links) = &mut self.links {
+                        links.receive(number, datagram, &self.sockets, now, &mut opened);
+                        for (peer, payload) in opened.drain(..) {
+                            self.stack.receive_datagram(peer, &payload, now, &mut Streams);
+                        }
+                    } else if let Ok(peer) = u32::try_from(number) {
                         self.stack.receive_datagram(peer, datagram, now, &mut Streams);
                     }
                 }
@@ -207,9 +240,34 @@ impl Fleet {
             while let Some(event) = self.stack.poll_event() {
                 self.handle(event, now);
             }
+            self.transmit(now);
+        }
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        let Some(links) = &mut self.links else {
             while let Some(transmit) = self.stack.poll_transmit() {
                 self.sockets.send(transmit.peer as usize, transmit.datagram);
             }
+            return;
+        };
+        while let Some(transmit) = self.stack.poll_transmit() {
+            links.send(transmit.peer, transmit.datagram, &self.sockets, now);
+        }
+        links.handle_timeout(&self.sockets, now);
+        while let Some(news) = links.poll() {
+            match news {
+                News::Established(_) => self.counts.handshakes += 1,
+                // CoAP goes on to send the request again, which begins another one.
+                News::Failed(..) => self.counts.refused += 1,
+            }
+        }
+    }
+
+    /// The next request of the device begins with a handshake.
+    fn disconnect(&mut self, number: u32, now: Instant) {
+        if let Some(links) = &mut self.links {
+            links.forget(number, &self.sockets, now);
         }
     }
 
@@ -219,7 +277,8 @@ impl Fleet {
 
     fn patience(&self, now: Instant, end: Instant) -> Duration {
         let due = self.due.peek().map(|Reverse((at, _))| *at);
-        [self.stack.next_timeout(), due]
+        let links = self.links.as_ref().and_then(Links::next_timeout);
+        [self.stack.next_timeout(), due, links]
             .into_iter()
             .flatten()
             .fold(end, Instant::min)
@@ -254,8 +313,9 @@ impl Fleet {
                     continue;
                 }
                 self.counts.installed += u64::from(before != member.device.version());
+                self.disconnect(number, now);
             }
-            if member.location.is_empty() {
+            if self.members[number as usize].location.is_empty() {
                 self.register(number, now);
             } else {
                 self.update(number, now);
@@ -354,159 +414,18 @@ impl Fleet {
                 self.plan(number, now + half);
             }
             (_, None) => {
+                let is_silent = response.is_none();
                 self.counts.failures += 1;
                 self.counts.registered -= u64::from(!member.location.is_empty());
                 member.location.clear();
                 let wait = member.retry.mul_f64(0.5 + self.random.fraction());
                 member.retry = (member.retry * 2).min(RETRY_MAX);
                 self.plan(number, now + wait);
-            }
-        }
-    }
-
-    fn answer(&mut self, number: u32, exchange: Exchange, request: &Request, now: Instant) {
-        let Some(member) = self.members.get_mut(number as usize) else {
-            return;
-        };
-        if member.restarting {
-            // Switched off: no answer at all.
-            return;
-        }
-        self.counts.requests += 1;
-        let (mut response, effect) = member.device.answer(request);
-        if request.code == Code::GET && request.observe == Some(0) && response.code.is_success() {
-            response.observe = Some(0);
-            member.observers.push((exchange, request.clone()));
-        }
-        if request.block1.is_some() && response.code.is_success() {
-            self.counts.bytes += request.payload.len() as u64;
-            self.counts.downloads += u64::from(response.code == Code::CHANGED);
-        }
-        // The asker may have given up meanwhile.
-        let _ = self.stack.respond(exchange, response, now);
-        self.apply(number, effect, now);
-    }
-
-    fn apply(&mut self, number: u32, effect: Effect, now: Instant) {
-        match effect {
-            Effect::None => {}
-            Effect::Changed => self.notify(number, now),
-            Effect::Fetch(uri) => {
-                if let Some(member) = self.members.get_mut(number as usize) {
-                    member.fetch = Some(Fetch {
-                        path: path_of(&uri),
-                        handle: None,
-                    });
-                }
-                self.notify(number, now);
-                self.fetch(number, now);
-            }
-            Effect::Stop => {
-                if let Some(member) = self.members.get_mut(number as usize) {
-                    member.fetch = None;
-                }
-                self.notify(number, now);
-            }
-            Effect::Update => self.plan(number, now),
-            Effect::Restart => {
-                self.notify(number, now);
-                if let Some(member) = self.members.get_mut(number as usize) {
-                    member.restarting = true;
-                    member.observers.clear();
-                    member.fetch = None;
-                    self.counts.registered -= u64::from(!member.location.is_empty());
-                    member.location.clear();
-                    self.plan(number, now + RESTART);
+                if is_silent {
+                    // The server may have lost the association.
+                    self.disconnect(number, now);
                 }
             }
         }
-    }
-
-    fn notify(&mut self, number: u32, now: Instant) {
-        let Some(member) = self.members.get_mut(number as usize) else {
-            return;
-        };
-        for (exchange, request) in &member.observers {
-            if request.path.first().is_some_and(|object| object == "5") {
-                let (response, _) = member.device.answer(request);
-                let _ = self.stack.notify(*exchange, response, false, now);
-            }
-        }
-    }
-
-    fn fetch(&mut self, number: u32, now: Instant) {
-        let Some(member) = self.members.get_mut(number as usize) else {
-            return;
-        };
-        let Some(fetch) = &mut member.fetch else { return };
-        let block = u32::try_from(member.device.received() / u64::from(BLOCK)).unwrap_or(u32::MAX);
-        let request = Request {
-            code: Code::GET,
-            path: fetch.path.clone(),
-            block2: Some(Block::new(block, false, BLOCK)),
-            ..Request::default()
-        };
-        fetch.handle = self.stack.request(number, request, Delivery::default(), now).ok();
-        if fetch.handle.is_none() {
-            self.give_up(number, now);
-        }
-    }
-
-    fn fetched(&mut self, number: u32, response: Option<&Response>, now: Instant) {
-        let Some(member) = self.members.get_mut(number as usize) else {
-            return;
-        };
-        let Some(response) = response.filter(|response| response.code == Code::CONTENT) else {
-            self.give_up(number, now);
-            return;
-        };
-        let block = response.block2.unwrap_or_default();
-        if !member.device.take(block.offset() as u64, &response.payload) {
-            self.give_up(number, now);
-            return;
-        }
-        self.counts.bytes += response.payload.len() as u64;
-        if block.more {
-            self.fetch(number, now);
-            return;
-        }
-        member.fetch = None;
-        member.device.complete();
-        self.counts.downloads += 1;
-        self.notify(number, now);
-    }
-
-    /// The connection was lost in the download (Update Result 4).
-    fn give_up(&mut self, number: u32, now: Instant) {
-        if let Some(member) = self.members.get_mut(number as usize) {
-            member.fetch = None;
-            if member.device.state() == State::Downloading {
-                member.device.abandon(4);
-            }
-        }
-        self.notify(number, now);
-    }
-}
-
-/// The path of a URI reference; the authority is always this fleet's server.
-fn path_of(uri: &str) -> Vec<String> {
-    let path = uri
-        .split_once("://")
-        .map_or(uri, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
-    path.split('/')
-        .filter(|segment| !segment.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_path_of_absolute_and_relative_references() {
-        assert_eq!(path_of("coap://[::1]:5683/fw/ab"), ["fw", "ab"]);
-        assert_eq!(path_of("/fw/ab"), ["fw", "ab"]);
-        assert_eq!(path_of("coap://host"), [""; 0]);
     }
 }

@@ -1,18 +1,24 @@
 //! Closed-loop load: each socket has one request under way and sends the next when the answer is there.
 
+mod tasks;
+
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coap::codec::Encoder;
-use coap::options::number;
-use coap::{Block, Code, Kind, Message, Token};
+use coap::{Kind, Message, Token};
 
-use crate::device::Device;
+use crate::links::{Links, News};
+use crate::security::Security;
 use crate::sockets::Sockets;
+use tasks::{Get, Register, Shake, Task, Update};
 
 /// Time after which an unanswered request is sent again.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Time between two looks at what waits.
+const LOOK: Duration = Duration::from_millis(500);
 /// Tries of one request before it counts as an error.
 const TRIES: u32 = 5;
 const DATAGRAM: usize = 2048;
@@ -20,9 +26,9 @@ const DATAGRAM: usize = 2048;
 /// What was measured, times in microseconds from the first transmission to the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Requests answered with success.
+    /// Requests answered with success, or handshakes completed.
     pub answered: u64,
-    /// Requests answered with an error, or never.
+    /// Requests answered with an error, or never, and handshakes that failed.
     pub errors: u64,
     /// Requests sent again.
     pub repeated: u64,
@@ -50,100 +56,29 @@ struct Lane {
     datagram: Vec<u8>,
 }
 
+/// A run of one task over all lanes.
+struct Run<'a, T> {
+    task: &'a mut T,
+    count: usize,
+    report: Report,
+    times: Vec<Duration>,
+    /// Lanes that have something under way.
+    open: usize,
+}
+
 /// Load from a number of sockets at one server.
 pub struct Load {
+    server: SocketAddr,
     sockets: Sockets,
     lanes: Vec<Lane>,
     /// Location of each registered device, by number.
     locations: Vec<Vec<String>>,
-}
-
-/// What to ask, and what to make of the answer.
-trait Task {
-    /// Appends options and payload of item `item`; the code is [`Task::CODE`].
-    fn write(&self, item: usize, encoder: &mut Encoder<'_>);
-    /// Takes the answer; false when it is not the expected one.
-    fn accept(&mut self, item: usize, answer: &Message<'_>) -> bool;
-    /// Method.
-    const CODE: Code;
-}
-
-struct Register<'a> {
-    prefix: &'a str,
-    lifetime: u32,
-    locations: &'a mut Vec<Vec<String>>,
-}
-
-impl Task for Register<'_> {
-    const CODE: Code = Code::POST;
-
-    fn write(&self, item: usize, encoder: &mut Encoder<'_>) {
-        encoder.option(number::URI_PATH, b"rd");
-        encoder.uint(number::CONTENT_FORMAT, 40);
-        encoder.option(
-            number::URI_QUERY,
-            format!("ep={}{item:06}", self.prefix).as_bytes(),
-        );
-        encoder.option(number::URI_QUERY, format!("lt={}", self.lifetime).as_bytes());
-        encoder.option(number::URI_QUERY, b"lwm2m=1.1");
-        encoder.option(number::URI_QUERY, b"b=U");
-        encoder.payload(Device::links());
-    }
-
-    fn accept(&mut self, item: usize, answer: &Message<'_>) -> bool {
-        let location: Vec<String> = answer.options.location_path().map(str::to_owned).collect();
-        let created = answer.code == Code::CREATED && !location.is_empty();
-        if let Some(slot) = self.locations.get_mut(item) {
-            *slot = location;
-        }
-        created
-    }
-}
-
-struct Update<'a> {
-    locations: &'a [Vec<String>],
-}
-
-impl Task for Update<'_> {
-    const CODE: Code = Code::POST;
-
-    fn write(&self, item: usize, encoder: &mut Encoder<'_>) {
-        let location = self.locations.get(item % self.locations.len().max(1));
-        for segment in location.into_iter().flatten() {
-            encoder.option(number::URI_PATH, segment.as_bytes());
-        }
-    }
-
-    fn accept(&mut self, _: usize, answer: &Message<'_>) -> bool {
-        answer.code == Code::CHANGED
-    }
-}
-
-struct Get<'a> {
-    path: &'a [String],
-    /// Blocks of the resource; 0 asks without Block2.
-    blocks: u32,
-    lanes: usize,
-    bytes: u64,
-}
-
-impl Task for Get<'_> {
-    const CODE: Code = Code::GET;
-
-    fn write(&self, item: usize, encoder: &mut Encoder<'_>) {
-        for segment in self.path {
-            encoder.option(number::URI_PATH, segment.as_bytes());
-        }
-        if self.blocks > 0 {
-            let turn = u32::try_from(item / self.lanes).unwrap_or_default();
-            encoder.block(number::BLOCK2, Block::new(turn % self.blocks, false, 1024));
-        }
-    }
-
-    fn accept(&mut self, _: usize, answer: &Message<'_>) -> bool {
-        self.bytes += answer.payload.len() as u64;
-        answer.code == Code::CONTENT
-    }
+    security: Option<Arc<Security>>,
+    /// Links of the devices that were made last.
+    links: Option<Links>,
+    /// Why a handshake failed last.
+    failure: Option<&'static str>,
+    began: Instant,
 }
 
 impl Load {
@@ -151,7 +86,7 @@ impl Load {
     ///
     /// # Errors
     /// When they can't be had.
-    pub fn new(server: SocketAddr, sockets: usize) -> io::Result<Self> {
+    pub fn new(server: SocketAddr, sockets: usize, security: Option<Arc<Security>>) -> io::Result<Self> {
         let sockets = Sockets::open(server, sockets.max(1))?;
         let now = Instant::now();
         let lanes = (0..sockets.len())
@@ -166,17 +101,55 @@ impl Load {
             })
             .collect();
         Ok(Self {
+            server,
             sockets,
             lanes,
             locations: Vec::new(),
+            security,
+            links: None,
+            failure: None,
+            began: now,
         })
     }
 
-    /// Registers `count` devices, spread over the sockets.
+    /// Why a handshake failed last, if one did.
+    pub const fn failure(&self) -> Option<&'static str> {
+        self.failure
+    }
+
+    /// Makes `count` devices that are not connected.
+    fn connectable(&mut self, count: usize, prefix: &str) -> io::Result<()> {
+        if let Some(security) = &self.security {
+            let security = Arc::clone(security);
+            self.links = Some(Links::new(
+                security,
+                self.server,
+                prefix,
+                count,
+                self.lanes.len(),
+            )?);
+        }
+        Ok(())
+    }
+
+    /// Shakes hands for `count` new devices, spread over the sockets; with as many sockets all at once.
     ///
     /// # Errors
-    /// When the system fails.
+    /// When the system fails, or the load is not secured, or there are too few credentials.
+    pub fn handshake(&mut self, count: usize, prefix: &str) -> io::Result<Report> {
+        if self.security.is_none() {
+            return Err(io::Error::other("a load without security has no handshakes"));
+        }
+        self.connectable(count, prefix)?;
+        self.run(count, &mut Shake)
+    }
+
+    /// Registers `count` new devices, spread over the sockets; secured ones shake hands first.
+    ///
+    /// # Errors
+    /// When the system fails, or there are too few credentials.
     pub fn register(&mut self, count: usize, prefix: &str, lifetime: u32) -> io::Result<Report> {
+        self.connectable(count, prefix)?;
         let mut locations = vec![Vec::new(); count];
         let mut task = Register {
             prefix,
@@ -210,11 +183,18 @@ impl Load {
         report
     }
 
-    /// Gets a resource `count` times; with `blocks` above 0 block after block of 1024 bytes.
+    /// Gets a resource `count` times; with `blocks` above 0 block after block of 1024 bytes. Secured sockets ask as
+    /// the device of their own number.
     ///
     /// # Errors
-    /// When the system fails.
+    /// When the system fails, or there is no secured device for each socket.
     pub fn get(&mut self, path: &[String], blocks: u32, count: usize) -> io::Result<Report> {
+        let devices = self.links.as_ref().map_or(0, Links::len);
+        if self.security.is_some() && devices < self.lanes.len() {
+            return Err(io::Error::other(
+                "a device for each socket must shake hands or register first",
+            ));
+        }
         let mut task = Get {
             path,
             blocks,
@@ -228,83 +208,137 @@ impl Load {
 
     fn run<T: Task>(&mut self, count: usize, task: &mut T) -> io::Result<Report> {
         let start = Instant::now();
-        let mut report = Report::default();
-        let mut times = Vec::with_capacity(count);
-        let mut open = 0_usize;
+        let mut run = Run {
+            task,
+            count,
+            report: Report::default(),
+            times: Vec::with_capacity(count),
+            open: 0,
+        };
         for number in 0..self.lanes.len() {
             if let Some(lane) = self.lanes.get_mut(number) {
                 lane.started = 0;
             }
-            open += usize::from(self.start(number, count, task));
+            run.open += usize::from(self.start(number, &run));
         }
         let mut ready = Vec::with_capacity(256);
         let mut buffer = [0; DATAGRAM];
-        let mut checked = start;
-        while open > 0 {
-            self.sockets.wait(PATIENCE / 4, &mut ready)?;
+        let mut opened = Vec::new();
+        let mut looked = start;
+        while run.open > 0 {
+            self.sockets.wait(self.patience(), &mut ready)?;
             for &number in &ready {
                 while let Some(datagram) = self.sockets.receive(number, &mut buffer) {
-                    let Some(outcome) = self.receive(number, datagram, task) else {
-                        continue;
-                    };
-                    report.answered += u64::from(outcome.is_ok());
-                    report.errors += u64::from(outcome.is_err());
-                    times.extend(outcome);
-                    open -= usize::from(!self.start(number, count, task));
+                    if let Some(links) = &mut self.links {
+                        let now = dtls_time(self.began);
+                        links.receive(number, datagram, &self.sockets, now, &mut opened);
+                        for (_, payload) in opened.drain(..) {
+                            self.receive(number, &payload, &mut run);
+                        }
+                        self.shaken(&mut run);
+                    } else {
+                        self.receive(number, datagram, &mut run);
+                    }
                 }
             }
-            if checked.elapsed() > PATIENCE / 4 {
-                checked = Instant::now();
-                open -= self.repeat(count, task, &mut report);
+            if let Some(links) = &mut self.links {
+                links.handle_timeout(&self.sockets, dtls_time(self.began));
+                self.shaken(&mut run);
+            }
+            if looked.elapsed() > LOOK {
+                looked = Instant::now();
+                self.repeat(&mut run);
             }
         }
-        report.seconds = start.elapsed().as_secs_f64();
-        times.sort_unstable();
-        let at = |share: usize| {
-            let index = (times.len() * share / 1000).min(times.len().saturating_sub(1));
-            times
-                .get(index)
-                .map_or(0.0, |time: &Duration| time.as_secs_f64() * 1e6)
-        };
-        (report.p50, report.p99, report.max) = (at(500), at(990), at(1000));
-        Ok(report)
+        run.report.seconds = start.elapsed().as_secs_f64();
+        Ok(run.sum())
+    }
+
+    fn patience(&self) -> Duration {
+        let due = self.links.as_ref().and_then(Links::next_timeout);
+        due.map_or(LOOK, |due| due.since(dtls_time(self.began)).min(LOOK))
     }
 
     /// Starts the next item of a lane; false when there is none.
-    fn start<T: Task>(&mut self, number: usize, count: usize, task: &T) -> bool {
+    fn start<T: Task>(&mut self, number: usize, run: &Run<'_, T>) -> bool {
         let lanes = self.lanes.len();
         let Some(lane) = self.lanes.get_mut(number) else {
             return false;
         };
         let item = number + lane.started * lanes;
-        if item >= count {
+        if item >= run.count {
             lane.waiting = false;
             return false;
         }
         lane.started += 1;
-        lane.mid = lane.mid.wrapping_add(1);
-        lane.datagram.clear();
-        let token = Token::new(&lane.mid.to_be_bytes()).unwrap_or_default();
-        let mut encoder = Encoder::new(&mut lane.datagram, Kind::Confirmable, T::CODE, lane.mid, token);
-        task.write(item, &mut encoder);
         lane.waiting = true;
         lane.tries = 1;
         lane.first_sent = Instant::now();
         lane.sent = lane.first_sent;
-        self.sockets.send(number, &lane.datagram);
+        let device = u32::try_from(run.task.device(item)).unwrap_or(u32::MAX);
+        let Some(code) = T::CODE else {
+            if let Some(links) = &mut self.links {
+                links.connect(device, &self.sockets, dtls_time(self.began));
+            }
+            return true;
+        };
+        lane.mid = lane.mid.wrapping_add(1);
+        lane.datagram.clear();
+        let token = Token::new(&lane.mid.to_be_bytes()).unwrap_or_default();
+        let mut encoder = Encoder::new(&mut lane.datagram, Kind::Confirmable, code, lane.mid, token);
+        run.task.write(item, &mut encoder);
+        self.send(number, device);
         true
     }
 
-    /// `None` when the datagram isn't the awaited answer.
-    fn receive<T: Task>(
-        &mut self,
-        number: usize,
-        datagram: &[u8],
-        task: &mut T,
-    ) -> Option<Result<Duration, ()>> {
+    fn send(&mut self, number: usize, device: u32) {
+        let Some(lane) = self.lanes.get(number) else {
+            return;
+        };
+        match &mut self.links {
+            Some(links) => links.send(device, &lane.datagram, &self.sockets, dtls_time(self.began)),
+            None => self.sockets.send(number, &lane.datagram),
+        }
+    }
+
+    /// Ends what a lane waits for, and starts the next.
+    fn end<T: Task>(&mut self, number: usize, success: bool, run: &mut Run<'_, T>) {
+        if let Some(lane) = self.lanes.get(number) {
+            run.report.answered += u64::from(success);
+            run.report.errors += u64::from(!success);
+            run.times.extend(success.then(|| lane.first_sent.elapsed()));
+            run.open -= usize::from(!self.start(number, run));
+        }
+    }
+
+    /// Handshakes that have ended. One that fails ends the item, one that succeeds only where nothing is asked.
+    fn shaken<T: Task>(&mut self, run: &mut Run<'_, T>) {
+        while let Some(news) = self.links.as_mut().and_then(Links::poll) {
+            let (device, success) = match news {
+                News::Established(device) => (device, true),
+                News::Failed(device, reason) => {
+                    self.failure = Some(reason);
+                    (device, false)
+                }
+            };
+            let number = device as usize % self.lanes.len();
+            let is_waiting = self.lanes.get(number).is_some_and(|lane| lane.waiting);
+            if is_waiting && !(success && T::CODE.is_some()) {
+                self.end(number, success, run);
+            }
+        }
+    }
+
+    /// Takes a datagram; one that isn't the awaited answer changes nothing.
+    fn receive<T: Task>(&mut self, number: usize, datagram: &[u8], run: &mut Run<'_, T>) {
         let lanes = self.lanes.len();
-        let message = Message::parse(datagram).ok()?;
-        let lane = self.lanes.get_mut(number)?;
+        let Ok(message) = Message::parse(datagram) else {
+            return;
+        };
+        let Some(lane) = self.lanes.get_mut(number) else {
+            return;
+        };
+        let item = number + lane.started.saturating_sub(1) * lanes;
         if message.kind == Kind::Confirmable {
             let [high, low] = message.mid.to_be_bytes();
             // An empty ACK for a separate response, an RST for everything else.
@@ -313,43 +347,62 @@ impl Load {
             } else {
                 Kind::Reset
             };
-            self.sockets
-                .send(number, &[1 << 6 | kind.bits() << 4, 0, high, low]);
+            let answer = [1 << 6 | kind.bits() << 4, 0, high, low];
+            let device = u32::try_from(run.task.device(item)).unwrap_or(u32::MAX);
+            match &mut self.links {
+                Some(links) => links.send(device, &answer, &self.sockets, dtls_time(self.began)),
+                None => self.sockets.send(number, &answer),
+            }
         }
-        if !lane.waiting || !message.code.is_response() || message.token.as_bytes() != lane.mid.to_be_bytes()
-        {
-            return None;
+        if lane.waiting && message.code.is_response() && message.token.as_bytes() == lane.mid.to_be_bytes() {
+            lane.waiting = false;
+            let success = run.task.accept(item, &message);
+            self.end(number, success, run);
         }
-        lane.waiting = false;
-        let item = number + (lane.started - 1) * lanes;
-        let time = lane.first_sent.elapsed();
-        Some(if task.accept(item, &message) {
-            Ok(time)
-        } else {
-            Err(())
-        })
     }
 
-    /// Sends again what waits too long; returns how many lanes have ended by that.
-    fn repeat<T: Task>(&mut self, count: usize, task: &T, report: &mut Report) -> usize {
-        let mut ended = 0;
-        for number in 0..self.lanes.len() {
+    /// Sends again what waits too long; a handshake does that by itself.
+    fn repeat<T: Task>(&mut self, run: &mut Run<'_, T>) {
+        let lanes = self.lanes.len();
+        for number in 0..lanes {
             let Some(lane) = self.lanes.get_mut(number) else {
                 continue;
             };
             if !lane.waiting || lane.sent.elapsed() < PATIENCE {
                 continue;
             }
-            if lane.tries < TRIES {
+            let item = number + lane.started.saturating_sub(1) * lanes;
+            let device = u32::try_from(run.task.device(item)).unwrap_or(u32::MAX);
+            let links = self.links.as_ref();
+            if T::CODE.is_none() || links.is_some_and(|links| links.is_connecting(device)) {
+                lane.sent = Instant::now();
+            } else if lane.tries < TRIES {
                 lane.tries += 1;
                 lane.sent = Instant::now();
-                report.repeated += 1;
-                self.sockets.send(number, &lane.datagram);
+                run.report.repeated += 1;
+                self.send(number, device);
             } else {
-                report.errors += 1;
-                ended += usize::from(!self.start(number, count, task));
+                self.end(number, false, run);
             }
         }
-        ended
     }
+}
+
+impl<T> Run<'_, T> {
+    fn sum(mut self) -> Report {
+        self.times.sort_unstable();
+        let at = |share: usize| {
+            let index = (self.times.len() * share / 1000).min(self.times.len().saturating_sub(1));
+            self.times
+                .get(index)
+                .map_or(0.0, |time: &Duration| time.as_secs_f64() * 1e6)
+        };
+        (self.report.p50, self.report.p99, self.report.max) = (at(500), at(990), at(1000));
+        self.report
+    }
+}
+
+/// The time in the clock of the DTLS clients.
+fn dtls_time(began: Instant) -> coap::Instant {
+    coap::Instant::from_micros(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX))
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
@@ -11,6 +11,29 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that the process needs besides the sockets.
 const SPARE_DESCRIPTORS: u64 = 256;
+/// Networks of 256 addresses on the loopback interface that are used.
+const LOOPBACK_NETWORKS: usize = 250 << 8;
+
+/// Where socket `number` sends from. On the loopback network each comes from another /24, as devices in the field do:
+/// the server's bounds for one network would else be what is measured.
+fn local(server: SocketAddr, number: usize) -> SocketAddr {
+    match server.ip() {
+        IpAddr::V4(address) if address.is_loopback() => {
+            let [.., high, low] = (number % LOOPBACK_NETWORKS).to_be_bytes();
+            (Ipv4Addr::new(127, high.saturating_add(1), low, 1), 0).into()
+        }
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// Sockets that this process can still open.
+pub fn limit() -> usize {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    maximum.map_or(usize::MAX, |maximum| {
+        usize::try_from(maximum.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(usize::MAX)
+    })
+}
 
 /// Sockets by number.
 pub struct Sockets {
@@ -26,14 +49,9 @@ impl Sockets {
     pub fn open(server: SocketAddr, count: usize) -> io::Result<Self> {
         raise_limit(count as u64 + SPARE_DESCRIPTORS)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let any: SocketAddr = if server.is_ipv4() {
-            ([0, 0, 0, 0], 0).into()
-        } else {
-            ([0_u16; 8], 0).into()
-        };
         let mut sockets = Vec::with_capacity(count);
         for number in 0..count {
-            let socket = UdpSocket::bind(any)?;
+            let socket = UdpSocket::bind(local(server, number))?;
             socket.connect(server)?;
             socket.set_nonblocking(true)?;
             let data = epoll::EventData::new_u64(number as u64);
