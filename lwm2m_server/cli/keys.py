@@ -27,6 +27,7 @@ class Algorithm(StrEnum):
 
     ESP256 = "esp256"
     ED25519 = "ed25519"
+    ML_DSA_44 = "ml-dsa-44"
 
 
 def write_new(path: Path, content: bytes, mode: int) -> None:
@@ -57,7 +58,7 @@ def new(
     ] = False,
 ) -> None:
     """Make a signing key, offline. The private key stays with you and never goes to a server."""
-    from lwm2m_server.firmware.cose import KeyType, SigningKey
+    from lwm2m_server.firmware.keys import ENTROPY_SIZE, KeyType, SigningKey
 
     public = file.with_name(file.name + ".pub")
     if public.exists():
@@ -66,7 +67,8 @@ def new(
         )
     password = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True) if passphrase else None
     key = SigningKey.generate(KeyType(algorithm.value))
-    write_new(file, key.pem(password.encode() if password else None), 0o600)
+    pem = key.encrypted_pem(password.encode(), os.urandom(ENTROPY_SIZE)) if password else key.pem()
+    write_new(file, pem, 0o600)
     write_new(public, key.public.pem(), 0o644)
     record = {"id": key.public.key_id.hex(), "private": str(file), "public": str(public)}
     out.record(record)

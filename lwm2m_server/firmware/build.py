@@ -1,146 +1,188 @@
-"""Build a SUIT envelope (draft-ietf-suit-manifest-37, section 7): one component, fetched from a URI.
+"""Build a SUIT envelope (draft-ietf-suit-manifest-37, section 7) from what an operator says about an update.
 
-The manifest checks vendor and class before everything else, fetches the image into the component and matches
-its digest after the download and again before it is started. The version is in the signed part twice:
-machine-readable (update-management, where its form can hold it) and as text.
+The manifest checks vendor and class before everything else, then what is asked of time, battery, present
+versions and the application. It fetches each image into its component, in the order of the components, and
+matches its digest after the download and again before it is started. A component that fails ends the update:
+all or nothing. The version is in the signed part twice: machine-readable (update-management, where its form
+can hold it) and as text.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 from lwm2m_server import versions
-from lwm2m_server.errors import InvalidInput
+from lwm2m_server.firmware import cbor
 from lwm2m_server.firmware.commands import (
+    Command,
     Condition,
     Directive,
     OverrideParameters,
     Parameters,
     Sequence,
+    SetComponentIndex,
+    encode_sequence,
+)
+from lwm2m_server.firmware.description import (
+    ComponentDescription,
+    ManifestDescription,
+    TextDescription,
+    check_description,
 )
 from lwm2m_server.firmware.envelope import wrap
-from lwm2m_server.firmware.manifest import Common, ComponentText, LanguageText, Manifest
+from lwm2m_server.firmware.manifest import Common, ComponentText, LanguageText, Manifest, encode_text
 from lwm2m_server.firmware.suit import (
     DIGEST_SHA256,
     ComponentTextKey,
     ConditionCode,
     Digest,
     DirectiveCode,
+    ManifestKey,
     TextKey,
     class_id,
     vendor_id,
-    version_to_integers,
 )
+from lwm2m_server.firmware.suit_versions import version_to_integers
 
-MAX_SEQUENCE_NUMBER: Final = 2**63 - 1
-MAX_URI: Final = 255
-"""Bytes, as for Package URI."""
-_DOMAIN: Final = re.compile(
-    r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)+"
-)
+__all__ = ["ComponentDescription", "ManifestDescription", "TextDescription", "build_manifest"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestDescription:
-    """What an operator says about an update.
-
-    `vendor_domain` and `class_name` give the identifiers (UUID5(DNS, domain), UUID5(vendor id, class name)).
-    `component` is the component identifier, a path of byte strings. `image_uri` may be relative to the server
-    that the manifest comes from (`/fw/<digest>`). `manufacturer` and `model` are what a plain device reports
-    in `/3/0/0` and `/3/0/1`; the server checks them on its behalf.
-    """
-
-    vendor_domain: str
-    class_name: str
-    version: str
-    sequence_number: int
-    image_digest: bytes
-    image_size: int
-    image_uri: str
-    component: tuple[bytes, ...] = (b"\x00",)
-    manufacturer: str = ""
-    model: str = ""
-    description: str = ""
-    language: str = "en"
-    reference_uri: str = ""
+_IMAGE_MATCH = Condition(ConditionCode.IMAGE_MATCH)
+_FETCH = Directive(DirectiveCode.FETCH)
 
 
 def build_manifest(description: ManifestDescription) -> bytes:
     """Make the unsigned envelope (tag 107); `InvalidInput` names the field that does not fit."""
-    _check(description)
-    vendor = vendor_id(description.vendor_domain.lower())
-    shared: Sequence = (
-        OverrideParameters(
-            Parameters(
-                vendor_id=vendor,
-                class_id=class_id(vendor, description.class_name),
-                image_digest=Digest(DIGEST_SHA256, description.image_digest),
-                image_size=description.image_size,
-            )
-        ),
-        Condition(ConditionCode.VENDOR_IDENTIFIER),
-        Condition(ConditionCode.CLASS_IDENTIFIER),
-    )
-    image_match = Condition(ConditionCode.IMAGE_MATCH)
+    check_description(description)
+    components = description.components
+    several = len(components) > 1
     manifest = Manifest(
         sequence_number=description.sequence_number,
-        common=Common((description.component,), shared),
+        common=Common(tuple(item.component for item in components), _shared(description)),
         reference_uri=description.reference_uri or None,
         set_version=version_to_integers(versions.parse(description.version)),
-        validate=(image_match,),
-        invoke=(Directive(DirectiveCode.INVOKE),),
-        install=(
-            OverrideParameters(Parameters(uri=description.image_uri)),
-            Directive(DirectiveCode.FETCH),
-            image_match,
-        ),
-        text=(_text(description),),
+        install=_install(description),
+        validate=_each(components, lambda _: (_IMAGE_MATCH,)),
+        invoke=(*((SetComponentIndex(0),) if several else ()), Directive(DirectiveCode.INVOKE)),
+        text=_texts(description),
     )
-    return wrap(manifest).encode()
+    payloads = [(item.uri, item.payload) for item in components if item.payload is not None]
+    manifest, severed = _sever(manifest, description.sever)
+    return wrap(manifest, severed, payloads).encode()
 
 
-def _text(description: ManifestDescription) -> LanguageText:
-    component = {
-        ComponentTextKey.VENDOR_NAME: description.manufacturer,
-        ComponentTextKey.MODEL_NAME: description.model,
+def _shared(description: ManifestDescription) -> Sequence:
+    """Identifiers, what is asked of the device, then digest and size of each component."""
+    vendor = vendor_id(description.vendor_domain.lower())
+    several = len(description.components) > 1
+    identity = Parameters(
+        vendor_id=vendor,
+        class_id=class_id(vendor, description.class_name),
+        use_before=description.use_before,
+        minimum_battery=description.minimum_battery,
+        update_priority=description.authorize,
+    )
+    main = description.components[0]
+    if not several:
+        identity = replace(identity, image_digest=_digest(main), image_size=main.size)
+    commands: list[Command] = [
+        *((SetComponentIndex(True),) if several else ()),
+        OverrideParameters(identity),
+        Condition(ConditionCode.VENDOR_IDENTIFIER),
+        Condition(ConditionCode.CLASS_IDENTIFIER),
+    ]
+    if several:
+        commands.append(SetComponentIndex(0))
+    if description.use_before is not None:
+        commands.append(Condition(ConditionCode.USE_BEFORE))
+    if several:
+        for index, item in enumerate(description.components):
+            commands.append(SetComponentIndex(index))
+            commands.append(OverrideParameters(Parameters(image_digest=_digest(item), image_size=item.size)))
+    return tuple(commands)
+
+
+def _install(description: ManifestDescription) -> Sequence:
+    """Conditions that are asked once, before the first byte, then each component's image."""
+    several = len(description.components) > 1
+    asked: list[Command] = []
+    if description.downgrade:
+        asked.append(Condition(ConditionCode.OPERATOR_APPROVAL))
+    if description.minimum_battery is not None:
+        asked.append(Condition(ConditionCode.MINIMUM_BATTERY))
+    if description.authorize is not None:
+        asked.append(Condition(ConditionCode.UPDATE_AUTHORIZED))
+    for index, item in enumerate(description.components):
+        if item.requires and several:
+            asked.append(SetComponentIndex(index))
+        for match in item.requires:
+            asked.append(OverrideParameters(Parameters(version=match)))
+            asked.append(Condition(ConditionCode.VERSION))
+    if asked and several and not isinstance(asked[0], SetComponentIndex):
+        asked.insert(0, SetComponentIndex(0))
+    return (
+        *asked,
+        *_each(
+            description.components,
+            lambda item: (OverrideParameters(Parameters(uri=item.uri)), _FETCH, _IMAGE_MATCH),
+        ),
+    )
+
+
+def _each(components: tuple[ComponentDescription, ...], commands: Any) -> Sequence:
+    """The commands for each component, which is selected first where there are several."""
+
+    def all_of() -> Iterator[Command]:
+        for index, item in enumerate(components):
+            if len(components) > 1:
+                yield SetComponentIndex(index)
+            yield from commands(item)
+
+    return tuple(all_of())
+
+
+def _digest(component: ComponentDescription) -> Digest:
+    return Digest(DIGEST_SHA256, component.digest)
+
+
+def _texts(description: ManifestDescription) -> tuple[LanguageText, ...]:
+    first = TextDescription(description.language, description.description)
+    return tuple(_text(description, text) for text in (first, *description.texts))
+
+
+def _text(description: ManifestDescription, text: TextDescription) -> LanguageText:
+    entries = {
+        TextKey.MANIFEST_DESCRIPTION: text.manifest,
+        TextKey.UPDATE_DESCRIPTION: text.update,
+    }
+    return LanguageText(
+        text.language,
+        tuple((int(key), said) for key, said in entries.items() if said),
+        tuple(_component_text(description, item) for item in description.components),
+    )
+
+
+def _component_text(description: ManifestDescription, component: ComponentDescription) -> ComponentText:
+    said = {
+        ComponentTextKey.VENDOR_NAME: component.manufacturer,
+        ComponentTextKey.MODEL_NAME: component.model,
         ComponentTextKey.VENDOR_DOMAIN: description.vendor_domain.lower(),
         ComponentTextKey.MODEL_INFO: description.class_name,
-        ComponentTextKey.VERSION: versions.parse(description.version).text,
+        ComponentTextKey.DESCRIPTION: component.description,
+        ComponentTextKey.VERSION: versions.parse(component.version).text,
+        ComponentTextKey.VERSION_REQUIRED: ", ".join(match.text for match in component.requires),
     }
-    entries = ((int(TextKey.UPDATE_DESCRIPTION), description.description),) if description.description else ()
-    return LanguageText(
-        description.language,
-        entries,
-        (
-            ComponentText(
-                description.component, tuple((int(key), said) for key, said in component.items() if said)
-            ),
-        ),
-    )
+    return ComponentText(component.component, tuple((int(key), text) for key, text in said.items() if text))
 
 
-def _check(description: ManifestDescription) -> None:
-    if not _DOMAIN.fullmatch(description.vendor_domain.lower()):
-        raise InvalidInput(
-            f"{description.vendor_domain!r} is not a domain name",
-            field="vendor_domain",
-            hint="give the vendor's own domain, such as acme.example",
-        )
-    if not description.class_name.strip():
-        raise InvalidInput(
-            "the class name is empty", field="class_name", hint="name the device class, such as meter-v2"
-        )
-    if not 0 <= description.sequence_number <= MAX_SEQUENCE_NUMBER:
-        raise InvalidInput("the sequence number must be 0 or more", field="sequence_number")
-    if len(description.image_digest) != 32:
-        raise InvalidInput("the image digest must be a SHA-256 (32 bytes)", field="image_digest")
-    if description.image_size <= 0:
-        raise InvalidInput("the image is empty", field="image_size")
-    if not description.image_uri or len(description.image_uri.encode()) > MAX_URI:
-        raise InvalidInput(f"the image URI must have 1 to {MAX_URI} bytes", field="image_uri")
-    if not description.component or any(not part for part in description.component):
-        raise InvalidInput("the component identifier is empty", field="component")
-    if not description.language:
-        raise InvalidInput("the language is empty", field="language", hint="give a tag such as en")
+def _sever(manifest: Manifest, names: tuple[str, ...]) -> tuple[Manifest, list[tuple[int, bytes]]]:
+    """Put members into the envelope, and their digests into the manifest."""
+    severed: list[tuple[int, bytes]] = []
+    for name in names:
+        member = getattr(manifest, name)
+        content = encode_text(member) if name == "text" else encode_sequence(member)
+        change: dict[str, Any] = {name: Digest.of(cbor.bstr(content))}
+        manifest = replace(manifest, **change)
+        severed.append((int(ManifestKey[name.upper()]), content))
+    return manifest, severed

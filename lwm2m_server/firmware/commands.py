@@ -7,47 +7,42 @@ kept as it is (`Unknown`), so that manifests of others can be read and shown; th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 from lwm2m_server.firmware import cbor
-from lwm2m_server.firmware.refusals import Malformed, RefusalCode, refusal
-from lwm2m_server.firmware.suit import ConditionCode, Digest, DirectiveCode, ParameterKey
+from lwm2m_server.firmware.parameters import PEN_TAG, Parameters, parameters_to_cbor, parse_parameters
+from lwm2m_server.firmware.refusals import Malformed
+from lwm2m_server.firmware.suit import ConditionCode, DirectiveCode
 
-UUID_SIZE: Final = 16
+__all__ = [
+    "REPORT_ALL",
+    "REPORT_FAILURE",
+    "Command",
+    "Condition",
+    "CopyParameters",
+    "Directive",
+    "Index",
+    "OverrideMultiple",
+    "OverrideParameters",
+    "Parameters",
+    "RunSequence",
+    "Sequence",
+    "SetComponentIndex",
+    "SetParameters",
+    "TryEach",
+    "Unknown",
+    "encode_sequence",
+    "parse_sequence",
+    "walk",
+]
+
 MAX_NESTING: Final = 8
 REPORT_ALL: Final = 15
 """Reporting policy: record success and failure, with system information."""
 REPORT_FAILURE: Final = 2
 
 Index = int | bool | tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameters:
-    """Argument of override-parameters; `None` is "not set". `other` holds unknown ones as (number, value)."""
-
-    vendor_id: bytes | None = None
-    class_id: bytes | None = None
-    image_digest: Digest | None = None
-    component_slot: int | None = None
-    strict_order: bool | None = None
-    soft_failure: bool | None = None
-    image_size: int | None = None
-    content: bytes | None = None
-    uri: str | None = None
-    source_component: int | None = None
-    invoke_args: bytes | None = None
-    device_id: bytes | None = None
-    fetch_args: bytes | None = None
-    other: tuple[tuple[int, Any], ...] = ()
-
-    def known(self) -> Iterator[tuple[ParameterKey, Any]]:
-        """Yield the parameters that are set, by number."""
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name != "other" and value is not None:
-                yield ParameterKey[item.name.upper()], value
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +55,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """Fetch, copy, write, swap or invoke on the current components."""
+    """Fetch, copy, write, swap, invoke, wait and the like on the current components."""
 
     code: DirectiveCode
     policy: int = REPORT_FAILURE
@@ -78,6 +73,27 @@ class OverrideParameters:
     """Sets parameters of the current components."""
 
     parameters: Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class SetParameters:
+    """Sets those parameters of the current components that are not set yet (trust-domains)."""
+
+    parameters: Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideMultiple:
+    """Sets parameters of several components, by index; the last one is the current one then."""
+
+    entries: tuple[tuple[int, Parameters], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyParameters:
+    """Copies parameters (by number) of other components, by index, to the current ones."""
+
+    entries: tuple[tuple[int, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +119,39 @@ class Unknown:
     argument: Any
 
 
-Command = Condition | Directive | SetComponentIndex | OverrideParameters | TryEach | RunSequence | Unknown
+Command = (
+    Condition
+    | Directive
+    | SetComponentIndex
+    | OverrideParameters
+    | SetParameters
+    | OverrideMultiple
+    | CopyParameters
+    | TryEach
+    | RunSequence
+    | Unknown
+)
 Sequence = tuple[Command, ...]
 
 _PLAIN_DIRECTIVES: Final = frozenset(
-    {DirectiveCode.WRITE, DirectiveCode.FETCH, DirectiveCode.COPY, DirectiveCode.INVOKE, DirectiveCode.SWAP}
+    {
+        DirectiveCode.PROCESS_DEPENDENCY,
+        DirectiveCode.WRITE,
+        DirectiveCode.FETCH,
+        DirectiveCode.COPY,
+        DirectiveCode.INVOKE,
+        DirectiveCode.WAIT,
+        DirectiveCode.SWAP,
+        DirectiveCode.UNLINK,
+    }
 )
-_KNOWN_PARAMETERS: Final = frozenset(int(key) for key in ParameterKey)
 
 
 def parse_sequence(data: bytes, field: str, depth: int = 0) -> Sequence:
     """From the content of a byte string; `Malformed` when it is no command sequence."""
     if depth > MAX_NESTING:
         raise Malformed(f"{field} nests sequences deeper than {MAX_NESTING}", field=field)
-    items = cbor.as_list(cbor.decode(data, field=field, tags={112}), field)
+    items = cbor.as_list(cbor.decode(data, field=field, tags={PEN_TAG}), field)
     if len(items) % 2 or not items:
         raise Malformed(f"{field} must hold pairs of command and argument", field=field)
     return tuple(
@@ -156,7 +191,17 @@ def _parse_command(code: object, argument: Any, field: str, depth: int) -> Comma
     if directive is DirectiveCode.SET_COMPONENT_INDEX:
         return SetComponentIndex(_parse_index(argument, field))
     if directive is DirectiveCode.OVERRIDE_PARAMETERS:
-        return OverrideParameters(_parse_parameters(argument, field))
+        return OverrideParameters(parse_parameters(argument, field))
+    if directive is DirectiveCode.SET_PARAMETERS:
+        return SetParameters(parse_parameters(argument, field))
+    if directive is DirectiveCode.OVERRIDE_MULTIPLE:
+        return OverrideMultiple(
+            tuple((index, parse_parameters(value, field)) for index, value in _by_index(argument, field))
+        )
+    if directive is DirectiveCode.COPY_PARAMS:
+        return CopyParameters(
+            tuple((index, _parse_numbers(value, field)) for index, value in _by_index(argument, field))
+        )
     if directive is DirectiveCode.RUN_SEQUENCE:
         return RunSequence(parse_sequence(cbor.as_bytes(argument, field), field, depth + 1))
     return _parse_try_each(argument, field, depth)
@@ -170,6 +215,20 @@ def _parse_index(argument: Any, field: str) -> Index:
             raise Malformed(f"{field} selects no component", field=field)
         return tuple(cbor.as_int(item, field) for item in argument)
     return cbor.as_int(argument, field)
+
+
+def _by_index(argument: Any, field: str) -> list[tuple[int, Any]]:
+    entries = cbor.as_map(argument, field)
+    if not entries:
+        raise Malformed(f"{field} names no component", field=field)
+    return [(cbor.as_int(index, field), value) for index, value in entries.items()]
+
+
+def _parse_numbers(value: Any, field: str) -> tuple[int, ...]:
+    numbers = cbor.as_list(value, field)
+    if not numbers:
+        raise Malformed(f"{field} copies no parameter", field=field)
+    return tuple(cbor.as_int(number, field, low=-(2**63), high=2**63) for number in numbers)
 
 
 def _parse_try_each(argument: Any, field: str, depth: int) -> TryEach:
@@ -188,40 +247,6 @@ def _parse_try_each(argument: Any, field: str, depth: int) -> TryEach:
     )
 
 
-def _parse_parameters(argument: Any, field: str) -> Parameters:
-    pairs = cbor.as_map(argument, field)
-    if not pairs:
-        raise Malformed(f"{field} sets no parameter", field=field)
-    values: dict[str, Any] = {}
-    other: list[tuple[int, Any]] = []
-    for key, value in pairs.items():
-        number = cbor.as_int(key, field, low=-(2**63), high=2**63)
-        if number in _KNOWN_PARAMETERS:
-            parameter = ParameterKey(number)
-            values[parameter.name.lower()] = _parse_parameter(parameter, value, f"{field}/{number}")
-        else:
-            other.append((number, value))
-    return Parameters(**values, other=tuple(other))
-
-
-def _parse_parameter(key: ParameterKey, value: Any, field: str) -> Any:
-    match key:
-        case ParameterKey.VENDOR_ID | ParameterKey.CLASS_ID | ParameterKey.DEVICE_ID:
-            if isinstance(value, cbor.Tag):
-                raise refusal(RefusalCode.UNSUPPORTED, f"{field}: only UUIDs are supported", field=field)
-            return cbor.as_bytes(value, field, size=UUID_SIZE)
-        case ParameterKey.IMAGE_DIGEST:
-            return Digest.parse(cbor.decode(cbor.as_bytes(value, field), field=field), field)
-        case ParameterKey.COMPONENT_SLOT | ParameterKey.IMAGE_SIZE | ParameterKey.SOURCE_COMPONENT:
-            return cbor.as_int(value, field)
-        case ParameterKey.STRICT_ORDER | ParameterKey.SOFT_FAILURE:
-            return cbor.as_bool(value, field)
-        case ParameterKey.URI:
-            return cbor.as_text(value, field)
-        case _:
-            return cbor.as_bytes(value, field)
-
-
 def _to_cbor(command: Command) -> list[Any]:
     match command:
         case Condition() | Directive():
@@ -233,7 +258,14 @@ def _to_cbor(command: Command) -> list[Any]:
                 list(index) if isinstance(index, tuple) else index,
             ]
         case OverrideParameters():
-            return [int(DirectiveCode.OVERRIDE_PARAMETERS), _parameters_to_cbor(command.parameters)]
+            return [int(DirectiveCode.OVERRIDE_PARAMETERS), parameters_to_cbor(command.parameters)]
+        case SetParameters():
+            return [int(DirectiveCode.SET_PARAMETERS), parameters_to_cbor(command.parameters)]
+        case OverrideMultiple():
+            entries = {index: parameters_to_cbor(given) for index, given in command.entries}
+            return [int(DirectiveCode.OVERRIDE_MULTIPLE), entries]
+        case CopyParameters():
+            return [int(DirectiveCode.COPY_PARAMS), {i: list(numbers) for i, numbers in command.entries}]
         case TryEach():
             branches: list[bytes | None] = [encode_sequence(branch) for branch in command.branches]
             return [int(DirectiveCode.TRY_EACH), [*branches, None] if command.optional else branches]
@@ -241,10 +273,3 @@ def _to_cbor(command: Command) -> list[Any]:
             return [int(DirectiveCode.RUN_SEQUENCE), encode_sequence(command.sequence)]
         case Unknown():
             return [command.code, command.argument]
-
-
-def _parameters_to_cbor(parameters: Parameters) -> dict[int, Any]:
-    encoded = {
-        int(key): value.encode() if isinstance(value, Digest) else value for key, value in parameters.known()
-    }
-    return encoded | dict(parameters.other)

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, Final
 
 from lwm2m_server.firmware.commands import (
     Command,
     Condition,
+    CopyParameters,
     Directive,
+    OverrideMultiple,
     OverrideParameters,
-    Parameters,
     RunSequence,
     Sequence,
     SetComponentIndex,
+    SetParameters,
     TryEach,
     Unknown,
 )
 from lwm2m_server.firmware.cose import Algorithm, parse_sign1
 from lwm2m_server.firmware.envelope import parse_envelope, read_unverified
 from lwm2m_server.firmware.facts import ComponentFacts, facts_of
-from lwm2m_server.firmware.suit import Digest, component_text
+from lwm2m_server.firmware.manifest import SEQUENCES, Dependency, LanguageText, Manifest
+from lwm2m_server.firmware.parameters import Parameters
+from lwm2m_server.firmware.refusals import Refusal
+from lwm2m_server.firmware.suit import (
+    ComponentTextKey,
+    Digest,
+    ManifestKey,
+    ParameterKey,
+    TextKey,
+    WaitEvent,
+    component_text,
+)
+from lwm2m_server.firmware.suit_versions import VersionMatch
 
-_SEQUENCES: Final = ("payload_fetch", "install", "validate", "load", "invoke")
+_MAX_DEPTH: Final = 4
+"""Manifests inside of manifests that are looked at."""
 
 
-def describe(envelope: bytes) -> dict[str, Any]:
+def describe(envelope: bytes, depth: int = 0) -> dict[str, Any]:
     """Everything in the envelope as JSON types; bytes as lower hex. `Refusal` when it can't be read."""
     parsed = parse_envelope(envelope)
     manifest = read_unverified(envelope)
@@ -34,19 +50,66 @@ def describe(envelope: bytes) -> dict[str, Any]:
         "version": facts.version,
         "description": facts.description,
         "reference_uri": facts.reference_uri,
+        "use_before": facts.use_before,
+        "downgrade": facts.downgrade,
         "components": [_component(component) for component in facts.components],
+        "dependencies": [_dependency(entry) for entry in manifest.common.dependencies],
+        "text": _texts(manifest),
         "digest": parsed.digest.value.hex(),
         "signatures": [_signature(block, index) for index, block in enumerate(parsed.blocks)],
-        "severed": sorted(key for key, _ in parsed.severed),
-        "payloads": {name: len(content) for name, content in parsed.payloads},
+        "severed": [ManifestKey(key).name.lower() for key, _ in sorted(parsed.severed)],
+        "payloads": {uri: _payload(content, depth) for uri, content in parsed.payloads},
         "shared_sequence": _sequence(manifest.common.shared_sequence),
         "sequences": {
             name: "severed" if isinstance(member, Digest) else _sequence(member)
-            for name in _SEQUENCES
+            for name in SEQUENCES.values()
             if (member := getattr(manifest, name)) is not None
         },
         "size": len(envelope),
     }
+
+
+def describe_command(command: Command) -> str:
+    """One command in a line, such as `condition vendor-identifier`."""
+    shown = _command(command)
+    ((kind, name), *_) = shown.items()
+    return f"{kind} {name}"
+
+
+def _payload(content: bytes, depth: int) -> dict[str, Any]:
+    """An integrated payload, or an integrated dependency with what is in it."""
+    shown: dict[str, Any] = {"size": len(content), "digest": Digest.of(content).value.hex()}
+    if depth < _MAX_DEPTH:
+        try:
+            shown["manifest"] = describe(content, depth + 1)
+        except Refusal:
+            return shown
+    return shown
+
+
+def _dependency(entry: Dependency) -> dict[str, Any]:
+    return {"index": entry.index, "prefix": None if entry.prefix is None else component_text(entry.prefix)}
+
+
+def _texts(manifest: Manifest) -> dict[str, Any] | str | None:
+    if isinstance(manifest.text, Digest):
+        return "severed"
+    return None if manifest.text is None else {text.language: _text(text) for text in manifest.text}
+
+
+def _text(text: LanguageText) -> dict[str, Any]:
+    shown: dict[str, Any] = {_key_name(TextKey, key): said for key, said in text.entries}
+    shown["components"] = {
+        component_text(entry.component): {
+            _key_name(ComponentTextKey, key): said for key, said in entry.entries
+        }
+        for entry in text.components
+    }
+    return shown
+
+
+def _key_name(keys: type[IntEnum], number: int) -> str:
+    return keys(number).name.lower() if number in set(keys) else str(number)
 
 
 def _component(component: ComponentFacts) -> dict[str, Any]:
@@ -93,6 +156,17 @@ def _command(command: Command) -> dict[str, Any]:
             }
         case OverrideParameters():
             return {"directive": "override-parameters", "parameters": _parameters(command.parameters)}
+        case SetParameters():
+            return {"directive": "set-parameters", "parameters": _parameters(command.parameters)}
+        case OverrideMultiple():
+            entries = {str(index): _parameters(given) for index, given in command.entries}
+            return {"directive": "override-multiple", "components": entries}
+        case CopyParameters():
+            names = {
+                str(index): [_name(_key_name(ParameterKey, n)) for n in numbers]
+                for index, numbers in command.entries
+            }
+            return {"directive": "copy-params", "from": names}
         case TryEach():
             branches = [_sequence(branch) for branch in command.branches]
             return {"directive": "try-each", "branches": branches, "optional": command.optional}
@@ -105,11 +179,29 @@ def _command(command: Command) -> dict[str, Any]:
 def _parameters(parameters: Parameters) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for key, value in parameters.known():
-        plain = value.value if isinstance(value, Digest) else value
-        shown[_name(key.name)] = plain.hex() if isinstance(plain, bytes) else plain
+        shown[_name(key.name)] = _value(value)
     for number, _ in parameters.other:
         shown[str(number)] = "not supported"
     return shown
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Digest):
+        return value.value.hex()
+    if isinstance(value, VersionMatch):
+        return value.text
+    if isinstance(value, tuple):
+        return {_name(_key_name(WaitEvent, event)): _plain(argument) for event, argument in value}
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """JSON types of a decoded value that has no form of its own here."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _name(name: str) -> str:

@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
+from lwm2m_server.firmware.parameters import WaitEvents
 from lwm2m_server.firmware.refusals import Refusal
 from lwm2m_server.firmware.suit import ComponentId, Digest
 
@@ -24,13 +25,19 @@ class ComponentState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
-    """What the device is. `sequence_number` is the highest one that it ever accepted."""
+    """What the device is. `sequence_number` is the highest one that it ever accepted.
+
+    `now` is its clock (seconds since 1970), `battery` its charge in mWh; `None` where it has none, and then
+    conditions on them fail.
+    """
 
     vendor_ids: frozenset[bytes]
     class_ids: frozenset[bytes]
     components: Mapping[ComponentId, ComponentState]
     sequence_number: int = 0
     device_id: bytes | None = None
+    now: float | None = None
+    battery: int | None = None
 
 
 # -- effects ---------------------------------------------------------------------
@@ -40,7 +47,9 @@ class DeviceFacts:
 class Fetch:
     """Load `uri` into the component.
 
-    `digest` and `size` are what the result must have, where the manifest says.
+    `digest` and `size` are what the result must have, where the manifest says. `content` is there when the
+    envelope itself carries the payload. `encryption` is the encoded COSE structure of an encrypted payload;
+    digest and size are those of the plain content.
     """
 
     component: ComponentId
@@ -48,6 +57,8 @@ class Fetch:
     digest: Digest | None = None
     size: int | None = None
     arguments: bytes | None = None
+    content: bytes | None = None
+    encryption: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +80,11 @@ class MatchContent:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Copy the content of `source` into the component."""
+    """Copy the content of `source` into the component, decrypting it where `encryption` is given."""
 
     component: ComponentId
     source: ComponentId
+    encryption: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +97,11 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Write `content` into the component."""
+    """Write `content` into the component, decrypting it where `encryption` is given."""
 
     component: ComponentId
     content: bytes
+    encryption: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +112,23 @@ class Invoke:
     arguments: bytes | None = None
 
 
-Effect = Fetch | MatchImage | MatchContent | Copy | Swap | Write | Invoke
+@dataclass(frozen=True, slots=True)
+class Authorize:
+    """Ask the application whether it authorizes the update; of `priority` less is more urgent."""
+
+    component: ComponentId
+    priority: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait until all events (`suit.WaitEvent`, argument) have come."""
+
+    component: ComponentId
+    events: WaitEvents
+
+
+Effect = Fetch | MatchImage | MatchContent | Copy | Swap | Write | Invoke | Authorize | Wait
 Answer = bool | Refusal
 Procedure = Generator[Effect, Answer, None]
 

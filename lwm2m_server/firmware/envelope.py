@@ -7,16 +7,25 @@ signed payload is the encoded SUIT_Digest *without* one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from lwm2m_server.firmware import cbor
-from lwm2m_server.firmware.cose import SigningKey, VerificationKey, sign1, verify_blocks
+from lwm2m_server.firmware.cose import sign1, verify_blocks
 from lwm2m_server.firmware.facts import ManifestFacts, facts_of
+from lwm2m_server.firmware.keys import Signer, VerificationKey
 from lwm2m_server.firmware.manifest import Manifest, parse_manifest, resolve
 from lwm2m_server.firmware.refusals import Malformed, NotTrusted, RefusalCode, refusal
-from lwm2m_server.firmware.suit import ENVELOPE_TAG, SEVERABLE, Digest, EnvelopeKey, ManifestKey
+from lwm2m_server.firmware.suit import (
+    DIGEST_SHA256,
+    ENVELOPE_TAG,
+    SEVERABLE,
+    Digest,
+    EnvelopeKey,
+    ManifestKey,
+)
+from lwm2m_server.firmware.trust import TrustAnchor, anchors_of, judge
 
 MAX_BLOCKS: Final = 8
 MAX_ENVELOPE: Final = cbor.MAX_SIZE
@@ -52,22 +61,30 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A manifest whose digest and signature hold.
+    """A manifest whose digest and signatures hold, with those whose signatures count.
 
-    `facts` is what server and device ask of it; `key_id` the identifier of the key that signed, `envelope`
-    the bytes.
+    `facts` is what server and device ask of it; `key_id` the identifier of the image author's key,
+    `approver_id` that of the operator who approved, `signer_ids` of all; `envelope` the bytes. `payloads` are
+    the integrated payloads by URI, each one with a digest that the manifest names.
     """
 
     envelope: bytes
     manifest: Manifest
     facts: ManifestFacts
     key_id: bytes
+    approver_id: bytes | None = None
+    signer_ids: tuple[bytes, ...] = ()
+    payloads: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def wrap(manifest: Manifest, severed: Iterable[tuple[int, bytes]] = ()) -> Envelope:
+def wrap(
+    manifest: Manifest,
+    severed: Iterable[tuple[int, bytes]] = (),
+    payloads: Iterable[tuple[str, bytes]] = (),
+) -> Envelope:
     """Put an unsigned envelope around a manifest."""
     content = manifest.encode()
-    return Envelope(Digest.of(cbor.bstr(content)), (), content, tuple(severed))
+    return Envelope(Digest.of(cbor.bstr(content)), (), content, tuple(severed), tuple(payloads))
 
 
 def parse_envelope(data: bytes) -> Envelope:
@@ -93,7 +110,7 @@ def parse_envelope(data: bytes) -> Envelope:
     return Envelope(digest, blocks, manifest, tuple(severed), tuple(payloads))
 
 
-def sign(envelope: bytes, key: SigningKey) -> bytes:
+def sign(envelope: bytes, key: Signer) -> bytes:
     """Add an authentication block (COSE_Sign1, detached) by `key`.
 
     The manifest and its severed members are checked first: nothing is signed that `verify` would refuse.
@@ -105,13 +122,36 @@ def sign(envelope: bytes, key: SigningKey) -> bytes:
     return replace(parsed, blocks=(*parsed.blocks, sign1(key, parsed.digest.encode()))).encode()
 
 
-def verify(envelope: bytes, trusted: Iterable[VerificationKey]) -> Verified:
-    """Check digest, signature, then the manifest; `Refusal` with its code (`signature`, `malformed`…)."""
+def verify(
+    envelope: bytes, trusted: Iterable[VerificationKey | TrustAnchor], *, now: float | None = None
+) -> Verified:
+    """Check digest, signatures and who made them, then the manifest; `Refusal` with its code.
+
+    A bare key counts as an image author without an end (`trust`). `now` is in seconds since 1970, `None`
+    without a clock.
+    """
+    anchors = anchors_of(trusted)
     parsed = parse_envelope(envelope)
     _check_digest(parsed)
-    key = verify_blocks(parsed.blocks, parsed.digest.encode(), trusted, field="envelope/2")
+    keys = [anchor.key for anchor in anchors]
+    signers = judge(
+        verify_blocks(parsed.blocks, parsed.digest.encode(), keys, field="envelope/2"),
+        anchors,
+        now,
+        field="envelope/2",
+    )
     manifest = resolve(parse_manifest(parsed.manifest), dict(parsed.severed))
-    return Verified(envelope, manifest, facts_of(manifest), key.key_id)
+    facts = facts_of(manifest)
+    _check_payloads(parsed, facts)
+    return Verified(
+        envelope,
+        manifest,
+        facts,
+        signers.author.key_id,
+        signers.approver.key_id if signers.approver else None,
+        tuple(key.key_id for key in signers.all),
+        dict(parsed.payloads),
+    )
 
 
 def read_unverified(envelope: bytes) -> Manifest:
@@ -119,8 +159,26 @@ def read_unverified(envelope: bytes) -> Manifest:
     parsed = parse_envelope(envelope)
     _check_digest(parsed)
     manifest = resolve(parse_manifest(parsed.manifest), dict(parsed.severed))
-    facts_of(manifest)
+    _check_payloads(parsed, facts_of(manifest))
     return manifest
+
+
+def _check_payloads(envelope: Envelope, facts: ManifestFacts) -> None:
+    """Payloads are not signed themselves: each must be one that the signed manifest names by its digest."""
+    for uri, content in envelope.payloads:
+        owners = [component for component in facts.components if uri in component.uris]
+        if not owners:
+            raise Malformed(
+                f"the envelope carries {uri!r}, which no component of the manifest fetches",
+                field=f"envelope/{uri}",
+            )
+        digest = Digest.of(content, DIGEST_SHA256).value
+        if not any(digest in component.digests for component in owners):
+            raise refusal(
+                RefusalCode.DIGEST_MISMATCH,
+                f"the integrated payload {uri!r} is not the one that was signed",
+                field=f"envelope/{uri}",
+            )
 
 
 def _check_digest(envelope: Envelope) -> None:
@@ -132,9 +190,9 @@ def _check_digest(envelope: Envelope) -> None:
 
 
 def _parse_authentication(data: bytes) -> tuple[Digest, tuple[bytes, ...]]:
-    field = "envelope/2"
-    items: list[Any] = cbor.as_list(cbor.decode(data, field=field), field)
+    at = "envelope/2"
+    items: list[Any] = cbor.as_list(cbor.decode(data, field=at), at)
     if not 1 <= len(items) <= 1 + MAX_BLOCKS:
-        raise Malformed(f"{field} must hold a digest and at most {MAX_BLOCKS} signatures", field=field)
-    digest = Digest.parse(cbor.decode(cbor.as_bytes(items[0], field), field=field), field)
-    return digest, tuple(cbor.as_bytes(block, field) for block in items[1:])
+        raise Malformed(f"{at} must hold a digest and at most {MAX_BLOCKS} signatures", field=at)
+    digest = Digest.parse(cbor.decode(cbor.as_bytes(items[0], at), field=at), at)
+    return digest, tuple(cbor.as_bytes(block, at) for block in items[1:])

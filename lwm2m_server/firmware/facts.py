@@ -11,25 +11,31 @@ from typing import Any, Final
 
 from lwm2m_server.firmware.commands import (
     Command,
+    Condition,
+    CopyParameters,
+    OverrideMultiple,
     OverrideParameters,
+    Parameters,
     RunSequence,
     SetComponentIndex,
+    SetParameters,
     TryEach,
 )
-from lwm2m_server.firmware.manifest import LanguageText, Manifest
+from lwm2m_server.firmware.manifest import SEQUENCES, LanguageText, Manifest
 from lwm2m_server.firmware.refusals import Malformed
 from lwm2m_server.firmware.suit import (
     DIGEST_SHA256,
     ComponentId,
     ComponentTextKey,
+    ConditionCode,
     Digest,
+    ParameterKey,
     TextKey,
-    version_from_integers,
-    version_to_integers,
 )
+from lwm2m_server.firmware.suit_versions import version_from_integers, version_to_integers
 from lwm2m_server.versions import try_parse
 
-_SEQUENCES: Final = ("payload_fetch", "install", "validate", "load", "invoke")
+_COLLECTED: Final = tuple(name for name in SEQUENCES.values() if name != "uninstall")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,9 @@ class ComponentFacts:
 class ManifestFacts:
     """The whole manifest.
 
-    `version` is the version of the update as text, `None` when the manifest names none.
+    `version` is the version of the update as text, `None` when the manifest names none. `use_before` is the
+    moment (seconds since 1970) from which on no branch of it may be used. `downgrade`: it says of itself that
+    it may go back to an older version, which needs an operator's approval.
     """
 
     sequence_number: int
@@ -64,6 +72,8 @@ class ManifestFacts:
     components: tuple[ComponentFacts, ...]
     reference_uri: str | None = None
     description: str = ""
+    use_before: int | None = None
+    downgrade: bool = False
 
     @property
     def main(self) -> ComponentFacts:
@@ -103,7 +113,7 @@ def facts_of(manifest: Manifest) -> ManifestFacts:
     """
     collector = _Collector(len(manifest.common.components))
     collector.go(manifest.common.shared_sequence)
-    for name in _SEQUENCES:
+    for name in _COLLECTED:
         sequence = getattr(manifest, name)
         if isinstance(sequence, tuple):
             collector.select(SetComponentIndex(True if len(manifest.common.components) > 1 else 0))
@@ -119,6 +129,8 @@ def facts_of(manifest: Manifest) -> ManifestFacts:
         components=components,
         reference_uri=manifest.reference_uri,
         description=text.get(TextKey.UPDATE_DESCRIPTION) if text else "",
+        use_before=min(collector.use_before, default=None),
+        downgrade=collector.downgrade,
     )
 
 
@@ -129,25 +141,35 @@ class _Found:
     digests: list[bytes] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     uris: list[str] = field(default_factory=list)
+    use_before: int | None = None
 
 
 class _Collector:
     def __init__(self, components: int) -> None:
         self.found = [_Found() for _ in range(components)]
+        self.use_before: list[int] = []
+        self.downgrade = False
         self._current: tuple[int, ...] = (0,)
 
-    def go(self, sequence: Iterable[Command]) -> None:
+    def go(self, sequence: Iterable[Command], *, certain: bool = True) -> None:
+        """Go through a sequence; `certain` is false in branches, whose conditions may never be asked."""
         for command in sequence:
             match command:
                 case SetComponentIndex():
                     self.select(command)
-                case OverrideParameters():
-                    self._override(command)
+                case OverrideParameters() | SetParameters():
+                    self._override(command.parameters, self._current)
+                case OverrideMultiple():
+                    self._multiple(command)
+                case CopyParameters():
+                    self._copy(command)
+                case Condition():
+                    self._condition(command.code, certain=certain)
                 case TryEach():
                     for branch in command.branches:
-                        self.go(branch)
+                        self.go(branch, certain=False)
                 case RunSequence():
-                    self.go(command.sequence)
+                    self.go(command.sequence, certain=False)
                 case _:
                     pass
 
@@ -156,21 +178,53 @@ class _Collector:
         wanted = (
             range(len(self.found)) if index is True else index if isinstance(index, tuple) else (int(index),)
         )
-        if any(number >= len(self.found) for number in wanted):
-            raise Malformed("a command selects a component that the manifest does not have", field="manifest")
+        self._check(wanted)
         self._current = tuple(wanted)
 
-    def _override(self, command: OverrideParameters) -> None:
-        given = command.parameters
+    def _check(self, wanted: Iterable[int]) -> None:
+        if any(number >= len(self.found) for number in wanted):
+            raise Malformed("a command selects a component that the manifest does not have", field="manifest")
+
+    def _multiple(self, command: OverrideMultiple) -> None:
+        self._check(index for index, _ in command.entries)
+        for index, given in command.entries:
+            self._override(given, (index,))
+            self._current = (index,)
+
+    def _copy(self, command: CopyParameters) -> None:
+        names = {
+            ParameterKey.VENDOR_ID: "vendor_ids",
+            ParameterKey.CLASS_ID: "class_ids",
+            ParameterKey.IMAGE_DIGEST: "digests",
+            ParameterKey.IMAGE_SIZE: "sizes",
+            ParameterKey.URI: "uris",
+        }
+        self._check(index for index, _ in command.entries)
+        for index, numbers in command.entries:
+            for name in (names[ParameterKey(number)] for number in numbers if number in set(names)):
+                for target in self._current:
+                    for value in getattr(self.found[index], name):
+                        _add(getattr(self.found[target], name), value)
+
+    def _condition(self, code: ConditionCode, *, certain: bool) -> None:
+        if code is ConditionCode.OPERATOR_APPROVAL:
+            self.downgrade = True
+        elif code is ConditionCode.USE_BEFORE and certain:
+            times = [self.found[index].use_before for index in self._current]
+            self.use_before += [time for time in times if time is not None]
+
+    def _override(self, given: Parameters, indices: Iterable[int]) -> None:
         digest = given.image_digest
         sha256 = digest.value if isinstance(digest, Digest) and digest.algorithm == DIGEST_SHA256 else None
-        for number in self._current:
+        for number in indices:
             found = self.found[number]
             _add(found.vendor_ids, given.vendor_id)
             _add(found.class_ids, given.class_id)
             _add(found.digests, sha256)
             _add(found.sizes, given.image_size)
             _add(found.uris, given.uri)
+            if given.use_before is not None:
+                found.use_before = given.use_before
 
 
 def _add(values: list[Any], value: Any) -> None:

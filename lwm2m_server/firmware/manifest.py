@@ -23,16 +23,23 @@ from lwm2m_server.firmware.suit import (
     ManifestKey,
     TextKey,
 )
+from lwm2m_server.firmware.suit_versions import parse_integers
 
 MAX_COMPONENTS: Final = 32
+_DEPENDENCY_PREFIX: Final = 1
 
-_SEQUENCES: Final = {
+SEQUENCES: Final = {
+    ManifestKey.DEPENDENCY_RESOLUTION: "dependency_resolution",
+    ManifestKey.PAYLOAD_FETCH: "payload_fetch",
+    ManifestKey.CANDIDATE_VERIFICATION: "candidate_verification",
+    ManifestKey.INSTALL: "install",
     ManifestKey.VALIDATE: "validate",
     ManifestKey.LOAD: "load",
     ManifestKey.INVOKE: "invoke",
-    ManifestKey.PAYLOAD_FETCH: "payload_fetch",
-    ManifestKey.INSTALL: "install",
+    ManifestKey.UNINSTALL: "uninstall",
 }
+"""The command sequences in the order in which they run; 15, 18 and 24 are of trust-domains."""
+
 _OPAQUE: Final = frozenset({ManifestKey.COMPONENT_ID, ManifestKey.COSWID})
 """Members of extensions that change nothing in how an update is processed: kept as they are."""
 
@@ -66,29 +73,41 @@ Text = tuple[LanguageText, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Dependency:
+    """A component that is another manifest's envelope (trust-domains): its index, and a prefix for its own."""
+
+    index: int
+    prefix: ComponentId | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Common:
     """Components and the sequence that runs before every other one."""
 
     components: tuple[ComponentId, ...]
     shared_sequence: Sequence = ()
+    dependencies: tuple[Dependency, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """A manifest. A severable member is the member itself, its `Digest` when severed, or `None`.
 
-    `set_version` is the machine-readable version of update-management (`suit.version_from_integers`).
+    `set_version` is the machine-readable version of update-management (`suit_versions.version_from_integers`).
     """
 
     sequence_number: int
     common: Common
     reference_uri: str | None = None
     set_version: tuple[int, ...] | None = None
+    dependency_resolution: Sequence | Digest | None = None
+    payload_fetch: Sequence | Digest | None = None
+    candidate_verification: Sequence | Digest | None = None
+    install: Sequence | Digest | None = None
     validate: Sequence | None = None
     load: Sequence | None = None
     invoke: Sequence | None = None
-    payload_fetch: Sequence | Digest | None = None
-    install: Sequence | Digest | None = None
+    uninstall: Sequence | None = None
     text: Text | Digest | None = None
     opaque: tuple[tuple[int, Any], ...] = ()
 
@@ -103,7 +122,7 @@ class Manifest:
             members[ManifestKey.REFERENCE_URI] = self.reference_uri
         if self.set_version is not None:
             members[ManifestKey.SET_VERSION] = cbor.encode(self.set_version)
-        for key, name in _SEQUENCES.items():
+        for key, name in SEQUENCES.items():
             member: Sequence | Digest | None = getattr(self, name)
             if member is not None:
                 members[key] = member.to_cbor() if isinstance(member, Digest) else encode_sequence(member)
@@ -146,7 +165,7 @@ def resolve(manifest: Manifest, severed: Mapping[int, bytes]) -> Manifest:
             digest = dict(manifest.opaque).get(key)
             digest = Digest.parse(digest, field) if isinstance(digest, list) else None
         else:
-            name = "text" if key == ManifestKey.TEXT else _SEQUENCES[ManifestKey(key)]
+            name = "text" if key == ManifestKey.TEXT else SEQUENCES[ManifestKey(key)]
             digest = getattr(manifest, name)
         if not isinstance(digest, Digest):
             raise Malformed("a severed member is not announced in the manifest", field=field)
@@ -205,8 +224,8 @@ def _with_member(manifest: Manifest, key: object, value: Any) -> Manifest:
         return replace(manifest, reference_uri=cbor.as_text(value, field))
     if number == ManifestKey.SET_VERSION:
         return replace(manifest, set_version=_parse_set_version(cbor.as_bytes(value, field), field))
-    if number == ManifestKey.TEXT or number in _SEQUENCES:
-        name = "text" if number == ManifestKey.TEXT else _SEQUENCES[ManifestKey(number)]
+    if number == ManifestKey.TEXT or number in SEQUENCES:
+        name = "text" if number == ManifestKey.TEXT else SEQUENCES[ManifestKey(number)]
         change: dict[str, Any] = {name: _parse_severable(number, value, field)}
         return replace(manifest, **change)
     raise refusal(
@@ -223,10 +242,7 @@ def _parse_severable(number: int, value: Any, field: str) -> Sequence | Text | D
 
 
 def _parse_set_version(data: bytes, field: str) -> tuple[int, ...]:
-    integers = cbor.as_list(cbor.decode(data, field=field), field)
-    if not integers or len(integers) > MAX_COMPONENTS:
-        raise Malformed(f"{field} is no version", field=field)
-    return tuple(cbor.as_int(item, field, low=-3, high=2**63) for item in integers)
+    return parse_integers(cbor.decode(data, field=field), field)
 
 
 def _parse_common(data: bytes) -> Common:
@@ -234,12 +250,14 @@ def _parse_common(data: bytes) -> Common:
     members = cbor.as_map(cbor.decode(data, field=field), field)
     components = cbor.as_list(members.pop(int(CommonKey.COMPONENTS), None), f"{field}/2")
     shared = members.pop(int(CommonKey.SHARED_SEQUENCE), None)
+    dependencies = members.pop(int(CommonKey.DEPENDENCIES), None)
     if members:
         raise refusal(
             RefusalCode.UNSUPPORTED,
             f"the common block has member {next(iter(members))}, not supported",
             field=field,
         )
+    dependencies = _parse_dependencies(dependencies, len(components)) if dependencies is not None else ()
     if not 1 <= len(components) <= MAX_COMPONENTS:
         raise Malformed(
             f"a manifest names 1 to {MAX_COMPONENTS} components, not {len(components)}", field=f"{field}/2"
@@ -247,9 +265,29 @@ def _parse_common(data: bytes) -> Common:
     parsed = tuple(_parse_component(item, f"{field}/2") for item in components)
     if len(set(parsed)) != len(parsed):
         raise Malformed("a component is named twice", field=f"{field}/2")
-    if shared is None:
-        return Common(parsed)
-    return Common(parsed, parse_sequence(cbor.as_bytes(shared, f"{field}/4"), f"{field}/4"))
+    sequence = () if shared is None else parse_sequence(cbor.as_bytes(shared, f"{field}/4"), f"{field}/4")
+    return Common(parsed, sequence, dependencies)
+
+
+def _parse_dependencies(value: object, components: int) -> tuple[Dependency, ...]:
+    field = f"common/{int(CommonKey.DEPENDENCIES)}"
+    found: list[Dependency] = []
+    for key, metadata in cbor.as_map(value, field).items():
+        index = cbor.as_int(key, field)
+        if index >= components:
+            raise Malformed("a dependency is a component that the manifest does not have", field=field)
+        members = cbor.as_map(metadata, field)
+        prefix = members.pop(_DEPENDENCY_PREFIX, None)
+        if members:
+            raise refusal(
+                RefusalCode.UNSUPPORTED,
+                f"a dependency has member {next(iter(members))}, which is not supported",
+                field=field,
+            )
+        found.append(Dependency(index, None if prefix is None else _parse_component(prefix, field)))
+    if not found:
+        raise Malformed("the list of dependencies is empty", field=field)
+    return tuple(found)
 
 
 def _parse_component(value: object, field: str) -> ComponentId:
@@ -260,6 +298,11 @@ def _encode_common(common: Common) -> bytes:
     members: dict[int, Any] = {
         int(CommonKey.COMPONENTS): [list(component) for component in common.components]
     }
+    if common.dependencies:
+        members[int(CommonKey.DEPENDENCIES)] = {
+            entry.index: {} if entry.prefix is None else {_DEPENDENCY_PREFIX: list(entry.prefix)}
+            for entry in common.dependencies
+        }
     if common.shared_sequence:
         members[int(CommonKey.SHARED_SEQUENCE)] = encode_sequence(common.shared_sequence)
     return cbor.encode(members)

@@ -10,21 +10,27 @@ elsewhere it ends the procedure. A failed directive always ends the procedure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from lwm2m_server.firmware.commands import (
+    Command,
     Condition,
+    CopyParameters,
     Directive,
+    OverrideMultiple,
     OverrideParameters,
+    Parameters,
     RunSequence,
     Sequence,
     SetComponentIndex,
+    SetParameters,
     TryEach,
     Unknown,
 )
+from lwm2m_server.firmware.conditions import holds, why_not
 from lwm2m_server.firmware.effects import (
+    Authorize,
     Copy,
     DeviceFacts,
     Effect,
@@ -34,11 +40,18 @@ from lwm2m_server.firmware.effects import (
     MatchImage,
     Procedure,
     Swap,
+    Wait,
     Write,
 )
 from lwm2m_server.firmware.envelope import Verified
-from lwm2m_server.firmware.manifest import Manifest
-from lwm2m_server.firmware.preflight import INVOCATION, UPDATE, check_manifest, check_sizes, check_versions
+from lwm2m_server.firmware.preflight import (
+    INVOCATION,
+    UPDATE,
+    check_approval,
+    check_manifest,
+    check_sizes,
+    check_versions,
+)
 from lwm2m_server.firmware.refusals import Malformed, Refusal, RefusalCode, refusal
 from lwm2m_server.firmware.suit import (
     ComponentId,
@@ -46,19 +59,36 @@ from lwm2m_server.firmware.suit import (
     Digest,
     DirectiveCode,
     ParameterKey,
-    component_text,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command that has ended, for `lint`: in which sequence, how deep in branches, for which component.
+
+    `refused` says why it failed; `soft` that only its sequence ends with it.
+    """
+
+    sequence: str
+    depth: int
+    component: ComponentId
+    command: Command
+    refused: Refusal | None = None
+    soft: bool = False
+
+
+Trace = Callable[[Step], None]
 
 
 def preflight(verified: Verified, facts: DeviceFacts) -> Refusal | None:
     """Why this device would refuse the manifest before it loads a byte; `None` when it would not.
 
     In the order of section 6.2: sequence number, components, vendor and class; then our own rules: the
-    version must not go down and the image must fit.
+    version must not go down (`check_approval`) and the image must fit.
     """
     try:
         check_manifest(verified.manifest, facts)
-        _drive_shared(_Processor(verified.manifest, facts))
+        _drive_shared(_Processor(verified, facts))
         check_versions(verified, facts)
         check_sizes(verified, facts)
     except Refusal as refused:
@@ -66,18 +96,22 @@ def preflight(verified: Verified, facts: DeviceFacts) -> Refusal | None:
     return None
 
 
-def update(verified: Verified, facts: DeviceFacts) -> Procedure:
-    """Run the update procedure: payload-fetch, install, validate. `preflight` goes first."""
+def update(verified: Verified, facts: DeviceFacts, trace: Trace | None = None) -> Procedure:
+    """Run the update procedure: payload-fetch, install, validate. `preflight` goes first.
+
+    `trace` is told of each command as it ends.
+    """
     refused = preflight(verified, facts)
     if refused is not None:
         raise refused
-    yield from _Processor(verified.manifest, facts).procedure(UPDATE)
+    yield from _Processor(verified, facts, trace).procedure(UPDATE)
 
 
-def invocation(verified: Verified, facts: DeviceFacts) -> Procedure:
+def invocation(verified: Verified, facts: DeviceFacts, trace: Trace | None = None) -> Procedure:
     """Run the invocation procedure: validate, load, invoke."""
     check_manifest(verified.manifest, facts)
-    yield from _Processor(verified.manifest, facts).procedure(INVOCATION)
+    check_approval(verified)
+    yield from _Processor(verified, facts, trace).procedure(INVOCATION)
 
 
 def _drive_shared(processor: _Processor) -> None:
@@ -110,15 +144,19 @@ class _Scope:
     current: tuple[int, ...] = (0,)
     soft_failure: bool = False
     may_soften: bool = False
+    depth: int = 0
 
 
 @dataclass
 class _Processor:
-    manifest: Manifest
+    verified: Verified
     facts: DeviceFacts
+    trace: Trace | None = None
     parameters: list[dict[ParameterKey, object]] = field(default_factory=list)
+    running: str = ""
 
     def __post_init__(self) -> None:
+        self.manifest = self.verified.manifest
         self.parameters = [{} for _ in self.manifest.common.components]
 
     def procedure(self, names: Iterable[str]) -> Procedure:
@@ -126,9 +164,11 @@ class _Processor:
             sequence: Sequence | None = getattr(self.manifest, name)
             if sequence:
                 yield from self.shared()
+                self.running = name
                 yield from self._top(sequence)
 
     def shared(self) -> Procedure:
+        self.running = "shared_sequence"
         yield from self._top(self.manifest.common.shared_sequence)
 
     def _top(self, sequence: Sequence) -> Procedure:
@@ -143,13 +183,21 @@ class _Processor:
                 case SetComponentIndex():
                     scope.current = self._select(command)
                 case OverrideParameters():
-                    self._override(command, scope)
+                    self._override(command.parameters, scope)
+                case SetParameters():
+                    self._override(command.parameters, scope, keep=True)
+                case OverrideMultiple():
+                    for index, given in command.entries:
+                        scope.current = self._select(SetComponentIndex(index))
+                        self._override(given, scope)
+                case CopyParameters():
+                    self._copy_parameters(command, scope)
                 case Condition():
                     for index in scope.current:
-                        yield from self._condition(command.code, index, scope)
+                        yield from self._traced(command, index, scope)
                 case Directive():
                     for index in scope.current:
-                        yield from self._directive(command.code, index)
+                        yield from self._traced(command, index, scope)
                 case TryEach():
                     yield from self._try_each(command, scope)
                 case RunSequence():
@@ -159,9 +207,29 @@ class _Processor:
                         RefusalCode.UNSUPPORTED, f"command {command.code} is not supported", field="manifest"
                     )
 
+    def _traced(self, command: Condition | Directive, index: int, scope: _Scope) -> Procedure:
+        step = Step(self.running, scope.depth, self._component(index), command)
+        try:
+            if isinstance(command, Condition):
+                yield from self._condition(command.code, index, scope)
+            else:
+                yield from self._directive(command.code, index)
+        except _ConditionFailed as failed:
+            self._tell(replace(step, refused=failed.refused, soft=failed.soft))
+            raise
+        except Refusal as refused:
+            self._tell(replace(step, refused=refused))
+            raise
+        self._tell(step)
+
+    def _tell(self, step: Step) -> None:
+        if self.trace is not None:
+            self.trace(step)
+
     def _nested(self, command: RunSequence, scope: _Scope) -> Procedure:
         try:
-            yield from self._run(command.sequence, _Scope(scope.current, may_soften=True))
+            inner = _Scope(scope.current, may_soften=True, depth=scope.depth + 1)
+            yield from self._run(command.sequence, inner)
         except _ConditionFailed as failed:
             if not failed.soft:
                 raise _ConditionFailed(failed.refused, soft=scope.soft_failure) from None
@@ -170,7 +238,8 @@ class _Processor:
         last: Refusal | None = None
         for branch in command.branches:
             try:
-                yield from self._run(branch, _Scope(scope.current, soft_failure=True, may_soften=True))
+                inner = _Scope(scope.current, soft_failure=True, may_soften=True, depth=scope.depth + 1)
+                yield from self._run(branch, inner)
             except _ConditionFailed as failed:
                 if not failed.soft:
                     raise
@@ -187,8 +256,9 @@ class _Processor:
             raise Malformed("a command selects a component that the manifest does not have", field="manifest")
         return tuple(wanted)
 
-    def _override(self, command: OverrideParameters, scope: _Scope) -> None:
-        for key, value in command.parameters.known():
+    def _override(self, given: Parameters, scope: _Scope, *, keep: bool = False) -> None:
+        """Set parameters of the current components; `keep` leaves those that are set already."""
+        for key, value in given.known():
             if key is ParameterKey.SOFT_FAILURE:
                 if not scope.may_soften:
                     raise Malformed(
@@ -197,48 +267,39 @@ class _Processor:
                 scope.soft_failure = bool(value)
                 continue
             for index in scope.current:
-                self.parameters[index][key] = value
+                if not (keep and key in self.parameters[index]):
+                    self.parameters[index][key] = value
+
+    def _copy_parameters(self, command: CopyParameters, scope: _Scope) -> None:
+        for source, numbers in command.entries:
+            (index,) = self._select(SetComponentIndex(source))
+            for key in (ParameterKey(number) for number in numbers if number in set(ParameterKey)):
+                if key not in self.parameters[index]:
+                    raise Malformed("a parameter is copied that is not set", field="manifest")
+                for target in scope.current:
+                    self.parameters[target][key] = self.parameters[index][key]
 
     def _condition(self, code: ConditionCode, index: int, scope: _Scope) -> Procedure:
-        if code is ConditionCode.IMAGE_MATCH:
-            digest, size = (
-                self._get(index, ParameterKey.IMAGE_DIGEST),
-                self._get(index, ParameterKey.IMAGE_SIZE),
-            )
-            effect = (
-                MatchImage(self._component(index), digest, _int(size)) if isinstance(digest, Digest) else None
-            )
-            holds = effect is not None and (yield effect) is True
+        component = self._component(index)
+        held = False
+        if code in (ConditionCode.IMAGE_MATCH, ConditionCode.IMAGE_NOT_MATCH):
+            digest = self._get(index, ParameterKey.IMAGE_DIGEST)
+            size = _int(self._get(index, ParameterKey.IMAGE_SIZE))
+            if isinstance(digest, Digest):
+                answer = yield MatchImage(component, digest, size)
+                held = (answer is True) == (code is ConditionCode.IMAGE_MATCH)
         elif code is ConditionCode.CHECK_CONTENT:
-            content = self._get(index, ParameterKey.CONTENT)
-            holds = (
-                isinstance(content, bytes) and (yield MatchContent(self._component(index), content)) is True
-            )
+            content = _bytes(self._get(index, ParameterKey.CONTENT))
+            held = content is not None and (yield MatchContent(component, content)) is True
+        elif code is ConditionCode.UPDATE_AUTHORIZED:
+            priority = _int(self._get(index, ParameterKey.UPDATE_PRIORITY))
+            held = (yield Authorize(component, priority)) is True
         else:
-            holds = self._holds(code, index)
-        if not holds:
-            raise _ConditionFailed(self._why(code, index), soft=scope.soft_failure)
-
-    def _holds(self, code: ConditionCode, index: int) -> bool:
-        match code:
-            case ConditionCode.VENDOR_IDENTIFIER:
-                return self._get(index, ParameterKey.VENDOR_ID) in self.facts.vendor_ids
-            case ConditionCode.CLASS_IDENTIFIER:
-                return self._get(index, ParameterKey.CLASS_ID) in self.facts.class_ids
-            case ConditionCode.DEVICE_IDENTIFIER:
-                wanted = self._get(index, ParameterKey.DEVICE_ID)
-                return wanted is not None and wanted == self.facts.device_id
-            case ConditionCode.COMPONENT_SLOT:
-                slot = self._get(index, ParameterKey.COMPONENT_SLOT)
-                return slot is not None and slot == self.facts.components[self._component(index)].slot
-            case _:
-                return False
-
-    def _why(self, code: ConditionCode, index: int) -> Refusal:
-        known, said = _CONDITION_REFUSALS[code]
-        return refusal(
-            known, f"{said} (component {component_text(self._component(index))})", field=code.name.lower()
-        )
+            state = self.facts.components.get(component)
+            approved = self.verified.approver_id is not None
+            held = holds(code, self.parameters[index], self.facts, state, approved=approved)
+        if not held:
+            raise _ConditionFailed(why_not(code, component), soft=scope.soft_failure)
 
     def _directive(self, code: DirectiveCode, index: int) -> Procedure:
         answer = yield self._effect(code, index)
@@ -251,51 +312,48 @@ class _Processor:
     def _effect(self, code: DirectiveCode, index: int) -> Effect:
         component = self._component(index)
         if code is DirectiveCode.FETCH:
-            digest, uri = self._get(index, ParameterKey.IMAGE_DIGEST), self._get(index, ParameterKey.URI)
-            if not isinstance(uri, str):
-                raise Malformed("fetch without a URI", field="manifest")
-            size, arguments = (
-                self._get(index, ParameterKey.IMAGE_SIZE),
-                self._get(index, ParameterKey.FETCH_ARGS),
-            )
-            return Fetch(
-                component, uri, digest if isinstance(digest, Digest) else None, _int(size), _bytes(arguments)
-            )
+            return self._fetch(component, index)
         if code is DirectiveCode.WRITE:
             content = _bytes(self._get(index, ParameterKey.CONTENT))
             if content is None:
                 raise Malformed("write without content", field="manifest")
-            return Write(component, content)
+            return Write(component, content, self._encryption(index))
         if code is DirectiveCode.INVOKE:
             return Invoke(component, _bytes(self._get(index, ParameterKey.INVOKE_ARGS)))
+        if code is DirectiveCode.WAIT:
+            events = self._get(index, ParameterKey.WAIT_INFO)
+            if not isinstance(events, tuple):
+                raise Malformed("wait without what to wait for", field="manifest")
+            return Wait(component, events)
         source = _int(self._get(index, ParameterKey.SOURCE_COMPONENT))
         if source is None or source >= len(self.parameters):
             raise Malformed(f"{code.name.lower()} without a source component", field="manifest")
-        kind = Copy if code is DirectiveCode.COPY else Swap
-        return kind(component, self._component(source))
+        if code is DirectiveCode.COPY:
+            return Copy(component, self._component(source), self._encryption(index))
+        return Swap(component, self._component(source))
+
+    def _fetch(self, component: ComponentId, index: int) -> Fetch:
+        uri, digest = self._get(index, ParameterKey.URI), self._get(index, ParameterKey.IMAGE_DIGEST)
+        if not isinstance(uri, str):
+            raise Malformed("fetch without a URI", field="manifest")
+        return Fetch(
+            component,
+            uri,
+            digest if isinstance(digest, Digest) else None,
+            _int(self._get(index, ParameterKey.IMAGE_SIZE)),
+            _bytes(self._get(index, ParameterKey.FETCH_ARGS)),
+            self.verified.payloads.get(uri),
+            self._encryption(index),
+        )
+
+    def _encryption(self, index: int) -> bytes | None:
+        return _bytes(self._get(index, ParameterKey.ENCRYPTION_INFO))
 
     def _get(self, index: int, key: ParameterKey) -> object:
         return self.parameters[index].get(key)
 
     def _component(self, index: int) -> ComponentId:
         return self.manifest.common.components[index]
-
-
-_CONDITION_REFUSALS: Final = {
-    ConditionCode.VENDOR_IDENTIFIER: (RefusalCode.VENDOR_MISMATCH, "the manifest is for another vendor"),
-    ConditionCode.CLASS_IDENTIFIER: (
-        RefusalCode.CLASS_MISMATCH,
-        "the manifest is for another class of device",
-    ),
-    ConditionCode.DEVICE_IDENTIFIER: (RefusalCode.CLASS_MISMATCH, "the manifest is for another device"),
-    ConditionCode.COMPONENT_SLOT: (RefusalCode.COMPONENT_MISMATCH, "the manifest is for another slot"),
-    ConditionCode.IMAGE_MATCH: (
-        RefusalCode.DIGEST_MISMATCH,
-        "the image does not have the digest in the manifest",
-    ),
-    ConditionCode.CHECK_CONTENT: (RefusalCode.DIGEST_MISMATCH, "the content is not the one in the manifest"),
-    ConditionCode.ABORT: (RefusalCode.UNSUPPORTED, "the manifest has no way for this device"),
-}
 
 
 def _int(value: object) -> int | None:

@@ -1,4 +1,4 @@
-"""Numbers and small values of SUIT (draft-ietf-suit-manifest-37, update-management-14)."""
+"""Numbers and small values of SUIT (draft-ietf-suit-manifest-37, trust-domains-12, update-management-14)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Final
 
 from lwm2m_server.firmware import cbor
 from lwm2m_server.firmware.refusals import Malformed, RefusalCode, refusal
-from lwm2m_server.versions import Version, try_parse
 
 ENVELOPE_TAG: Final = 107
 MANIFEST_VERSION: Final = 1
@@ -27,7 +26,7 @@ class EnvelopeKey(IntEnum):
 
 
 class ManifestKey(IntEnum):
-    """Keys of the manifest map; 16, 20 and 23 are severable and then also keys of the envelope."""
+    """Keys of the manifest map; those of `SEVERABLE` may also be keys of the envelope."""
 
     VERSION = 1
     SEQUENCE_NUMBER = 2
@@ -39,46 +38,74 @@ class ManifestKey(IntEnum):
     LOAD = 8
     INVOKE = 9
     COSWID = 14
+    DEPENDENCY_RESOLUTION = 15
     PAYLOAD_FETCH = 16
+    CANDIDATE_VERIFICATION = 18
     INSTALL = 20
     TEXT = 23
     UNINSTALL = 24
 
 
-SEVERABLE: Final = (ManifestKey.PAYLOAD_FETCH, ManifestKey.INSTALL, ManifestKey.TEXT)
+SEVERABLE: Final = (
+    ManifestKey.DEPENDENCY_RESOLUTION,
+    ManifestKey.PAYLOAD_FETCH,
+    ManifestKey.CANDIDATE_VERIFICATION,
+    ManifestKey.INSTALL,
+    ManifestKey.TEXT,
+)
 
 
 class CommonKey(IntEnum):
     """Keys of the common block."""
 
+    DEPENDENCIES = 1
     COMPONENTS = 2
     SHARED_SEQUENCE = 4
 
 
 class ConditionCode(IntEnum):
-    """Conditions: they hold or not."""
+    """Conditions: they hold or not.
+
+    `OPERATOR_APPROVAL` is ours (custom commands are below -256): it holds when a key with the role
+    operator-approval signed the manifest too, and marks a manifest that may go back to an older version.
+    A processor that does not know it refuses the manifest, as it should.
+    """
 
     VENDOR_IDENTIFIER = 1
     CLASS_IDENTIFIER = 2
     IMAGE_MATCH = 3
+    USE_BEFORE = 4
     COMPONENT_SLOT = 5
     CHECK_CONTENT = 6
+    DEPENDENCY_INTEGRITY = 7
+    IS_DEPENDENCY = 8
     ABORT = 14
     DEVICE_IDENTIFIER = 24
+    IMAGE_NOT_MATCH = 25
+    MINIMUM_BATTERY = 26
+    UPDATE_AUTHORIZED = 27
+    VERSION = 28
+    OPERATOR_APPROVAL = -257
 
 
 class DirectiveCode(IntEnum):
     """Directives: they act, or abort the update."""
 
+    PROCESS_DEPENDENCY = 11
     SET_COMPONENT_INDEX = 12
     TRY_EACH = 15
     WRITE = 18
+    SET_PARAMETERS = 19
     OVERRIDE_PARAMETERS = 20
     FETCH = 21
     COPY = 22
     INVOKE = 23
+    WAIT = 29
     SWAP = 31
     RUN_SEQUENCE = 32
+    UNLINK = 33
+    OVERRIDE_MULTIPLE = 34
+    COPY_PARAMS = 35
 
 
 class ParameterKey(IntEnum):
@@ -87,16 +114,36 @@ class ParameterKey(IntEnum):
     VENDOR_ID = 1
     CLASS_ID = 2
     IMAGE_DIGEST = 3
+    USE_BEFORE = 4
     COMPONENT_SLOT = 5
     STRICT_ORDER = 12
     SOFT_FAILURE = 13
     IMAGE_SIZE = 14
     CONTENT = 18
+    ENCRYPTION_INFO = 19
     URI = 21
     SOURCE_COMPONENT = 22
     INVOKE_ARGS = 23
     DEVICE_ID = 24
     FETCH_ARGS = 25
+    MINIMUM_BATTERY = 26
+    UPDATE_PRIORITY = 27
+    VERSION = 28
+    WAIT_INFO = 29
+
+
+class WaitEvent(IntEnum):
+    """What a device may be told to wait for (update-management, suit-parameter-wait-info)."""
+
+    AUTHORIZATION = 1
+    POWER = 2
+    NETWORK = 3
+    OTHER_DEVICE_VERSION = 4
+    TIME = 5
+    TIME_OF_DAY = 6
+    DAY_OF_WEEK = 7
+    TIME_OF_DAY_UTC = 8
+    DAY_OF_WEEK_UTC = 9
 
 
 class TextKey(IntEnum):
@@ -115,6 +162,8 @@ class ComponentTextKey(IntEnum):
     MODEL_INFO = 4
     DESCRIPTION = 5
     VERSION = 6
+    VERSION_REQUIRED = 7
+    CURRENT_VERSION = 8
 
 
 DIGEST_SHA256: Final = -16
@@ -175,41 +224,6 @@ def class_id(vendor: bytes, class_name: str) -> bytes:
 def component_text(component: ComponentId) -> str:
     """Show a component identifier to people: parts in hex, joined by `/`."""
     return "/".join(part.hex() for part in component)
-
-
-_PRERELEASE: Final = {"alpha": -3, "beta": -2, "rc": -1}
-
-
-def version_to_integers(version: Version) -> tuple[int, ...] | None:
-    """Encode a machine-readable version: numbers, then -1 rc, -2 beta, -3 alpha with their numbers.
-
-    `None` for what that form cannot hold without loss: a fourth number, other pre-release words. Build
-    metadata has no place in it.
-    """
-    if version.numbers[3]:
-        return None
-    release = version.numbers[:3]
-    if not version.prerelease:
-        return release
-    word, *rest = version.prerelease
-    indicator = _PRERELEASE.get(word) if isinstance(word, str) else None
-    numbers = tuple(part for part in rest if isinstance(part, int))
-    if indicator is None or len(numbers) != len(rest):
-        return None
-    return (*release, indicator, *numbers)
-
-
-def version_from_integers(integers: tuple[int, ...]) -> str | None:
-    """Text of a machine-readable version; `None` when it has no such form."""
-    split = next((index for index, number in enumerate(integers) if number < 0), len(integers))
-    release, pre = integers[:split], integers[split:]
-    if not 1 <= len(release) <= 3 or any(number < 0 for number in pre[1:]) or (pre and pre[0] < -3):
-        return None
-    text = ".".join(str(number) for number in (*release, *[0] * (3 - len(release))))
-    if pre:
-        word = {value: key for key, value in _PRERELEASE.items()}[pre[0]]
-        text += "-" + ".".join([word, *(str(number) for number in pre[1:])])
-    return text if try_parse(text) is not None else None
 
 
 def _hash(algorithm: int, field: str) -> Callable[[bytes], bytes]:

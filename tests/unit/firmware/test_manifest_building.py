@@ -11,23 +11,27 @@ from lwm2m_server.firmware import cbor
 from lwm2m_server.firmware.build import ManifestDescription, build_manifest
 from lwm2m_server.firmware.commands import (
     Condition,
+    CopyParameters,
     Directive,
+    OverrideMultiple,
     OverrideParameters,
     Parameters,
     RunSequence,
     SetComponentIndex,
+    SetParameters,
     TryEach,
     Unknown,
     encode_sequence,
     parse_sequence,
 )
-from lwm2m_server.firmware.cose import SigningKey
 from lwm2m_server.firmware.describe import describe
 from lwm2m_server.firmware.envelope import parse_envelope, read_unverified, sign, verify, wrap
 from lwm2m_server.firmware.facts import facts_of
+from lwm2m_server.firmware.keys import SigningKey
 from lwm2m_server.firmware.manifest import Manifest, encode_text, parse_manifest
 from lwm2m_server.firmware.refusals import Malformed, NotTrusted, Refusal
 from lwm2m_server.firmware.suit import ConditionCode, Digest, DirectiveCode, class_id, vendor_id
+from lwm2m_server.firmware.suit_versions import Comparison, VersionMatch
 
 KEY = SigningKey.generate()
 DIGEST = hashlib.sha256(b"image").digest()
@@ -178,13 +182,21 @@ COMMANDS = (
             vendor_id=bytes(16), class_id=bytes(16), image_digest=Digest.of(b""), component_slot=1,
             strict_order=True,
             soft_failure=False, image_size=9, content=b"c", uri="coap://x", source_component=1,
-            invoke_args=b"i",
+            invoke_args=b"i", encryption_info=b"e", use_before=2**40, minimum_battery=500, update_priority=-3,
+            version=VersionMatch(Comparison.LESSER, (2, 0, 0, -1, 1)),
+            wait_info=((1, -1), (2, 1), (4, [b"modem", [[2, [1, 0]]]]), (5, 1_800_000_000), (99, "later")),
             device_id=bytes(16), fetch_args=b"f", other=((-300, "hint"),),
         )
     ),
+    SetParameters(Parameters(version=VersionMatch(Comparison.EQUAL, (1,), wrapped=False))),
+    OverrideMultiple(((0, Parameters(uri="/a")), (1, Parameters(uri="/b", image_size=2)))),
+    CopyParameters(((0, (3, 14)), (2, (21,)))),
     *(Condition(code, 3) for code in ConditionCode),
     Directive(DirectiveCode.FETCH, 0),
     Directive(DirectiveCode.SWAP, 15),
+    Directive(DirectiveCode.WAIT, 2),
+    Directive(DirectiveCode.PROCESS_DEPENDENCY, 0),
+    Directive(DirectiveCode.UNLINK, 0),
     TryEach(((Condition(ConditionCode.ABORT),), (Directive(DirectiveCode.COPY),)), optional=True),
     TryEach(((Condition(ConditionCode.ABORT),), (RunSequence((Directive(DirectiveCode.WRITE),)),))),
     Unknown(-300, b"x"),
@@ -203,6 +215,10 @@ def test_every_command_survives_writing_and_reading() -> None:
         [20, {1: b"short"}], [20, {3: b"\x01"}], [20, {3: cbor.encode([-16, b"x"])}], [20, {14: -1}],
         [20, {21: b"x"}],
         [20, {13: 1}], [20, {"a": 1}], [21, True], ["1", 1], [32, b"\x80"],
+        [20, {4: -1}], [20, {26: "1"}], [20, {27: b"1"}], [20, {28: [1]}], [20, {28: [6, [1]]}],
+        [20, {28: [1, []]}], [20, {28: cbor.encode([1, [-4]])}], [20, {29: cbor.encode({})}],
+        [20, {29: {5: 1}}], [20, {29: cbor.encode({5: -1})}], [20, {29: cbor.encode({4: [b"x"]})}],
+        [34, {}], [34, {0: {}}], [34, {-1: {21: "/x"}}], [35, {}], [35, {0: []}], [35, {0: ["x"]}], [19, {}],
     ],
 )  # fmt: skip
 def test_malformed_sequences_are_refused(items: list[Any]) -> None:
@@ -243,7 +259,10 @@ COMMON = cbor.encode({2: [[b"\x00"]]})
         ({1: 1, 2: 0, 3: COMMON, 23: cbor.encode({"en": {1: 2}})}, "malformed"),
         ({1: 1, 2: 0, 3: cbor.encode({2: []})}, "malformed"),
         ({1: 1, 2: 0, 3: cbor.encode({2: [[b"a"], [b"a"]]})}, "malformed"),
-        ({1: 1, 2: 0, 3: cbor.encode({1: {}, 2: [[b"a"]]})}, "unsupported"),
+        ({1: 1, 2: 0, 3: cbor.encode({1: {}, 2: [[b"a"]]})}, "malformed"),
+        ({1: 1, 2: 0, 3: cbor.encode({1: {1: {}}, 2: [[b"a"]]})}, "malformed"),
+        ({1: 1, 2: 0, 3: cbor.encode({1: {0: {9: 0}}, 2: [[b"a"]]})}, "unsupported"),
+        ({1: 1, 2: 0, 3: cbor.encode({2: [[b"a"]], 9: 0})}, "unsupported"),
     ],
 )
 def test_manifests_that_are_not_understood_in_full_are_refused(members: dict[int, Any], code: str) -> None:
@@ -271,9 +290,13 @@ def test_envelope_is_shown_in_full() -> None:
 
 
 def test_every_command_can_be_shown() -> None:
-    manifest = replace(read_unverified(build_manifest(DESCRIPTION)), load=COMMANDS[3:])
+    manifest = read_unverified(build_manifest(DESCRIPTION))
+    common = replace(manifest.common, components=((b"\x00",), (b"\x01",), (b"\x02",)))
+    manifest = replace(manifest, common=common, load=COMMANDS[3:])
     shown = describe(wrap(manifest).encode())["sequences"]["load"]
     assert shown[0]["parameters"]["uri"] == "coap://x"
+    assert shown[0]["parameters"]["version"] == "< 2.0.0-rc.1"
+    assert shown[0]["parameters"]["wait-info"]["other-device-version"] == [b"modem".hex(), [[2, [1, 0]]]]
     assert shown[-1] == {"unknown": -300}
 
 
