@@ -7,7 +7,7 @@ use coap::Instant;
 
 use crate::alert::{Alert, Failure};
 use crate::event::{Event, Handler, HandshakeId, PskKeys};
-use crate::handshake::{self, Context, Step};
+use crate::handshake::{self, Context, Kind, Step};
 use crate::hello::HelloStart;
 use crate::reassembly::{self, Fragment};
 use crate::record::{HEADER, Record};
@@ -29,6 +29,7 @@ macro_rules! context {
             out: &mut $self.out,
             handler: $handler,
             budget: Some(&mut $self.budget),
+            tickets: Some(&mut $self.tickets),
             now: $now,
         }
     };
@@ -193,8 +194,11 @@ impl Server {
     }
 
     fn establish(&mut self, id: u64, now: Instant) {
-        let cid = self.half_open.get_mut(id).map(|handshake| handshake.core.own_cid);
-        if cid.is_some_and(|cid| self.has_cid(&cid)) {
+        let core = self.half_open.get_mut(id).map(|handshake| &handshake.core);
+        let Some((cid, is_resumed)) = core.map(|core| (core.own_cid, core.kind == Kind::Abbreviated)) else {
+            return;
+        };
+        if self.has_cid(&cid) {
             self.fail(
                 id,
                 Failure::new(Alert::InternalError, "connection-ids-used-up"),
@@ -210,6 +214,7 @@ impl Server {
         let Some(session) = session else { return };
         let (address, identity) = (session.address, Arc::clone(&session.identity));
         self.counters.established += 1;
+        self.counters.resumed += u64::from(is_resumed);
         self.make_way(&session);
         let association = self.insert(session, now);
         self.events.push_back(Event::Established {
@@ -237,7 +242,7 @@ impl Server {
         let mut context = context!(self, now, handler);
         let step = machine
             .set_psk(keys, &mut context)
-            .and_then(|()| handshake::resume(machine, &mut context));
+            .and_then(|step| handshake::go_on(step, machine, &mut context));
         self.stepped(id, &step, now);
     }
 
@@ -258,8 +263,8 @@ impl Server {
         }
         let mut context = context!(self, now, handler);
         let step = machine
-            .set_verdict(is_taken)
-            .and_then(|()| handshake::resume(machine, &mut context));
+            .set_verdict(is_taken, &mut context)
+            .and_then(|step| handshake::go_on(step, machine, &mut context));
         self.stepped(id, &step, now);
     }
 

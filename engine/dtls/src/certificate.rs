@@ -1,5 +1,7 @@
 //! Certificates and raw public keys of peers: paths (RFC 5280 by webpki), names, signatures.
 
+use std::time::Duration;
+
 use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity, ring::ECDSA_P256_SHA256};
 
@@ -104,7 +106,7 @@ impl Trust {
                     ],
                     &self.anchors,
                     &intermediates,
-                    UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix_time)),
+                    UnixTime::since_unix_epoch(Duration::from_secs(unix_time)),
                     match role {
                         Role::Client => KeyUsage::client_auth(),
                         Role::Server => KeyUsage::server_auth(),
@@ -195,6 +197,49 @@ fn common_name(mut subject: &[u8]) -> Option<&str> {
         }
     }
     None
+}
+
+/// How long every certificate of a chain that is valid now stays so; zero when that cannot be told.
+pub(crate) fn valid_for(chain: &[&[u8]], unix_time: u64) -> Duration {
+    let ends = chain.iter().map(|der| not_after(der).unwrap_or_default());
+    Duration::from_secs(ends.min().unwrap_or_default().saturating_sub(unix_time))
+}
+
+/// The end of a certificate's validity, in seconds since 1970 (RFC 5280 4.1.2.5).
+fn not_after(der: &[u8]) -> Option<u64> {
+    let (_, certificate, _) = element(der)?;
+    let (_, mut fields, _) = element(certificate)?;
+    // Version, serial number, signature algorithm, issuer.
+    if element(fields)?.0 == 0xa0 {
+        fields = element(fields)?.2;
+    }
+    for _ in 0..3 {
+        fields = element(fields)?.2;
+    }
+    let (_, validity, _) = element(fields)?;
+    let (tag, text, _) = element(element(validity)?.2)?;
+    let digits = text.strip_suffix(b"Z")?;
+    let mut pairs = digits.as_chunks::<2>().0.iter().map(|[tens, ones]| {
+        let digit = |byte: &u8| char::from(*byte).to_digit(10).map(u64::from);
+        Some(digit(tens)? * 10 + digit(ones)?)
+    });
+    let mut next = || pairs.next()?;
+    let year = match tag {
+        // Two digits stand for 1950 to 2049.
+        0x17 => next().map(|year| if year < 50 { 2000 + year } else { 1900 + year })?,
+        0x18 => next()? * 100 + next()?,
+        _ => return None,
+    };
+    let (month, day) = (next()?, next()?);
+    let seconds = next()? * 3600 + next()? * 60 + next()?;
+    // Days from 1 March of the year 0 on, as the leap day ends such a year.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year.checked_sub(1)?, month + 9)
+    };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
+    Some(days.checked_sub(719_469)? * 86_400 + seconds)
 }
 
 /// The key that a peer signs with.

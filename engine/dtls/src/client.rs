@@ -17,6 +17,7 @@ use crate::random::{Random, Source};
 use crate::record::Records;
 use crate::server::id_of;
 use crate::session::{Received, Session};
+use crate::ticket::Resumable;
 
 /// One client with at most one association.
 pub struct Client {
@@ -28,6 +29,7 @@ pub struct Client {
     pub(crate) session: Option<Box<Session>>,
     buf: Vec<u8>,
     serial: u32,
+    resumable: Option<Resumable>,
     /// The stored association that was restored last, with its generation.
     pub(crate) restored: Option<(u64, u64)>,
 }
@@ -53,6 +55,7 @@ impl Client {
             session: None,
             buf: Vec::new(),
             serial: 0,
+            resumable: None,
             restored: None,
         }
     }
@@ -70,7 +73,8 @@ impl Client {
         self.buf = Vec::new();
     }
 
-    /// Begins a handshake; an association that exists goes on until the new one is complete.
+    /// Begins a handshake; an association that exists goes on until the new one is complete. It resumes the session
+    /// before with the same server, if that has given a ticket and takes it.
     ///
     /// # Errors
     /// When there are no credentials for any suite, or no randomness.
@@ -81,7 +85,10 @@ impl Client {
         handler: &mut dyn Handler,
     ) -> Result<(), Failure> {
         let config = Arc::clone(&self.config);
-        let handshake = ClientHandshake::start(server, &mut self.context(&config, now, handler))?;
+        // Taken out: after a failure with it the next handshake is a full one.
+        let resumable = self.resumable.take();
+        let mut context = self.context(&config, now, handler);
+        let handshake = ClientHandshake::start(server, resumable, &mut context)?;
         self.handshake = Some(Box::new(handshake));
         Ok(())
     }
@@ -98,6 +105,7 @@ impl Client {
             out: &mut self.out,
             handler,
             budget: None,
+            tickets: None,
             now,
         }
     }
@@ -169,7 +177,8 @@ impl Client {
         }
     }
 
-    fn establish(&mut self, machine: ClientHandshake, now: Instant) {
+    fn establish(&mut self, mut machine: ClientHandshake, now: Instant) {
+        self.resumable = machine.resumable(now);
         self.retire(Reason::Replaced);
         let serial = self.next_serial();
         let Some(session) = Session::new(machine.core, serial, now) else {

@@ -2,25 +2,28 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use coap::Instant;
 use zeroize::Zeroizing;
 
 use crate::alert::{Alert, Failure};
-use crate::certificate::PeerKey;
+use crate::certificate::{self, PeerKey};
 use crate::cid::ConnectionId;
 use crate::config::Config;
 use crate::event::{Answer, Identity, Role};
-use crate::handshake::{Context, Core, Machine, Step};
+use crate::handshake::{Context, Core, Kind, Machine, Step};
 use crate::hello::{CertificateType, Offer, ServerHello, parse_hello_verify_request};
 use crate::keys::{Ephemeral, SigningKey};
 use crate::message::{
     ClientKeyExchange, EcdheParams, encode_chain, encode_raw_public_key, parse_certificate_request,
-    parse_chain, parse_hint, parse_raw_public_key, put_signature,
+    parse_chain, parse_hint, parse_new_session_ticket, parse_raw_public_key, put_signature,
 };
 use crate::prf::{psk_premaster, sha256};
 use crate::reassembly::Message;
 use crate::server_handshake::draw_cid;
 use crate::suite::{KeyExchange, Suite};
+use crate::ticket::{MAX_KEPT, Resumable};
 use crate::wire::{MAX_CONTENT, handshake};
 
 /// Cookies that are taken before giving up: a server may have changed its secret meanwhile.
@@ -36,6 +39,8 @@ enum State {
     /// `CertificateRequest` or what comes after it.
     CertificateRequest,
     HelloDone,
+    /// `NewSessionTicket`, which the server's hello has promised.
+    Ticket,
     Finished,
     Done,
 }
@@ -51,11 +56,23 @@ pub(crate) struct ClientHandshake {
     /// The server's ephemeral point.
     point: Vec<u8>,
     certificate_requested: bool,
+    /// The session that is to be resumed, and the session id that tells whether it is (RFC 5077 3.4).
+    resuming: Option<(Resumable, [u8; 16])>,
+    /// The server's hello has promised a ticket.
+    ticket_promised: bool,
+    /// Lifetime and ticket.
+    ticket: Option<(Duration, Vec<u8>)>,
+    /// What is left of the validity of the server's certificates.
+    valid_for: Duration,
 }
 
 impl ClientHandshake {
     /// Sends the first hello.
-    pub(crate) fn start(address: SocketAddr, context: &mut Context<'_>) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        address: SocketAddr,
+        resumable: Option<Resumable>,
+        context: &mut Context<'_>,
+    ) -> Result<Self, Failure> {
         let config = context.config;
         let mut core = Core::new(Role::Client, address, 0, config, context.now);
         core.client_random = context.random.array().ok_or(Alert::InternalError)?;
@@ -74,6 +91,12 @@ impl ClientHandshake {
         if suites.is_empty() {
             return Err(Failure::new(Alert::InternalError, "no-credentials"));
         }
+        let now = context.now;
+        let resumable = resumable.filter(|session| {
+            let is_good = session.server == address && now < session.end;
+            is_good && suites.contains(&session.suite) && is_taken(&session.identity, context)
+        });
+        let session_id = context.random.array::<16>().ok_or(Alert::InternalError)?;
         let mut client = Self {
             core,
             state: State::Hello,
@@ -83,6 +106,10 @@ impl ClientHandshake {
             client_type: CertificateType::X509,
             point: Vec::new(),
             certificate_requested: false,
+            resuming: resumable.map(|session| (session, session_id)),
+            ticket_promised: false,
+            ticket: None,
+            valid_for: Duration::MAX,
         };
         client.hello(&[], context);
         Ok(client)
@@ -96,10 +123,16 @@ impl ClientHandshake {
             let x509 = has_x509.then_some(x509);
             raw.into_iter().chain(x509).collect::<Vec<_>>()
         };
+        let (session_id, ticket) = match &self.resuming {
+            Some((session, id)) => (id.as_slice(), session.ticket.as_slice()),
+            None => ([].as_slice(), [].as_slice()),
+        };
         let offer = Offer {
             random: &self.core.client_random,
+            session_id,
             cookie,
             suites: &self.suites,
+            session_ticket: config.ticket_lifetime.map(|_| ticket),
             connection_id: config.connection_ids.map(|_| self.core.own_cid.as_bytes()),
             max_fragment_length: fragment_length_code(config),
             server_name: config.server_name.as_deref(),
@@ -137,6 +170,7 @@ impl ClientHandshake {
         }
         let unasked = extensions.has_unknown
             || extensions.record_size_limit.is_some()
+            || extensions.session_ticket.is_some() && config.ticket_lifetime.is_none()
             || extensions.connection_id.is_some() && config.connection_ids.is_none()
             || extensions.max_fragment_length.is_some() && fragment_length_code(config).is_none();
         if unasked {
@@ -157,6 +191,23 @@ impl ClientHandshake {
             self.core.peer_cid = ConnectionId::new(cid).ok_or(Alert::IllegalParameter)?;
         } else {
             self.core.own_cid = ConnectionId::default();
+        }
+        self.ticket_promised = extensions.session_ticket.is_some();
+        let resuming = self.resuming.take();
+        if let Some((session, _)) = resuming.filter(|(_, id)| *id == *hello.session_id) {
+            if hello.suite != Some(session.suite) {
+                return Err(Alert::IllegalParameter.into());
+            }
+            if !extensions.extended_master_secret {
+                // RFC 7627 5.3: the session had it.
+                return Err(Failure::new(Alert::HandshakeFailure, "no-extended-master-secret"));
+            }
+            self.core.note(message.kind, message.seq, &message.body);
+            self.core.identity = Some(session.identity);
+            self.core.resume(session.master);
+            self.ticket = Some((session.end.since(context.now), session.ticket));
+            self.state = self.before_finished();
+            return Ok(Step::Nothing);
         }
         let kind = |chosen: Option<&[u8]>| match chosen {
             None => Ok(CertificateType::X509),
@@ -183,6 +234,7 @@ impl ClientHandshake {
                 let time = context.handler.unix_time();
                 let name = config.server_name.as_deref();
                 let identity = config.trust.verify(&chain, time, Role::Server, name)?;
+                self.valid_for = certificate::valid_for(&chain, time);
                 let end_entity = chain.first().copied().unwrap_or_default();
                 (PeerKey::Certificate(end_entity.to_vec()), identity)
             }
@@ -288,8 +340,64 @@ impl ClientHandshake {
         }
         self.core.finish()?;
         self.core.send(context, true);
+        self.state = self.before_finished();
+        Ok(Step::Nothing)
+    }
+
+    fn before_finished(&self) -> State {
+        if self.ticket_promised {
+            State::Ticket
+        } else {
+            State::Finished
+        }
+    }
+
+    fn new_session_ticket(&mut self, message: &Message, context: &Context<'_>) -> Result<Step, Failure> {
+        let (seconds, ticket) = parse_new_session_ticket(&message.body)?;
+        let longest = context.config.ticket_lifetime.unwrap_or_default();
+        let lifetime = match seconds {
+            0 => longest,
+            seconds => longest.min(Duration::from_secs(seconds.into())),
+        };
+        if !ticket.is_empty() && ticket.len() <= MAX_KEPT {
+            self.ticket = Some((lifetime.min(self.valid_for), ticket.to_vec()));
+        }
+        self.core.note(message.kind, message.seq, &message.body);
         self.state = State::Finished;
         Ok(Step::Nothing)
+    }
+
+    fn finished(&mut self, message: &Message, context: &mut Context<'_>) -> Result<Step, Failure> {
+        self.core.check_finished(message, context)?;
+        self.core.flight.begin(context.config);
+        if self.core.kind == Kind::Abbreviated {
+            self.core.finish()?;
+            self.core.send(context, false);
+        }
+        self.state = State::Done;
+        Ok(Step::Done)
+    }
+
+    /// What the next handshake with this server may resume with: only with the extended master secret (RFC 7627 5.3).
+    pub(crate) fn resumable(&mut self, now: Instant) -> Option<Resumable> {
+        let (lifetime, ticket) = self.ticket.take()?;
+        let core = &self.core;
+        core.has_extended_master_secret.then_some(Resumable {
+            server: core.address,
+            ticket,
+            suite: core.suite,
+            master: core.master.clone()?,
+            identity: core.identity.clone()?,
+            end: now + lifetime,
+        })
+    }
+}
+
+/// The server of a session is still taken.
+fn is_taken(identity: &Identity, context: &mut Context<'_>) -> bool {
+    match identity {
+        Identity::Psk(_) => true,
+        _ => context.handler.peer(identity, &[]) == Answer::Known(()),
     }
 }
 
@@ -333,12 +441,8 @@ impl Machine for ClientHandshake {
                 Ok(Step::Nothing)
             }
             (_, handshake::SERVER_HELLO_DONE) if may_end => self.hello_done(&message, context),
-            (State::Finished, handshake::FINISHED) => {
-                self.core.check_finished(&message, context)?;
-                self.core.flight.begin(context.config);
-                self.state = State::Done;
-                Ok(Step::Done)
-            }
+            (State::Ticket, handshake::NEW_SESSION_TICKET) => self.new_session_ticket(&message, context),
+            (State::Finished, handshake::FINISHED) => self.finished(&message, context),
             _ => Err(Alert::UnexpectedMessage.into()),
         }
     }

@@ -52,6 +52,8 @@ pub struct Config {
     pub server_name: Option<String>,
     /// A peer without the extended master secret (RFC 7627) is refused.
     pub require_extended_master_secret: bool,
+    /// Sessions are resumed for this long after a full handshake (RFC 5077), if at all.
+    pub ticket_lifetime: Option<Duration>,
     /// Connection ids, if they are to be used at all.
     pub connection_ids: Option<ConnectionIds>,
     /// Client: asks for records of at most 512, 1024, 2048 or 4096 bytes (RFC 6066 4).
@@ -119,6 +121,7 @@ impl Default for Config {
             accept_raw_public_keys: false,
             server_name: None,
             require_extended_master_secret: false,
+            ticket_lifetime: Some(Duration::from_secs(24 * 3600)),
             connection_ids: Some(ConnectionIds {
                 length: 8,
                 node: None,

@@ -1,6 +1,8 @@
 //! What goes between the crate and its caller: identities, look-ups, events.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -64,7 +66,9 @@ impl fmt::Debug for PskKeys {
 }
 
 /// Who a peer has proved to be.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// The same fingerprint is the same identity: the names follow from the certificate.
+#[derive(Clone, Debug)]
 pub enum Identity {
     /// The identity of a pre-shared key.
     Psk(Box<[u8]>),
@@ -78,6 +82,42 @@ pub enum Identity {
         /// names.
         names: Box<[Box<str>]>,
     },
+}
+
+impl Identity {
+    fn key(&self) -> (u8, &[u8]) {
+        match self {
+            Self::Psk(identity) => (0, identity),
+            Self::RawPublicKey(fingerprint) => (1, fingerprint),
+            Self::Certificate { fingerprint, .. } => (2, fingerprint),
+        }
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Identity {}
+
+impl PartialOrd for Identity {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Identity {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
 }
 
 /// What a look-up found.
@@ -100,7 +140,7 @@ pub enum LookUp {
     Peer {
         /// Fingerprint and names.
         identity: Arc<Identity>,
-        /// The certificate or `SubjectPublicKeyInfo`.
+        /// The certificate or `SubjectPublicKeyInfo`; empty where a session is to be resumed.
         der: Box<[u8]>,
     },
 }
@@ -127,7 +167,8 @@ pub trait Handler {
     fn psk(&mut self, identity: &[u8]) -> Answer<PskKeys>;
 
     /// Whether a peer with this certificate or `SubjectPublicKeyInfo` is taken. Paths and dates of certificates
-    /// have been checked.
+    /// have been checked. `der` is empty where a session is to be resumed, for which nothing but the identity is
+    /// presented again; when it is not taken, a full handshake follows.
     fn peer(&mut self, identity: &Identity, der: &[u8]) -> Answer<()>;
 
     /// Seconds since 1970, for the validity of certificates.

@@ -127,7 +127,7 @@ fn aad(record: u64, generation: u64) -> [u8; 17] {
     aad
 }
 
-fn put_identity(out: &mut Vec<u8>, identity: &Identity) {
+pub(crate) fn put_identity(out: &mut Vec<u8>, identity: &Identity) {
     match identity {
         Identity::Psk(identity) => {
             out.push(0);
@@ -147,7 +147,7 @@ fn put_identity(out: &mut Vec<u8>, identity: &Identity) {
     }
 }
 
-fn read_identity(reader: &mut Reader<'_>) -> Result<Identity, Alert> {
+pub(crate) fn read_identity(reader: &mut Reader<'_>) -> Result<Identity, Alert> {
     Ok(match reader.u8()? {
         0 => Identity::Psk(reader.vec8()?.into()),
         1 => Identity::RawPublicKey(reader.array()?),

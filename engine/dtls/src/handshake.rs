@@ -21,6 +21,7 @@ use crate::random::Source;
 use crate::reassembly::{Fragment, Message, Reassembly, Taken, put_fragment};
 use crate::record::{MAX_SENT, Opened, Protection, Record, Refused, put_header};
 use crate::suite::Suite;
+use crate::ticket::Tickets;
 use crate::window::Window;
 use crate::wire::{MAX_CONTENT, Reader, VERSION, content, handshake};
 
@@ -36,6 +37,8 @@ pub(crate) struct Context<'a> {
     pub(crate) handler: &'a mut dyn Handler,
     /// For public-key work of a server.
     pub(crate) budget: Option<&'a mut Budget>,
+    /// Of a server.
+    pub(crate) tickets: Option<&'a mut Tickets>,
     pub(crate) now: Instant,
 }
 
@@ -61,6 +64,21 @@ struct Early {
     body: Vec<u8>,
 }
 
+/// The pre-shared key before the present one.
+enum Former {
+    None,
+    /// Secret and keys from it, until the peer's Finished tells which it has.
+    Possible(Box<(Master, Protection)>),
+    Proved,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Full,
+    /// Of a session that is resumed (RFC 5246 7.3).
+    Abbreviated,
+}
+
 pub(crate) struct Core {
     pub(crate) role: Role,
     pub(crate) address: SocketAddr,
@@ -81,8 +99,8 @@ pub(crate) struct Core {
     pub(crate) ephemeral: Option<Ephemeral>,
     pub(crate) master: Option<Master>,
     pub(crate) keys: Option<Box<Protection>>,
-    /// Secret and keys of the pre-shared key before, until the peer's Finished tells which it has.
-    former: Option<Box<(Master, Protection)>>,
+    former: Former,
+    pub(crate) kind: Kind,
     /// The peer's `ChangeCipherSpec` has come, in its place.
     pub(crate) changed: bool,
     /// Waits for an answer of the caller.
@@ -124,7 +142,8 @@ impl Core {
             ephemeral: None,
             master: None,
             keys: None,
-            former: None,
+            former: Former::None,
+            kind: Kind::Full,
             changed: false,
             pending: false,
             look_up: None,
@@ -176,8 +195,7 @@ impl Core {
     pub(crate) fn alert(&mut self, alert: Alert, out: &mut Outbox) {
         let (start, buf) = out.open();
         let body = [2, alert as u8];
-        // Only our client role changes its cipher before an error is possible.
-        let encrypted = self.role == Role::Client && self.flight.is_changed();
+        let encrypted = self.flight.is_changed();
         if let Some(keys) = self.keys.as_deref_mut().filter(|_| encrypted) {
             keys.seal(content::ALERT, &[&body], buf);
         } else {
@@ -195,11 +213,18 @@ impl Core {
         self.master = Some(master);
     }
 
+    /// Fresh keys from the master secret of the session that is resumed.
+    pub(crate) fn resume(&mut self, master: Master) {
+        self.kind = Kind::Abbreviated;
+        self.keys = Some(Box::new(self.protection(&master)));
+        self.master = Some(master);
+    }
+
     /// The same from another pre-shared key, in case that it is the peer's.
     pub(crate) fn derive_former(&mut self, premaster: &[u8]) {
         let master = self.master_secret(premaster);
         let keys = self.protection(&master);
-        self.former = Some(Box::new((master, keys)));
+        self.former = Former::Possible(Box::new((master, keys)));
     }
 
     fn master_secret(&self, premaster: &[u8]) -> Master {
@@ -237,18 +262,23 @@ impl Core {
         if opened != Err(Refused::Forged) {
             return opened;
         }
-        let Some(mut former) = self.former.take() else {
+        let Former::Possible(former) = &mut self.former else {
             return opened;
         };
         let by_former = former.1.open(record, buf);
-        if by_former.is_ok() {
+        if by_former.is_ok()
+            && let Former::Possible(former) = std::mem::replace(&mut self.former, Former::Proved)
+        {
             let (master, keys) = *former;
             self.master = Some(master);
             self.keys = Some(Box::new(keys));
-        } else {
-            self.former = Some(former);
         }
         by_former
+    }
+
+    /// The peer has the former key.
+    pub(crate) const fn has_former(&self) -> bool {
+        matches!(self.former, Former::Proved)
     }
 
     /// `verify_data` of one side over the transcript so far.
@@ -308,7 +338,7 @@ pub(crate) fn receive(
             // Once, and only in its place (CVE-2014-0224).
             if record.body == [1] && machine.takes_change() && !machine.core().changed {
                 machine.core().changed = true;
-                return resume(machine, context);
+                return take_early(machine, context);
             }
             Ok(Step::Nothing)
         }
@@ -365,8 +395,20 @@ fn encrypted(
     }
 }
 
+/// After an answer of the caller.
+pub(crate) fn go_on(
+    step: Step,
+    machine: &mut impl Machine,
+    context: &mut Context<'_>,
+) -> Result<Step, Failure> {
+    match step {
+        Step::Nothing => take_early(machine, context),
+        other => Ok(other),
+    }
+}
+
 /// Records that came too early may pass now.
-pub(crate) fn resume(machine: &mut impl Machine, context: &mut Context<'_>) -> Result<Step, Failure> {
+fn take_early(machine: &mut impl Machine, context: &mut Context<'_>) -> Result<Step, Failure> {
     let core = machine.core();
     if core.pending || !core.changed || core.keys.is_none() {
         return Ok(Step::Nothing);

@@ -23,6 +23,7 @@ mod extension {
     pub(super) const SERVER_CERTIFICATE_TYPE: u16 = 20;
     pub(super) const EXTENDED_MASTER_SECRET: u16 = 23;
     pub(super) const RECORD_SIZE_LIMIT: u16 = 28;
+    pub(super) const SESSION_TICKET: u16 = 35;
     pub(super) const CONNECTION_ID: u16 = 54;
     pub(super) const RENEGOTIATION_INFO: u16 = 0xff01;
 }
@@ -51,6 +52,8 @@ impl CertificateType {
 pub struct Extensions<'a> {
     pub(crate) extended_master_secret: bool,
     pub(crate) renegotiation_info: Option<&'a [u8]>,
+    /// The ticket; empty asks for one, or promises one.
+    pub(crate) session_ticket: Option<&'a [u8]>,
     pub(crate) connection_id: Option<&'a [u8]>,
     pub(crate) max_fragment_length: Option<u8>,
     pub(crate) record_size_limit: Option<u16>,
@@ -101,6 +104,9 @@ impl<'a> Extensions<'a> {
         match kind {
             extension::EXTENDED_MASTER_SECRET => self.extended_master_secret = true,
             extension::RENEGOTIATION_INFO => self.renegotiation_info = Some(body.vec8()?),
+            extension::SESSION_TICKET => {
+                self.session_ticket = Some(body.take(body.0.len())?);
+            }
             extension::CONNECTION_ID => self.connection_id = Some(body.vec8()?),
             extension::MAX_FRAGMENT_LENGTH => self.max_fragment_length = Some(body.u8()?),
             extension::RECORD_SIZE_LIMIT => self.record_size_limit = Some(body.u16()?),
@@ -263,8 +269,10 @@ impl<'a> ClientHello<'a> {
 #[derive(Debug)]
 pub(crate) struct Offer<'a> {
     pub(crate) random: &'a [u8; 32],
+    pub(crate) session_id: &'a [u8],
     pub(crate) cookie: &'a [u8],
     pub(crate) suites: &'a [Suite],
+    pub(crate) session_ticket: Option<&'a [u8]>,
     pub(crate) connection_id: Option<&'a [u8]>,
     pub(crate) max_fragment_length: Option<u8>,
     pub(crate) server_name: Option<&'a str>,
@@ -277,7 +285,7 @@ impl Offer<'_> {
         let mut out = Vec::with_capacity(160);
         put_u16(&mut out, VERSION.into());
         out.extend_from_slice(self.random);
-        put_vec8(&mut out, &[]);
+        put_vec8(&mut out, self.session_id);
         put_vec8(&mut out, self.cookie);
         put_u16(&mut out, 2 * self.suites.len() + 2);
         for suite in self.suites {
@@ -287,6 +295,9 @@ impl Offer<'_> {
         put_vec8(&mut out, &[0]);
         let mut list = List::new(&mut out);
         list.put(extension::EXTENDED_MASTER_SECRET, &[]);
+        if let Some(ticket) = self.session_ticket {
+            list.put(extension::SESSION_TICKET, ticket);
+        }
         if let Some(cid) = self.connection_id {
             list.vec8(extension::CONNECTION_ID, cid);
         }
@@ -408,6 +419,9 @@ impl<'a> ServerHello<'a> {
         }
         if extensions.extended_master_secret {
             list.put(extension::EXTENDED_MASTER_SECRET, &[]);
+        }
+        if let Some(ticket) = extensions.session_ticket {
+            list.put(extension::SESSION_TICKET, ticket);
         }
         if let Some(cid) = extensions.connection_id {
             list.vec8(extension::CONNECTION_ID, cid);

@@ -3,8 +3,8 @@
 //! [`Server`] is all associations of one listener, [`Client`] is one association. Neither reads a clock or panics on
 //! input, every table in them has a bound in [`Config`], and randomness comes in, save where ring draws its own for
 //! ephemeral keys and signatures. RFC 6347 (DTLS 1.2), RFC 7925 (profile for the Internet of Things), RFC 9146
-//! (connection ids), RFC 7627 (extended master secret), RFC 7250 (raw public keys), RFC 5746 (renegotiation, which
-//! is refused). Points in time are those of the crate `coap`, so that the deadlines of both compare.
+//! (connection ids), RFC 7627 (extended master secret), RFC 7250 (raw public keys), RFC 5077 (resumption), RFC 5746
+//! (renegotiation, which is refused). Points in time are those of the crate `coap`, so that the deadlines of both compare.
 
 #![forbid(unsafe_code)]
 
@@ -32,10 +32,12 @@ mod prf;
 mod random;
 mod reassembly;
 mod record;
+mod resumption;
 mod server;
 mod server_handshake;
 mod session;
 mod suite;
+mod ticket;
 mod window;
 mod wire;
 

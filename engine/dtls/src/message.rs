@@ -176,6 +176,24 @@ pub fn parse_certificate_request(body: &[u8]) -> Result<(), Alert> {
     }
 }
 
+/// Lifetime in seconds (0 where the server does not say) and the ticket, which is empty when there is none after all.
+///
+/// # Errors
+/// `decode_error`
+pub fn parse_new_session_ticket(body: &[u8]) -> Result<(u32, &[u8]), Alert> {
+    let mut reader = Reader(body);
+    let lifetime = u32::from_be_bytes(reader.array()?);
+    let ticket = reader.vec16()?;
+    reader.end()?;
+    Ok((lifetime, ticket))
+}
+
+pub(crate) fn encode_new_session_ticket(lifetime: u32, ticket: &[u8]) -> Vec<u8> {
+    let mut out = lifetime.to_be_bytes().to_vec();
+    put_vec16(&mut out, ticket);
+    out
+}
+
 /// A `ClientKeyExchange`: the identity in PSK suites, the client's point in ECDHE suites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientKeyExchange<'a> {

@@ -74,6 +74,7 @@ fn max_length(kind: u8) -> Option<usize> {
         handshake::CLIENT_HELLO | handshake::CERTIFICATE_REQUEST => 2048,
         handshake::SERVER_HELLO | handshake::SERVER_KEY_EXCHANGE => 1024,
         handshake::HELLO_VERIFY_REQUEST => 258,
+        handshake::NEW_SESSION_TICKET => 4096,
         handshake::CERTIFICATE => 8192,
         handshake::CERTIFICATE_VERIFY => 128,
         handshake::CLIENT_KEY_EXCHANGE => 256,

@@ -18,6 +18,7 @@ use crate::outbox::{Outbox, Transmit};
 use crate::random::{Keyed, Map, Random, Source};
 use crate::record::{Record, Records, Refused};
 use crate::session::{Received, Session};
+use crate::ticket::Tickets;
 use crate::wire::content;
 
 /// Counters since the start, and the present size of each table.
@@ -41,6 +42,8 @@ pub struct Statistics {
     pub shed: u64,
     /// Handshakes completed.
     pub established: u64,
+    /// Those of them that resumed a session.
+    pub resumed: u64,
     /// Handshakes that failed.
     pub failed: u64,
     /// Handshakes under way now.
@@ -64,6 +67,7 @@ pub struct Server {
     pub(crate) out: Outbox,
     pub(crate) events: VecDeque<Event>,
     pub(crate) cookies: Cookies,
+    pub(crate) tickets: Tickets,
     pub(crate) half_open: HalfOpen,
     pub(crate) sessions: Slab<Session>,
     by_address: Map<SocketAddr, u32>,
@@ -99,6 +103,7 @@ impl Server {
             out: Outbox::new(config.max_output),
             events: VecDeque::new(),
             cookies: Cookies::new(),
+            tickets: Tickets::new(),
             half_open: HalfOpen::new(keyed),
             sessions: Slab::new(),
             by_address: Map::with_hasher(keyed),
@@ -116,9 +121,11 @@ impl Server {
         }
     }
 
-    /// Other settings from now on, such as a new certificate: associations go on, handshakes under way too. The
-    /// length of connection ids must stay.
+    /// Other settings from now on, such as a new certificate: associations go on, handshakes under way too; tickets
+    /// of before are good no more, as whom they were given to may not be trusted now. The length of connection ids must
+    /// stay.
     pub fn reconfigure(&mut self, config: Arc<Config>) {
+        self.tickets = Tickets::new();
         debug_assert_eq!(config.cid_length(), self.config.cid_length());
         self.config = config;
     }

@@ -2,25 +2,28 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coap::Instant;
 use zeroize::Zeroizing;
 
 use crate::alert::{Alert, Failure};
-use crate::certificate::PeerKey;
+use crate::certificate::{self, PeerKey};
 use crate::cid::ConnectionId;
 use crate::config::Config;
 use crate::event::{Answer, Identity, LookUp, PskKeys, Role};
-use crate::handshake::{Context, Core, Machine, Step};
+use crate::handshake::{Context, Core, Kind, Machine, Step};
 use crate::hello::{CertificateType, ClientHello, Extensions, ServerHello};
 use crate::keys::Ephemeral;
 use crate::message::{
-    ClientKeyExchange, EcdheParams, encode_certificate_request, encode_chain, encode_raw_public_key,
-    parse_certificate_verify, parse_chain, parse_raw_public_key, put_signature,
+    ClientKeyExchange, EcdheParams, encode_certificate_request, encode_chain, encode_new_session_ticket,
+    encode_raw_public_key, parse_certificate_verify, parse_chain, parse_raw_public_key, put_signature,
 };
 use crate::prf::{psk_premaster, sha256};
 use crate::reassembly::Message;
+use crate::resumption;
 use crate::suite::{KeyExchange, Suite};
+use crate::ticket::{Check, Ticket, check};
 use crate::wire::{MAX_CONTENT, handshake, put_u16};
 
 /// The message that is expected.
@@ -41,6 +44,14 @@ pub(crate) struct ServerHandshake {
     client_type: CertificateType,
     /// The ECDH secret while the pre-shared key is looked up.
     shared: Option<Zeroizing<[u8; 32]>>,
+    /// The hello and its ticket while the identity is looked up.
+    resuming: Option<Box<(Message, Ticket)>>,
+    /// A ticket has been promised, for a session on these terms.
+    terms: Option<Check>,
+    /// Of the present and the former pre-shared key.
+    key_checks: [Check; 2],
+    /// What is left of the validity of the client's certificates.
+    valid_for: Duration,
     /// The random of the hello that began it.
     pub(crate) begun_by: [u8; 32],
 }
@@ -63,44 +74,100 @@ impl ServerHandshake {
             state: State::Hello,
             client_type: CertificateType::X509,
             shared: None,
+            resuming: None,
+            terms: None,
+            key_checks: [[0; 16]; 2],
+            valid_for: Duration::MAX,
             begun_by,
         }
     }
 
-    fn hello(&mut self, message: &Message, context: &mut Context<'_>) -> Result<Step, Failure> {
+    fn hello(&mut self, message: Message, context: &mut Context<'_>) -> Result<Step, Failure> {
         let hello = ClientHello::parse(&message.body)?;
         let extensions = &hello.extensions;
         if extensions.renegotiation_info.is_some_and(|info| !info.is_empty()) {
             return Err(Failure::new(Alert::HandshakeFailure, "renegotiation"));
         }
-        let core = &mut self.core;
-        if context.config.require_extended_master_secret && !extensions.extended_master_secret {
+        let has_secret = extensions.extended_master_secret;
+        if context.config.require_extended_master_secret && !has_secret {
             return Err(Failure::new(Alert::HandshakeFailure, "no-extended-master-secret"));
         }
+        let Some(ticket) = resumption::ticket(&hello, context) else {
+            return self.full(&message, &hello, context);
+        };
+        if !has_secret {
+            // RFC 7627 5.3: the session had it.
+            return Err(Failure::new(Alert::HandshakeFailure, "no-extended-master-secret"));
+        }
+        let identity = Arc::new(ticket.identity.clone());
+        let (is_taken, look_up) = match &*identity {
+            Identity::Psk(name) => match context.handler.psk(name) {
+                Answer::Known(keys) => (ticket.is_of(&keys), None),
+                Answer::Unknown => (false, None),
+                Answer::Later => (false, Some(LookUp::Psk(name.clone()))),
+            },
+            _ => match context.handler.peer(&identity, &[]) {
+                Answer::Known(()) => (true, None),
+                Answer::Unknown => (false, None),
+                Answer::Later => {
+                    let (identity, der) = (Arc::clone(&identity), Box::default());
+                    (false, Some(LookUp::Peer { identity, der }))
+                }
+            },
+        };
+        if look_up.is_some() {
+            self.core.look_up = look_up;
+            self.core.pending = true;
+            self.core.identity = Some(identity);
+            self.resuming = Some(Box::new((message, ticket)));
+            return Ok(Step::Nothing);
+        }
+        if is_taken {
+            self.resume(&message, &hello, ticket, context)
+        } else {
+            self.full(&message, &hello, context)
+        }
+    }
+
+    /// After the answer about the identity of a session that is to be resumed.
+    fn resume_or_not(
+        &mut self,
+        (message, ticket): (Message, Ticket),
+        is_taken: bool,
+        context: &mut Context<'_>,
+    ) -> Result<Step, Failure> {
+        self.core.pending = false;
+        self.core.identity = None;
+        let hello = ClientHello::parse(&message.body)?;
+        if is_taken {
+            self.resume(&message, &hello, ticket, context)
+        } else {
+            self.full(&message, &hello, context)
+        }
+    }
+
+    /// A full handshake: our hello and what follows it.
+    fn full(
+        &mut self,
+        message: &Message,
+        hello: &ClientHello<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<Step, Failure> {
+        let extensions = &hello.extensions;
         let types = certificate_types(context.config, extensions);
         let suites = context.config.suites.iter();
+        let core = &mut self.core;
         core.suite = suites
             .copied()
             .find(|suite| hello.offers(*suite) && is_possible(*suite, extensions, types))
             .ok_or(Failure::new(Alert::HandshakeFailure, "no-common-suite"))?;
-        let is_costly = core.suite.key_exchange().has_ecdhe();
+        let exchange = core.suite.key_exchange();
         let (address, now) = (core.address, context.now);
-        if let Some(budget) = context.budget.as_deref_mut().filter(|_| is_costly)
+        if let Some(budget) = context.budget.as_deref_mut().filter(|_| exchange.has_ecdhe())
             && !budget.take(address, context.config, now)
         {
             return Ok(Step::Shed);
         }
-        core.client_random = *hello.start.random;
-        core.server_random = context.random.array().ok_or(Alert::InternalError)?;
-        core.has_extended_master_secret = extensions.extended_master_secret;
-        let limit = extensions.limit()?;
-        core.flight.limit = limit.unwrap_or(MAX_CONTENT);
-        let is_mfl = extensions.record_size_limit.is_none();
-        core.receive_limit = limit.filter(|_| is_mfl).unwrap_or(MAX_CONTENT);
-        let has_cid = negotiate_cid(core, extensions.connection_id, context)?;
-        core.note(message.kind, message.seq, &message.body);
-
-        let exchange = core.suite.key_exchange();
         let with_certificates = exchange == KeyExchange::EcdheEcdsa;
         let types = types.filter(|_| with_certificates);
         let echo = |wanted: Option<&[u8]>, kind: Option<CertificateType>| {
@@ -108,27 +175,18 @@ impl ServerHandshake {
         };
         let client_type = echo(extensions.client_certificate_type, types.map(|types| types.0));
         let server_type = echo(extensions.server_certificate_type, types.map(|types| types.1));
-        let own_cid = core.own_cid;
-        let answer = ServerHello {
-            random: &core.server_random,
-            session_id: &[],
-            suite: None,
-            extensions: Extensions {
-                extended_master_secret: extensions.extended_master_secret,
-                renegotiation_info: (hello.has_scsv() || extensions.renegotiation_info.is_some())
-                    .then_some(&[]),
-                connection_id: has_cid.then_some(own_cid.as_bytes()),
-                max_fragment_length: extensions.max_fragment_length.filter(|_| is_mfl),
-                record_size_limit: extensions.record_size_limit.map(|_| 1 << 14),
-                ec_point_formats: (exchange.has_ecdhe() && extensions.ec_point_formats.is_some())
-                    .then_some(&[0]),
-                client_certificate_type: client_type.as_deref(),
-                server_certificate_type: server_type.as_deref(),
-                ..Extensions::default()
-            },
+        self.terms = extensions
+            .session_ticket
+            .filter(|_| context.config.ticket_lifetime.is_some() && extensions.extended_master_secret)
+            .map(|_| resumption::terms(extensions));
+        let special = Extensions {
+            session_ticket: self.terms.map(|_| [].as_slice()),
+            ec_point_formats: (exchange.has_ecdhe() && extensions.ec_point_formats.is_some()).then_some(&[0]),
+            client_certificate_type: client_type.as_deref(),
+            server_certificate_type: server_type.as_deref(),
+            ..Extensions::default()
         };
-        let answer = answer.encode(core.suite);
-        core.say(handshake::SERVER_HELLO, answer);
+        self.answer(message, hello, &[], special, context)?;
         self.client_type = types.map_or(CertificateType::X509, |types| types.0);
         self.key_exchange(types.map(|types| types.1), context)?;
         self.core.say(handshake::SERVER_HELLO_DONE, Vec::new());
@@ -139,6 +197,72 @@ impl ServerHandshake {
             State::KeyExchange
         };
         Ok(Step::Nothing)
+    }
+
+    /// An abbreviated handshake (RFC 5246 7.3): our hello, `ChangeCipherSpec` and Finished. The client keeps its ticket,
+    /// whose end stays.
+    fn resume(
+        &mut self,
+        message: &Message,
+        hello: &ClientHello<'_>,
+        ticket: Ticket,
+        context: &mut Context<'_>,
+    ) -> Result<Step, Failure> {
+        self.core.suite = ticket.suite;
+        // RFC 5077 3.4: the session id that came with the ticket tells that it was taken.
+        self.answer(
+            message,
+            hello,
+            hello.start.session_id,
+            Extensions::default(),
+            context,
+        )?;
+        self.core.resume(ticket.master);
+        self.core.identity = Some(Arc::new(ticket.identity));
+        self.core.finish()?;
+        self.core.send(context, true);
+        self.state = State::Finished;
+        Ok(Step::Nothing)
+    }
+
+    /// Our hello, with what both kinds of handshake negotiate.
+    fn answer(
+        &mut self,
+        message: &Message,
+        hello: &ClientHello<'_>,
+        session_id: &[u8],
+        special: Extensions<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let core = &mut self.core;
+        let extensions = &hello.extensions;
+        core.client_random = *hello.start.random;
+        core.server_random = context.random.array().ok_or(Alert::InternalError)?;
+        core.has_extended_master_secret = extensions.extended_master_secret;
+        let limit = extensions.limit()?;
+        core.flight.limit = limit.unwrap_or(MAX_CONTENT);
+        let is_mfl = extensions.record_size_limit.is_none();
+        core.receive_limit = limit.filter(|_| is_mfl).unwrap_or(MAX_CONTENT);
+        let has_cid = negotiate_cid(core, extensions.connection_id, context)?;
+        core.note(message.kind, message.seq, &message.body);
+        let own_cid = core.own_cid;
+        let answer = ServerHello {
+            random: &core.server_random,
+            session_id,
+            suite: None,
+            extensions: Extensions {
+                extended_master_secret: extensions.extended_master_secret,
+                renegotiation_info: (hello.has_scsv() || extensions.renegotiation_info.is_some())
+                    .then_some(&[]),
+                connection_id: has_cid.then_some(own_cid.as_bytes()),
+                max_fragment_length: extensions.max_fragment_length.filter(|_| is_mfl),
+                record_size_limit: extensions.record_size_limit.map(|_| 1 << 14),
+                ..special
+            },
+        };
+        let answer = answer.encode(core.suite);
+        core.say(handshake::SERVER_HELLO, answer);
+        Ok(())
     }
 
     /// `Certificate`, `ServerKeyExchange` and `CertificateRequest`, as far as the suite has them.
@@ -198,6 +322,7 @@ impl ServerHandshake {
                 let time = context.handler.unix_time();
                 let trust = &context.config.trust;
                 let identity = trust.verify(&chain, time, Role::Client, None)?;
+                self.valid_for = certificate::valid_for(&chain, time);
                 (PeerKey::Certificate(end_entity), identity)
             }
             CertificateType::RawPublicKey => {
@@ -247,14 +372,14 @@ impl ServerHandshake {
         self.shared = shared;
         self.core.identity = Some(Arc::new(Identity::Psk(Box::from(identity))));
         match context.handler.psk(identity) {
-            Answer::Known(keys) => self.set_psk(Some(&keys), context)?,
-            Answer::Unknown => self.set_psk(None, context)?,
+            Answer::Known(keys) => self.set_psk(Some(&keys), context),
+            Answer::Unknown => self.set_psk(None, context),
             Answer::Later => {
                 self.core.pending = true;
                 self.core.look_up = Some(LookUp::Psk(Box::from(identity)));
+                Ok(Step::Nothing)
             }
         }
-        Ok(Step::Nothing)
     }
 
     /// The keys of the identity. An unknown one goes on with a random key: on the wire that looks like a wrong key.
@@ -262,7 +387,11 @@ impl ServerHandshake {
         &mut self,
         keys: Option<&PskKeys>,
         context: &mut Context<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Step, Failure> {
+        if let Some(resuming) = self.resuming.take() {
+            let is_taken = keys.is_some_and(|keys| resuming.1.is_of(keys));
+            return self.resume_or_not(*resuming, is_taken, context);
+        }
         let random = Zeroizing::new(context.random.array::<16>().ok_or(Alert::InternalError)?);
         if keys.is_none() {
             self.core.hint = Some("unknown-identity");
@@ -274,27 +403,72 @@ impl ServerHandshake {
         if let Some(former) = keys.and_then(|keys| keys.former.as_ref()) {
             self.core.derive_former(&psk_premaster(shared, former));
         }
+        if let Some(keys) = keys.filter(|_| self.terms.is_some()) {
+            self.key_checks =
+                [Some(&keys.current), keys.former.as_ref()].map(|key| key.map_or([0; 16], |key| check(key)));
+        }
         self.core.pending = false;
-        Ok(())
+        Ok(Step::Nothing)
     }
 
     /// The caller takes the peer or not.
-    pub(crate) fn set_verdict(&mut self, is_taken: bool) -> Result<(), Failure> {
+    pub(crate) fn set_verdict(&mut self, is_taken: bool, context: &mut Context<'_>) -> Result<Step, Failure> {
+        if let Some(resuming) = self.resuming.take() {
+            return self.resume_or_not(*resuming, is_taken, context);
+        }
         self.core.pending = false;
-        if is_taken { Ok(()) } else { Err(refused()) }
+        if is_taken {
+            Ok(Step::Nothing)
+        } else {
+            Err(refused())
+        }
     }
 
     fn finished(&mut self, message: &Message, context: &mut Context<'_>) -> Result<Step, Failure> {
         self.core.check_finished(message, context)?;
         self.core.flight.begin(context.config);
+        self.state = State::Done;
+        if self.core.kind == Kind::Abbreviated {
+            return Ok(Step::Done);
+        }
+        if let Some(terms) = self.terms {
+            let ticket = self.ticket(terms, context).unwrap_or_default();
+            self.core.say(handshake::NEW_SESSION_TICKET, ticket);
+        }
         self.core.finish()?;
         self.core.send(context, false);
-        self.state = State::Done;
         Ok(Step::Done)
     }
 
+    /// The body of a `NewSessionTicket`. What was promised has to come, if empty (RFC 5077 3.3).
+    fn ticket(&self, terms: Check, context: &mut Context<'_>) -> Result<Vec<u8>, Failure> {
+        let lifetime = context.config.ticket_lifetime.unwrap_or_default();
+        let good_for = lifetime.min(self.valid_for);
+        let master = self.core.master.clone().ok_or(Alert::InternalError)?;
+        let identity = self.core.identity.as_deref().ok_or(Alert::InternalError)?;
+        let ticket = Ticket {
+            suite: self.core.suite,
+            master,
+            identity: identity.clone(),
+            key: self.key_checks[usize::from(self.core.has_former())],
+            terms,
+            end: context.now + good_for,
+        };
+        let (random, now) = (&mut *context.random, context.now);
+        let sealed = context
+            .tickets
+            .as_deref_mut()
+            .and_then(|tickets| tickets.seal(&ticket, random, lifetime, now));
+        let seconds = u32::try_from(good_for.as_secs()).unwrap_or(u32::MAX);
+        Ok(encode_new_session_ticket(seconds, &sealed.unwrap_or_default()))
+    }
+
     pub(crate) fn is_waiting_for_psk(&self) -> bool {
-        self.core.pending && self.state == State::Finished && self.core.keys.is_none()
+        let resumes = self.resuming.as_deref().map(|(_, ticket)| &ticket.identity);
+        resumes.map_or(
+            self.core.pending && self.state == State::Finished && self.core.keys.is_none(),
+            |identity| matches!(identity, Identity::Psk(_)),
+        )
     }
 }
 
@@ -391,7 +565,9 @@ impl Machine for ServerHandshake {
             self.core.flight.begin(context.config);
         }
         match (self.state, message.kind) {
-            (State::Hello, handshake::CLIENT_HELLO) => self.hello(&message, context),
+            (State::Hello, handshake::CLIENT_HELLO) if self.resuming.is_none() => {
+                self.hello(message, context)
+            }
             (State::Certificate, handshake::CERTIFICATE) => self.certificate(&message, context),
             (State::KeyExchange, handshake::CLIENT_KEY_EXCHANGE) => {
                 self.client_key_exchange(&message, context)

@@ -74,7 +74,8 @@ impl Session {
     pub(crate) fn new(mut core: Core, serial: u32, now: Instant) -> Option<Self> {
         let limit = |limit: usize| u16::try_from(limit.min(MAX_CONTENT)).unwrap_or_default();
         let keys = *core.keys.take()?;
-        let linger = (core.role == Role::Server).then(|| {
+        // The last flight was ours: a server's in a full handshake, a client's in a resumed one.
+        let linger = core.flight.is_changed().then(|| {
             Box::new(Linger {
                 finished: core.reassembly.next().wrapping_sub(1),
                 flight: core.flight.clone(),

@@ -29,6 +29,8 @@ pub mod handshake {
     pub const SERVER_HELLO: u8 = 2;
     /// `HelloVerifyRequest`
     pub const HELLO_VERIFY_REQUEST: u8 = 3;
+    /// `NewSessionTicket` (RFC 5077 3.3)
+    pub const NEW_SESSION_TICKET: u8 = 4;
     /// `Certificate`
     pub const CERTIFICATE: u8 = 11;
     /// `ServerKeyExchange`

@@ -6,45 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::network::{Link, Network};
-use common::pki::{Authority, raw_key};
-use common::psk_config;
-use dtls::{Config, Event, HandshakeId, Identity, LookUp, SigningKey, Suite, Trust, Usage};
+use common::pki::{Authority, raw_key_config, x509};
+use dtls::{Config, Event, HandshakeId, Identity, LookUp, Suite, Trust, Usage};
 
 const ECDSA: [Suite; 3] = [Suite::EcdheEcdsaCcm8, Suite::EcdheEcdsaCcm, Suite::EcdheEcdsaGcm];
-
-fn trust(authority: &Authority) -> Arc<Trust> {
-    Arc::new(Trust::new(std::slice::from_ref(&authority.der)).expect("a certificate"))
-}
-
-/// Settings of client and server with certificates of one authority.
-fn x509() -> (Config, Config, Authority) {
-    let authority = Authority::new("Test CA");
-    let base = Config {
-        suites: vec![Suite::EcdheEcdsaCcm8],
-        trust: trust(&authority),
-        initial_timeout: Duration::from_secs(1),
-        ..psk_config()
-    };
-    let client = Config {
-        certificate: Some(Arc::new(authority.client("dev1.example").certified(&[]))),
-        server_name: Some("server.example".to_owned()),
-        ..base.clone()
-    };
-    let server = Config {
-        certificate: Some(Arc::new(authority.server("server.example").certified(&[]))),
-        ..base
-    };
-    (client, server, authority)
-}
-
-fn raw_key_config() -> Config {
-    Config {
-        suites: vec![Suite::EcdheEcdsaCcm8],
-        raw_public_key: SigningKey::from_pkcs8(&raw_key()).map(Arc::new),
-        accept_raw_public_keys: true,
-        ..psk_config()
-    }
-}
 
 /// Why the side that knows says that the handshake failed.
 fn refusal(events: &[Event]) -> Option<&'static str> {

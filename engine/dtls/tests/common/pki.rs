@@ -1,10 +1,15 @@
 //! Authorities and certificates for tests.
 
-use dtls::{CertifiedKey, SigningKey};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dtls::{CertifiedKey, Config, SigningKey, Suite, Trust};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+
+use super::psk_config;
 
 /// A certificate and its key.
 pub struct Issued {
@@ -60,9 +65,10 @@ impl Authority {
         Self { der, issuer }
     }
 
-    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose, years: (i32, i32)) -> Issued {
+    fn issue(&self, names: &[String], usage: ExtendedKeyUsagePurpose, years: (i32, i32)) -> Issued {
         let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let mut params = CertificateParams::new(names).expect("names");
+        let name = names[0].as_str();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![usage];
         params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
@@ -78,19 +84,71 @@ impl Authority {
     }
 
     pub fn client(&self, name: &str) -> Issued {
-        self.issue(name, ExtendedKeyUsagePurpose::ClientAuth, (2020, 2060))
+        self.issue(
+            &[name.to_owned()],
+            ExtendedKeyUsagePurpose::ClientAuth,
+            (2020, 2060),
+        )
+    }
+
+    pub fn client_with_names(&self, names: &[String]) -> Issued {
+        self.issue(names, ExtendedKeyUsagePurpose::ClientAuth, (2020, 2060))
     }
 
     pub fn expired_client(&self, name: &str) -> Issued {
-        self.issue(name, ExtendedKeyUsagePurpose::ClientAuth, (2020, 2021))
+        self.issue(
+            &[name.to_owned()],
+            ExtendedKeyUsagePurpose::ClientAuth,
+            (2020, 2021),
+        )
     }
 
     pub fn server(&self, name: &str) -> Issued {
-        self.issue(name, ExtendedKeyUsagePurpose::ServerAuth, (2020, 2060))
+        self.issue(
+            &[name.to_owned()],
+            ExtendedKeyUsagePurpose::ServerAuth,
+            (2020, 2060),
+        )
     }
 }
 
 /// A key without a certificate (PKCS #8).
 pub fn raw_key() -> Vec<u8> {
     KeyPair::generate().expect("a key").serialize_der()
+}
+
+/// Takes what an authority issues.
+pub fn trust(authority: &Authority) -> Arc<Trust> {
+    Arc::new(Trust::new(std::slice::from_ref(&authority.der)).expect("a certificate"))
+}
+
+/// Settings of client and server with certificates of one authority.
+pub fn x509() -> (Config, Config, Authority) {
+    let authority = Authority::new("Test CA");
+    let base = Config {
+        suites: vec![Suite::EcdheEcdsaCcm8],
+        trust: trust(&authority),
+        initial_timeout: Duration::from_secs(1),
+        ..psk_config()
+    };
+    let client = Config {
+        certificate: Some(Arc::new(authority.client("dev1.example").certified(&[]))),
+        server_name: Some("server.example".to_owned()),
+        ..base.clone()
+    };
+    let server = Config {
+        certificate: Some(Arc::new(authority.server("server.example").certified(&[]))),
+        ..base
+    };
+    (client, server, authority)
+}
+
+/// Settings of one side with raw public keys, any of which is taken.
+pub fn raw_key_config() -> Config {
+    Config {
+        suites: vec![Suite::EcdheEcdsaCcm8],
+        raw_public_key: SigningKey::from_pkcs8(&raw_key()).map(Arc::new),
+        accept_raw_public_keys: true,
+        ..psk_config()
+    }
 }

@@ -42,3 +42,37 @@ pub fn records(datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
     }
     records
 }
+
+/// A record with a whole `ClientHello` or `ServerHello`, without one of its extensions.
+pub fn without_extension(record: &[u8], kind: u16) -> Vec<u8> {
+    let mut record = record.to_vec();
+    let number = |record: &[u8], at: usize| usize::from(u16::from_be_bytes([record[at], record[at + 1]]));
+    let is_client = record[13] == 1;
+    // Version, random, session id.
+    let mut at = 25 + 34;
+    at += 1 + usize::from(record[at]);
+    if is_client {
+        at += 1 + usize::from(record[at]);
+        at += 2 + number(&record, at);
+        at += 1 + usize::from(record[at]);
+    } else {
+        at += 3;
+    }
+    let list = at;
+    let end = list + 2 + number(&record, list);
+    at += 2;
+    while at < end {
+        let length = 4 + number(&record, at + 2);
+        if number(&record, at) == usize::from(kind) {
+            record.drain(at..at + length);
+            // Lengths of the list, the record, the message, and its fragment; the latter two have three bytes.
+            for place in [list, 11, 13 + 2, 13 + 10] {
+                let less = u16::try_from(number(&record, place) - length).expect("short");
+                record[place..place + 2].copy_from_slice(&less.to_be_bytes());
+            }
+            return record;
+        }
+        at += length;
+    }
+    record
+}
