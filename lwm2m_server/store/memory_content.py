@@ -37,7 +37,8 @@ class MemoryImageStore:
         return cut(self._tables.images.values(), lambda image: image.digest.hex(), key, limit)
 
     async def delete(self, digest: bytes, *, events: Sequence[NewEvent] = ()) -> bool:
-        if any(manifest.image_digest == digest for manifest in self._tables.manifests.values()):
+        manifests = self._tables.manifests.values()
+        if any(digest in (manifest.image_digest, *manifest.further_images) for manifest in manifests):
             raise image_in_use(digest)
         if self._tables.images.pop(digest, None) is None:
             return False
@@ -53,8 +54,9 @@ class MemoryManifestStore:
 
     async def add(self, manifest: StoredManifest, *, events: Sequence[NewEvent] = ()) -> bool:
         check_sequence(manifest)
-        if manifest.image_digest not in self._tables.images:
-            raise no_image(manifest.image_digest)
+        for digest in (manifest.image_digest, *manifest.further_images):
+            if digest not in self._tables.images:
+                raise no_image(digest)
         if manifest.id in self._tables.manifests:
             return False
         self._tables.manifests[manifest.id] = manifest
@@ -104,6 +106,21 @@ class MemoryTrustStore:
 
     async def all(self, *, revoked: bool = False) -> list[TrustedKey]:
         return [key for _, key in sorted(self._tables.keys.items()) if revoked or key.revoked_at is None]
+
+    async def change(self, key: TrustedKey, *, events: Sequence[NewEvent] = ()) -> bool:
+        known = self._tables.keys.get(key.key_id)
+        if known is None or known.revoked_at is not None:
+            return False
+        self._tables.keys[key.key_id] = replace(
+            known,
+            name=key.name,
+            roles=key.roles,
+            not_before=key.not_before,
+            not_after=key.not_after,
+            requires=key.requires,
+        )
+        self._tables.append(events)
+        return True
 
     async def revoke(self, key_id: str, *, now: float, events: Sequence[NewEvent] = ()) -> bool:
         key = self._tables.keys.get(key_id)

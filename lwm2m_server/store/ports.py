@@ -222,6 +222,10 @@ class TrustStore(Protocol):
         """Return all keys by id, the revoked ones only when asked for."""
         ...
 
+    async def change(self, key: TrustedKey, *, events: Sequence[NewEvent] = ()) -> bool:
+        """Replace name, roles, validity and `requires`; False when the key is unknown or revoked."""
+        ...
+
     async def revoke(self, key_id: str, *, now: float, events: Sequence[NewEvent] = ()) -> bool:
         """Stop trusting the key; False when it is unknown or revoked already."""
         ...

@@ -121,7 +121,8 @@ class StoredImage:
 class StoredManifest:
     """A verified manifest. `id` is chosen by the caller (the hex digest of `envelope` is a good one).
 
-    `envelope` is the signed SUIT envelope byte by byte. `image_digest` names the image that it installs.
+    `envelope` is the signed SUIT envelope byte by byte. `image_digest` names the image that it installs in its
+    first component, `further_images` those of the others.
     """
 
     id: str
@@ -139,6 +140,7 @@ class StoredManifest:
     manufacturer: str | None = None
     model: str | None = None
     data: Mapping[str, JsonValue] = field(default_factory=_no_data)
+    further_images: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +148,8 @@ class TrustedKey:
     """A public key whose manifests are accepted.
 
     `key_id` is lower hex; `public_key` is as the firmware package writes it (opaque here). A revoked key
-    stays known so that old manifests can be explained.
+    stays known so that old manifests can be explained. `roles`, `requires` (the algorithm of a second
+    signature) are words of the firmware package; the key counts from `not_before` until before `not_after`.
     """
 
     key_id: str
@@ -156,6 +159,10 @@ class TrustedKey:
     created_at: float
     created_by: str = ""
     revoked_at: float | None = None
+    roles: tuple[str, ...] = ("image-author",)
+    not_before: float | None = None
+    not_after: float | None = None
+    requires: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -13,7 +13,7 @@ from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment, 
 from lwm2m_server.devices.records import AttributeValue, Device, Facts, Registration
 from lwm2m_server.store import schema
 from lwm2m_server.store.database import AnyRow
-from lwm2m_server.store.records import Event, JsonValue, NewEvent, Page
+from lwm2m_server.store.records import Event, JsonValue, NewEvent, Page, StoredManifest, TrustedKey
 
 T = TypeVar("T")
 
@@ -178,6 +178,30 @@ def plain_of(record: type[T], row: AnyRow) -> T:
     if "data" in values:
         values["data"] = from_json(values["data"])
     return record(**values)
+
+
+def manifest_of(row: AnyRow) -> StoredManifest:
+    """Return the manifest in a row of its table."""
+    manifest = plain_of(StoredManifest, row)
+    images = cast("str", manifest.further_images).split()
+    return replace(manifest, further_images=tuple(bytes.fromhex(digest) for digest in images))
+
+
+def manifest_values(manifest: StoredManifest) -> dict[str, Any]:
+    """Return the columns of a manifest."""
+    images = " ".join(digest.hex() for digest in manifest.further_images)
+    return plain_values(manifest) | {"further_images": images}
+
+
+def key_of(row: AnyRow) -> TrustedKey:
+    """Return the trusted key in a row of its table."""
+    key = plain_of(TrustedKey, row)
+    return replace(key, roles=tuple(cast("str", key.roles).split()))
+
+
+def key_values(key: TrustedKey) -> dict[str, Any]:
+    """Return the columns of a trusted key."""
+    return plain_values(key) | {"roles": " ".join(key.roles)}
 
 
 def page_of(items: Sequence[T], limit: int, key: Any) -> Page[T]:

@@ -165,6 +165,8 @@ manifests = Table(
     Column("manufacturer", String),
     Column("model", String),
     Column("data", String, nullable=False),
+    # digests in hex, with a space between; few manifests have any
+    Column("further_images", String, nullable=False, server_default=""),
     Index(None, "vendor_id", "class_id", "sequence"),
 )
 
@@ -178,6 +180,10 @@ trusted_keys = Table(
     Column("created_at", Double, nullable=False),
     Column("created_by", String, nullable=False),
     Column("revoked_at", Double),
+    Column("roles", String, nullable=False, server_default="image-author"),
+    Column("not_before", Double),
+    Column("not_after", Double),
+    Column("requires", String),
 )
 
 campaigns = Table(

@@ -4,14 +4,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, select, update
+from sqlalchemy import Connection, Table, delete, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import IntegrityError
 
 from lwm2m_server.store import sql_events
 from lwm2m_server.store.database import AnySelect, Database
 from lwm2m_server.store.records import NewEvent, Page, StoredImage, StoredManifest, Token, TrustedKey
-from lwm2m_server.store.rows import page_of, plain_of, plain_values
+from lwm2m_server.store.rows import (
+    key_of,
+    key_values,
+    manifest_of,
+    manifest_values,
+    page_of,
+    plain_of,
+    plain_values,
+)
 from lwm2m_server.store.rules import (
     check_sequence,
     digest_key,
@@ -59,7 +67,8 @@ class SqlImageStore:
 
     async def delete(self, digest: bytes, *, events: Sequence[NewEvent] = ()) -> bool:
         def work(connection: Connection) -> bool:
-            if one(connection, select(manifests.c.id).where(manifests.c.image_digest == digest)):
+            named = or_(manifests.c.image_digest == digest, manifests.c.further_images.contains(digest.hex()))
+            if one(connection, select(manifests.c.id).where(named)):
                 raise image_in_use(digest)
             gone = (connection.execute(delete(images).where(images.c.digest == digest))).rowcount > 0
             sql_events.append(connection, events if gone else ())
@@ -76,24 +85,25 @@ class SqlManifestStore:
 
     async def add(self, manifest: StoredManifest, *, events: Sequence[NewEvent] = ()) -> bool:
         check_sequence(manifest)
-        values = plain_values(manifest)
+        values = manifest_values(manifest)
 
         def work(connection: Connection) -> bool:
-            if not one(connection, select(images.c.size).where(images.c.digest == manifest.image_digest)):
-                raise no_image(manifest.image_digest)
+            for digest in (manifest.image_digest, *manifest.further_images):
+                if not one(connection, select(images.c.size).where(images.c.digest == digest)):
+                    raise no_image(digest)
             return add_new(connection, manifests, values, events)
 
         return await self._database.write(work)
 
     async def get(self, manifest_id: str) -> StoredManifest | None:
         rows = await self._database.read(select(manifests).where(manifests.c.id == manifest_id))
-        return plain_of(StoredManifest, rows[0]) if rows else None
+        return manifest_of(rows[0]) if rows else None
 
     async def page(self, *, after: str | None = None, limit: int = 100) -> Page[StoredManifest]:
         query: AnySelect = select(manifests).order_by(manifests.c.id).limit(limit + 1)
         if after is not None:
             query = query.where(manifests.c.id > after)
-        found = [plain_of(StoredManifest, row) for row in await self._database.read(query)]
+        found = [manifest_of(row) for row in await self._database.read(query)]
         return page_of(found, limit, lambda manifest: manifest.id)
 
     async def highest_sequence(self, vendor_id: bytes, class_id: bytes) -> int | None:
@@ -121,20 +131,36 @@ class SqlTrustStore:
         self._database = database
 
     async def add(self, key: TrustedKey, *, events: Sequence[NewEvent] = ()) -> bool:
-        values = plain_values(key)
+        values = key_values(key)
         return await self._database.write(
             lambda connection: add_new(connection, trusted_keys, values, events)
         )
 
     async def get(self, key_id: str) -> TrustedKey | None:
         rows = await self._database.read(select(trusted_keys).where(trusted_keys.c.key_id == key_id))
-        return plain_of(TrustedKey, rows[0]) if rows else None
+        return key_of(rows[0]) if rows else None
 
     async def all(self, *, revoked: bool = False) -> list[TrustedKey]:
         query: AnySelect = select(trusted_keys).order_by(trusted_keys.c.key_id)
         if not revoked:
             query = query.where(trusted_keys.c.revoked_at.is_(None))
-        return [plain_of(TrustedKey, row) for row in await self._database.read(query)]
+        return [key_of(row) for row in await self._database.read(query)]
+
+    async def change(self, key: TrustedKey, *, events: Sequence[NewEvent] = ()) -> bool:
+        values = {
+            name: value
+            for name, value in key_values(key).items()
+            if name in ("name", "roles", "not_before", "not_after", "requires")
+        }
+        own = trusted_keys.c
+        statement = update(trusted_keys).where(own.key_id == key.key_id, own.revoked_at.is_(None))
+
+        def work(connection: Connection) -> bool:
+            changed = connection.execute(statement.values(values)).rowcount > 0
+            sql_events.append(connection, events if changed else ())
+            return changed
+
+        return await self._database.write(work)
 
     async def revoke(self, key_id: str, *, now: float, events: Sequence[NewEvent] = ()) -> bool:
         return await _revoke(self._database, trusted_keys, key_id, now, events)

@@ -113,6 +113,38 @@ async def test_a_revoked_key_stays_known(store):
     assert (await store.trust.get("ff")).revoked_at == 9.0
 
 
+async def test_roles_and_validity_of_a_key_can_be_changed_until_it_is_revoked(store):
+    key = TrustedKey(key_id="fe", name="release", algorithm="esp256", public_key=b"k", created_at=1.0)
+    assert await store.trust.add(key)
+    assert (await store.trust.get("fe")).roles == ("image-author",)
+    other = replace(
+        key, name="old", roles=("image-author", "operator-approval"), not_before=2.0, not_after=3.0,
+        requires="ml-dsa-44",
+    )  # fmt: skip
+    assert await store.trust.change(replace(other, algorithm="other", public_key=b"x"), events=[EVENT])
+    assert await store.trust.get("fe") == other
+    await store.trust.revoke("fe", now=9.0)
+    assert not await store.trust.change(key, events=[EVENT])
+    assert not await store.trust.change(replace(key, key_id="00"), events=[EVENT])
+    assert await count_events(store) == 1
+
+
+async def test_further_images_of_a_manifest_exist_and_stay(store):
+    first, second = (replace(IMAGE, digest=bytes([n]) * 32) for n in (1, 2))
+    manifest = replace(MANIFEST, image_digest=first.digest, further_images=(second.digest,))
+    await store.images.add(first)
+    with pytest.raises(NotFound):
+        await store.manifests.add(manifest)
+    await store.images.add(second)
+    assert await store.manifests.add(manifest)
+    assert await store.manifests.get(manifest.id) == manifest
+    for image in (first, second):
+        with pytest.raises(Conflict):
+            await store.images.delete(image.digest)
+    assert await store.manifests.delete(manifest.id)
+    assert await store.images.delete(second.digest)
+
+
 async def test_tokens_are_found_by_hash(store):
     token = Token(id="t1", name="ci", secret_hash=b"h" * 32, role="operator", created_at=1.0)
     await store.tokens.add(token, events=[EVENT])
