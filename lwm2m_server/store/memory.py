@@ -10,6 +10,7 @@ from lwm2m_server.store.memory_content import (
     MemoryTokenStore,
     MemoryTrustStore,
 )
+from lwm2m_server.store.memory_deltas import MemoryDeltaStore
 from lwm2m_server.store.memory_devices import (
     MemoryDeviceStore,
     MemoryObservationStore,
@@ -37,6 +38,7 @@ class MemoryStore:
         self.trust = MemoryTrustStore(tables)
         self.campaigns = MemoryCampaignStore(tables)
         self.deployments = MemoryDeploymentStore(tables)
+        self.deltas = MemoryDeltaStore(tables)
         self.tokens = MemoryTokenStore(tables)
         self.credentials = MemoryCredentialStore(tables)
         self.authorities = MemoryAuthorityStore(tables)

@@ -17,6 +17,7 @@ from lwm2m_server.campaigns.records import Campaign, Deployment, DeploymentState
 from lwm2m_server.devices.attributes import AttributeType
 from lwm2m_server.devices.filter import Filter
 from lwm2m_server.devices.records import AttributeValue, Device, Facts, Observation, Registration
+from lwm2m_server.store.delta_ports import DeltaStore
 from lwm2m_server.store.records import (
     Event,
     LiveRegistration,
@@ -437,6 +438,11 @@ class Store(Protocol):
     @property
     def deployments(self) -> DeploymentStore:
         """Devices in campaigns."""
+        ...
+
+    @property
+    def deltas(self) -> DeltaStore:
+        """Deltas, their failures, and transfers."""
         ...
 
     @property

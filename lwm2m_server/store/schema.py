@@ -241,6 +241,45 @@ deployments = Table(
     Index(None, "endpoint", "state"),
 )
 
+# `base` is empty for patches without one. No key to `images` for it: those whose base is gone are left out when read.
+deltas = Table(
+    "deltas",
+    metadata,
+    Column("base", LargeBinary, primary_key=True),
+    Column("target", ForeignKey("images.digest", ondelete="CASCADE"), primary_key=True, index=True),
+    Column("method", String, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, index=True),
+    Column("size", Big, nullable=False),
+    Column("state", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("text", String, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("memory", Big, nullable=False),
+)
+
+delta_failures = Table(
+    "delta_failures",
+    metadata,
+    Column("endpoint", String, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True, index=True),
+    Column("reason", String, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+transfers = Table(
+    "transfers",
+    metadata,
+    Column("campaign_id", ForeignKey("campaigns.id", ondelete="CASCADE"), primary_key=True),
+    Column("endpoint", String, primary_key=True, index=True),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("method", String, nullable=False),
+    Column("size", Big, nullable=False),
+    Column("image_size", Big, nullable=False),
+    Column("sent", Big, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("applied", Boolean, nullable=False),
+)
+
 # An index on (endpoint, id) would touch a random page for each event, a quarter of a registration's cost.
 # `bucket` (see sql_events) keeps new entries together; a device's history is one look a bucket.
 events = Table(

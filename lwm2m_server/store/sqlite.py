@@ -9,6 +9,7 @@ from lwm2m_server.store.errors import StoreError
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.sql_campaigns import SqlCampaignStore, SqlDeploymentStore
 from lwm2m_server.store.sql_content import SqlImageStore, SqlManifestStore, SqlTokenStore, SqlTrustStore
+from lwm2m_server.store.sql_deltas import SqlDeltaStore
 from lwm2m_server.store.sql_devices import SqlDeviceStore, SqlObservationStore
 from lwm2m_server.store.sql_events import SqlEventStore
 from lwm2m_server.store.sql_registrations import SqlRegistrationStore, forget_strays
@@ -28,6 +29,7 @@ class SqliteStore:
         self.trust = SqlTrustStore(database)
         self.campaigns = SqlCampaignStore(database)
         self.deployments = SqlDeploymentStore(database)
+        self.deltas = SqlDeltaStore(database)
         self.events = SqlEventStore(database)
         self.tokens = SqlTokenStore(database)
         self.credentials = SqlCredentialStore(database)
