@@ -28,7 +28,7 @@ async def main(port: int) -> None:
         for name, file in (("blob", blob), ("small", small)):
             digest = hashlib.sha256(file.read_bytes()).digest()
             transport.add_blob(digest, str(file))
-            transport.offer((name,), digest, "127.0.0.1")
+            transport.offer((name,), digest, Peer("127.0.0.1:1"))
         digest = hashlib.sha256(blob.read_bytes()).digest()
 
         def on_requests(batch: list[Request]) -> None:

@@ -1,29 +1,41 @@
 # ruff: noqa: PYI021  the docstrings stand here because this is where Python's side reads
-"""The engine: one thread that owns sockets, CoAP exchanges, block-wise transfers, blobs and liveness.
+"""The engine: one thread that owns sockets, DTLS, CoAP exchanges, block-wise transfers, blobs and liveness.
 
 Python submits actions (the methods below queue them; `flush` hands the batch over) and drains events. The
 engine never calls Python: `fileno()` becomes readable when events wait. All methods may be called from any
 thread; after `close`, in a forked child, and when the engine's thread has ended they raise EngineError.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias, final
+
+from lwm2m_server.transport.simulator import DeviceSecurity
 
 __all__ = [
     "Alive",
     "Cancelled",
     "Download",
+    "Ended",
     "Engine",
     "EngineError",
+    "Established",
     "Event",
     "Failure",
     "Fleet",
+    "HandshakeFailed",
+    "KeyLog",
     "Load",
+    "LookUp",
     "Notification",
     "Peer",
     "Progress",
     "QueueFull",
     "Request",
     "Response",
+    "SecurityEvent",
+    "SessionExport",
+    "SessionGone",
+    "Suspicious",
 ]
 
 class EngineError(Exception):
@@ -34,11 +46,23 @@ class QueueFull(EngineError):
 
 @final
 class Peer:
-    """The other side: address, and the identity that its security session proved (None on plain CoAP)."""
+    """The other side: address, and the identity that its security session proved (None on plain CoAP).
 
+    An identity is `psk:<identity>` (bytes that are not printable ASCII, and `%`, percent-encoded),
+    `rpk:<SHA-256 of the SubjectPublicKeyInfo>` or `x509:<SHA-256 of the certificate>`, in lower-case hexadecimal.
+    Peers with one are equal when their identities are, because addresses move; others when scheme and address
+    are. A peer of scheme coaps without identity is a server as its client sees it.
+    """
+
+    # address: "192.0.2.1:5683", "[2001:db8::1]:5683"; scheme: "coap", or "coaps" (the default with an identity)
     def __new__(
-        cls, address: str, *, scheme: str = "coap"
-    ) -> Peer: ...  # "192.0.2.1:5683", "[2001:db8::1]:5683"
+        cls,
+        address: str,
+        *,
+        scheme: str | None = None,
+        identity: str | None = None,
+        names: Sequence[str] = (),
+    ) -> Peer: ...
     @property
     def address(self) -> str: ...
     @property
@@ -49,6 +73,9 @@ class Peer:
     def scheme(self) -> str: ...
     @property
     def identity(self) -> str | None: ...
+    # of its certificate: the common name (empty without one), then DNS and URI names; otherwise empty
+    @property
+    def names(self) -> tuple[str, ...]: ...
     def __eq__(self, value: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
@@ -158,7 +185,9 @@ class Failure:
     @property
     def reason(
         self,
-    ) -> str: ...  # timeout | reset | peer-gone | cancelled | too-large | protocol | busy | invalid
+    ) -> (
+        str
+    ): ...  # timeout | reset | peer-gone | cancelled | too-large | protocol | busy | invalid | handshake
     @property
     def detail(self) -> str: ...
     @property
@@ -235,7 +264,134 @@ class Alive:
     @property
     def updates(self) -> list[tuple[str, float]]: ...
 
-Event: TypeAlias = Request | Response | Failure | Notification | Progress | Download | Cancelled | Alive
+@final
+class LookUp:
+    """A handshake that waits: for `Engine.provide_psk` when `der` is empty, else for `Engine.provide_verdict`.
+
+    The identity is what the peer claims; of a certificate the path and the dates have been checked.
+    """
+
+    def __new__(
+        cls, *, handshake: int, address: str, identity: str, names: Sequence[str] = (), der: bytes = b""
+    ) -> LookUp: ...
+    @property
+    def handshake(self) -> int: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def der(self) -> bytes: ...  # the certificate or SubjectPublicKeyInfo
+    def __eq__(self, value: object, /) -> bool: ...
+
+@final
+class Established:
+    """A device has an association."""
+
+    def __new__(cls, *, identity: str, names: Sequence[str] = (), address: str) -> Established: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def address(self) -> str: ...
+    def __eq__(self, value: object, /) -> bool: ...
+
+@final
+class Ended:
+    """An association is over."""
+
+    def __new__(cls, *, identity: str, reason: str) -> Ended: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def reason(self) -> str: ...  # closed | closed-by-peer | replaced | exhausted | record-overflow
+    def __eq__(self, value: object, /) -> bool: ...
+
+@final
+class HandshakeFailed:
+    """A handshake came to nothing; `identity` is what the peer claimed to be, without proof."""
+
+    def __new__(cls, *, address: str, reason: str, identity: str | None = None) -> HandshakeFailed: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def reason(self) -> str: ...  # unknown-identity | timeout | certificate-expired | … : a kebab-case word
+    @property
+    def identity(self) -> str | None: ...
+    def __eq__(self, value: object, /) -> bool: ...
+
+@final
+class Suspicious:
+    """Many forged records came for an association, the latest from this address."""
+
+    def __new__(cls, *, identity: str, address: str) -> Suspicious: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    def __eq__(self, value: object, /) -> bool: ...
+
+@final
+class SessionExport:
+    """What is to be stored of an association; `Engine.confirm_session` when it is durable."""
+
+    def __new__(
+        cls, *, record: int, generation: int, mark: int, sealed: bytes, identity: str
+    ) -> SessionExport: ...
+    @property
+    def record(self) -> int: ...  # unsigned, 64 bits
+    @property
+    def generation(self) -> int: ...
+    @property
+    def mark(self) -> int: ...
+    @property
+    def sealed(self) -> bytes: ...
+    @property
+    def identity(self) -> str: ...
+    def __eq__(self, value: object, /) -> bool: ...
+
+@final
+class SessionGone:
+    """What is stored of an association has no use any more."""
+
+    def __new__(cls, *, record: int) -> SessionGone: ...
+    @property
+    def record(self) -> int: ...
+    def __eq__(self, value: object, /) -> bool: ...
+
+@final
+class KeyLog:
+    """A line for a file in the format of SSLKEYLOGFILE: who has it reads the traffic."""
+
+    def __new__(cls, *, line: str) -> KeyLog: ...
+    @property
+    def line(self) -> str: ...
+    def __eq__(self, value: object, /) -> bool: ...
+
+SecurityEvent: TypeAlias = (
+    LookUp | Established | Ended | HandshakeFailed | Suspicious | SessionExport | SessionGone | KeyLog
+)
+Event: TypeAlias = (
+    Request
+    | Response
+    | Failure
+    | Notification
+    | Progress
+    | Download
+    | Cancelled
+    | Alive
+    | LookUp
+    | Established
+    | Ended
+    | HandshakeFailed
+    | Suspicious
+    | SessionExport
+    | SessionGone
+    | KeyLog
+)
 
 @final
 class Engine:
@@ -259,11 +415,16 @@ class Engine:
         busy_max_age: int = 5,  # Max-Age of that 5.03, seconds
         progress_bytes: int = 65536,  # coarseness of Progress and Download events
         block_size: int = 1024,
+        max_half_open: int = 4096,  # handshakes under way with devices, on each secure listener
+        max_half_open_per_prefix: int = 16,  # the same from one IPv4 /24 or IPv6 /64
+        key_operations_per_second: int = 2000,  # handshakes with public keys; more are shed
+        key_operations_per_second_per_prefix: int = 200,
         seed: int | None = None,  # of message ids and tokens, for tests; None takes the system's entropy
     ) -> Engine: ...
-    def listen(self, host: str, port: int) -> str: ...  # returns the bound address
-    # binds without taking datagrams from it, so that registrations and offers can be handed over first
-    def bind(self, host: str, port: int) -> str: ...
+    # returns the bound address; a secure listener speaks DTLS
+    def listen(self, host: str, port: int, *, secure: bool = False) -> str: ...
+    # binds without taking datagrams from it, so that registrations, offers and sessions can be handed over first
+    def bind(self, host: str, port: int, *, secure: bool = False) -> str: ...
     # takes datagrams from all that are bound
     def serve(self) -> None: ...
     def close(self) -> None: ...
@@ -331,15 +492,43 @@ class Engine:
     # memory-maps the file; returns its size in bytes
     def add_blob(self, digest: bytes, file: str) -> int: ...
     def remove_blob(self, digest: bytes) -> None: ...
-    # `host` may GET this path; counted
-    def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None: ...
-    def withdraw(self, path: tuple[str, ...], host: str) -> None: ...
+    # the identity of this peer, or without one its host, may GET this path; counted
+    def offer(self, path: tuple[str, ...], digest: bytes, to: Peer) -> None: ...
+    def withdraw(self, path: tuple[str, ...], to: Peer) -> None: ...
     # registrations
     # answers bare Updates of /rd/<location> from this peer
     def keep(self, location: str, peer: Peer) -> None: ...
     def drop(self, location: str) -> None: ...
     # the device is no longer at this address: requests, pushes and observations there fail as peer-gone
     def forget(self, peer: Peer) -> None: ...
+    # security; see lwm2m_server.transport.security.Security for the parameters
+    def secure(
+        self,
+        *,
+        certificate: bytes | None = None,
+        private_key: bytes | None = None,
+        offer_raw_public_key: bool = True,
+        accept_raw_public_keys: bool = True,
+        trust: Sequence[bytes] = (),
+        psk: tuple[bytes, bytes] | None = None,
+        server_public_key: bytes | None = None,
+        server_name: str | None = None,
+        certificate_usage: int = 3,
+        server_certificate: bytes | None = None,
+        connection_id_length: int | None = 8,
+        node: int | None = None,
+        handshake_timeout: float = 9.0,
+        sealing_key: bytes | None = None,
+        key_log: bool = False,
+    ) -> None: ...
+    # the current key, then at most one former that is still valid; none: the identity is unknown
+    def provide_psk(self, handshake: int, keys: Sequence[bytes]) -> None: ...
+    def provide_verdict(self, handshake: int, accepted: bool) -> None: ...
+    def forget_key(self, identity: str) -> None: ...
+    def revoke(self, identity: str) -> None: ...
+    # (record, generation after the claim, sealed); counts by `restored` or the reason
+    def restore(self, sessions: Sequence[tuple[int, int, bytes]]) -> dict[str, int]: ...
+    def confirm_session(self, record: int, mark: int) -> None: ...
 
 @final
 class Fleet:
@@ -360,19 +549,27 @@ class Fleet:
         # seconds over which first registrations are spread
         spread: float = 1.0,
         seed: int = 0,
+        # None: plain CoAP
+        security: DeviceSecurity | None = None,
     ) -> Fleet: ...
     # what happened since the start: devices, registered, registrations, updates, failures, requests, bytes,
-    # downloads, installed
+    # downloads, installed, handshakes, refused (handshakes that failed)
     def run(self, seconds: float) -> dict[str, int]: ...
 
 @final
 class Load:
     """Closed-loop load: each socket sends its next request when the answer to the last one is there.
 
-    The reports have answered, errors, repeated, bytes, seconds, and p50, p99, max in microseconds.
+    `handshake` and `register` make new devices; secured ones shake hands first. With as many sockets as devices
+    all of them begin at once. A secured `get` asks as the devices of the sockets' numbers. The reports have
+    answered, errors, repeated, bytes, seconds, and p50, p99, max in microseconds.
     """
 
-    def __new__(cls, server: str, sockets: int) -> Load: ...
+    def __new__(cls, server: str, sockets: int, *, security: DeviceSecurity | None = None) -> Load: ...
+    # why a handshake failed last
+    @property
+    def failure(self) -> str | None: ...
+    def handshake(self, count: int, *, prefix: str = "load-") -> dict[str, float]: ...
     def register(self, count: int, *, prefix: str = "load-", lifetime: int = 86400) -> dict[str, float]: ...
     def update(self, rounds: int = 1) -> dict[str, float]: ...
     def get(self, path: list[str], count: int, *, blocks: int = 0) -> dict[str, float]: ...

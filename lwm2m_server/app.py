@@ -216,7 +216,7 @@ class Server:
 
     def _registered(self, arrived: Sequence[tuple[Registration, bool]]) -> None:
         for registration, _ in arrived:
-            self._updater.registered(registration.endpoint, Peer(registration.address).host)
+            self._updater.registered(registration.endpoint, Peer(registration.address))
         if self.settings.inventory:
             self._inventory.ask([registration.endpoint for registration, _ in arrived])
             return
@@ -233,7 +233,7 @@ class Server:
 
     def _heard(self, changed: Sequence[Registration]) -> None:
         for registration in changed:
-            self._updater.moved(registration.endpoint, Peer(registration.address).host)
+            self._updater.moved(registration.endpoint, Peer(registration.address))
 
     def _gone(self, endpoints: Sequence[str]) -> None:
         for endpoint in endpoints:

@@ -1,10 +1,10 @@
-"""Files that the engine serves and pushes: known to it while a job needs them, open to one host at a time."""
+"""Files that the engine serves and pushes: known to it while a job needs them, open to one peer at a time."""
 
 from collections import Counter
 from pathlib import Path
 from typing import Protocol
 
-from lwm2m_server.transport import Transport
+from lwm2m_server.transport import Peer, Transport
 
 
 class Files(Protocol):
@@ -43,14 +43,14 @@ class BlobShelf:
 
 
 class Offers:
-    """What one job holds and has opened; follows the device to another host, and gives everything back."""
+    """What one job holds and has opened; follows the device to another peer, and gives everything back."""
 
     def __init__(self, shelf: BlobShelf, transport: Transport, digests: tuple[bytes, ...]) -> None:
         """Hold these blobs; raise `NotFound` (and hold none) when one is gone."""
         self._shelf = shelf
         self._transport = transport
         self._digests: list[bytes] = []
-        self._host: str | None = None
+        self._peer: Peer | None = None
         try:
             for digest in digests:
                 shelf.hold(digest)
@@ -59,18 +59,18 @@ class Offers:
             self.close()
             raise
 
-    def open_to(self, host: str) -> None:
-        """Let this host, and no longer another one, fetch them."""
-        if host == self._host:
+    def open_to(self, peer: Peer) -> None:
+        """Let this peer, and no longer another one, fetch them."""
+        if self._is_open_to(peer):
             return
         self._withdraw()
-        self._host = host
+        self._peer = peer
         for digest in self._digests:
-            self._transport.offer(blob_path(digest), digest, host)
+            self._transport.offer(blob_path(digest), digest, peer)
 
-    def open_for(self, host: str, digest: bytes) -> bool:
-        """Say whether this host may fetch this blob now."""
-        return host == self._host and digest in self._digests
+    def open_for(self, peer: Peer, digest: bytes) -> bool:
+        """Say whether this peer may fetch this blob now."""
+        return self._is_open_to(peer) and digest in self._digests
 
     def close(self) -> None:
         """Withdraw the offers and release the blobs."""
@@ -80,7 +80,14 @@ class Offers:
         self._digests = []
 
     def _withdraw(self) -> None:
-        if self._host is not None:
+        if self._peer is not None:
             for digest in self._digests:
-                self._transport.withdraw(blob_path(digest), self._host)
-        self._host = None
+                self._transport.withdraw(blob_path(digest), self._peer)
+        self._peer = None
+
+    def _is_open_to(self, peer: Peer) -> bool:
+        """An identity counts wherever it is, a peer without one by its host: downloads come from other ports."""
+        known = self._peer
+        if known is None or peer.identity != known.identity:
+            return False
+        return peer.identity is not None or peer.host == known.host

@@ -28,7 +28,7 @@ from lwm2m_server.services.blobs import Offers
 from lwm2m_server.services.device_link import DeviceLink
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import JsonValue, NewEvent
-from lwm2m_server.transport import TransportError
+from lwm2m_server.transport import Peer, TransportError
 
 _log = structlog.get_logger(__name__)
 
@@ -134,17 +134,17 @@ class UpdateActor:
         """Tell the machine what happened; returns at once."""
         self._queue.put_nowait(event)
 
-    def moved(self, host: str) -> None:
-        """The device is at this host now: it may fetch from there."""
+    def moved(self, peer: Peer) -> None:
+        """The device is this peer now, which may fetch."""
         try:
-            self._offers.open_to(host)
+            self._offers.open_to(peer)
         except TransportError as error:
             # The device is refused there, says so, and the attempt ends by its answer.
             _log.error("artefacts not offered", endpoint=self._deployment.endpoint, error=error.message)
 
-    def fetches(self, host: str, digest: bytes) -> bool:
-        """Say whether these bytes are open to this host for this update."""
-        return self._offers.open_for(host, digest)
+    def fetches(self, peer: Peer, digest: bytes) -> bool:
+        """Say whether these bytes are open to this peer for this update."""
+        return self._offers.open_for(peer, digest)
 
     def fetched(self, digest: bytes, offset: int) -> None:
         """The device has fetched this blob up to `offset`; the few bytes of an envelope are no progress."""

@@ -127,11 +127,11 @@ class Updater:
             self._spawn(new, device, job, offers)
         return stored
 
-    def registered(self, endpoint: str, host: str) -> None:
-        """The device registered anew, at this host."""
+    def registered(self, endpoint: str, peer: Peer) -> None:
+        """The device registered anew, as this peer."""
         actor = self._actors.get(endpoint)
         if actor is not None:
-            actor.moved(host)
+            actor.moved(peer)
             actor.post(update_events.Registered())
 
     def gone(self, endpoint: str) -> None:
@@ -148,18 +148,16 @@ class Updater:
         """
         actor = None if endpoint is None else self._actors.get(endpoint)
         if actor is None:
-            there = [
-                each for each in self._actors.values() if each.fetches(download.peer.host, download.digest)
-            ]
+            there = [each for each in self._actors.values() if each.fetches(download.peer, download.digest)]
             actor = there[0] if len(there) == 1 else None
         if actor is not None:
             actor.fetched(download.digest, download.offset)
 
-    def moved(self, endpoint: str, host: str) -> None:
-        """The device talks from another host now."""
+    def moved(self, endpoint: str, peer: Peer) -> None:
+        """The device is another peer now."""
         actor = self._actors.get(endpoint)
         if actor is not None:
-            actor.moved(host)
+            actor.moved(peer)
 
     def cancel(self, endpoint: str, campaign_id: str) -> None:
         """Ask for the end of this campaign's update of the device."""
@@ -213,7 +211,7 @@ class Updater:
         view = DeviceView(registered=device.registered)
         actor = UpdateActor(self._tools, link, offers, deployment, job, view)
         if device.registration is not None:
-            actor.moved(Peer(device.registration.address).host)
+            actor.moved(Peer(device.registration.address))
         self._actors[endpoint] = actor
         if self._started:
             self._background.spawn(self._run(actor))

@@ -5,27 +5,43 @@ fake in memory; the same contract tests hold both. All callbacks run on the even
 block.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lwm2m_server._engine import (
     Alive,
     Cancelled,
     Download,
+    Ended,
+    Established,
     Failure,
+    HandshakeFailed,
+    KeyLog,
+    LookUp,
     Notification,
     Peer,
     Progress,
     Request,
     Response,
+    SecurityEvent,
+    SessionExport,
+    SessionGone,
+    Suspicious,
 )
 from lwm2m_server.errors import Unavailable
+from lwm2m_server.transport.security import Security
 
 __all__ = [
     "Alive",
     "Cancelled",
     "Download",
+    "Ended",
+    "Established",
     "Failure",
+    "HandshakeError",
+    "HandshakeFailed",
+    "KeyLog",
+    "LookUp",
     "Notification",
     "Peer",
     "PeerGone",
@@ -34,6 +50,11 @@ __all__ = [
     "RequestReset",
     "RequestTimeout",
     "Response",
+    "Security",
+    "SecurityEvent",
+    "SessionExport",
+    "SessionGone",
+    "Suspicious",
     "TransferFailed",
     "Transport",
     "TransportBusy",
@@ -65,6 +86,12 @@ class PeerGone(TransportError):
     code = "peer-gone"
 
 
+class HandshakeError(TransportError):
+    """The association that a request needs did not come about; the text names the reason, as a kebab-case word."""
+
+    code = "handshake"
+
+
 class TransportBusy(TransportError):
     """Too many actions wait inside the engine; nothing was sent. Try again a little later."""
 
@@ -74,7 +101,8 @@ class TransportBusy(TransportError):
 class TransferFailed(TransportError):
     """A push stopped without a final answer; `offset` bytes were acknowledged, a new push may go on there.
 
-    `reason` is `timeout`, `reset`, `peer-gone`, `cancelled`, `too-large`, `protocol`, `busy` or `invalid`.
+    `reason` is `timeout`, `reset`, `peer-gone`, `cancelled`, `too-large`, `protocol`, `busy`, `invalid` or
+    `handshake`.
     """
 
     code = "transfer"
@@ -99,25 +127,26 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Stop; everything that still waits fails with `PeerGone`. Closing twice is fine.
 
-        Refreshes not reported yet still reach `on_alive`. Afterwards there is nobody to answer or to serve:
+        Refreshes not reported yet still reach `on_alive`, and the sessions of devices, sealed, `on_security`: a
+        later engine goes on with them. Afterwards there is nobody to answer or to serve:
         respond, notify, withdraw, drop, remove_blob and cancel do nothing, other calls raise
         `TransportError`.
         """
         ...
 
-    async def listen(self, host: str, port: int) -> str:
+    async def listen(self, host: str, port: int, *, secure: bool = False) -> str:
         """Bind a socket (port 0: any) and return its address, `192.0.2.1:5683` or `[2001:db8::1]:5683`.
 
-        Requests of our own leave from the first listener of the peer's address family; without one, the
-        engine binds a socket to any port.
+        A secure one speaks DTLS as `secure` said. Requests of our own leave from the first listener of the
+        peer's scheme and address family; without one, the engine binds a socket to any port.
         """
         ...
 
-    async def bind(self, host: str, port: int) -> str:
+    async def bind(self, host: str, port: int, *, secure: bool = False) -> str:
         """Bind a socket as `listen` does, but leave what arrives waiting until `serve`.
 
-        A server that starts again hands over registrations and offers in between: they belong to its
-        listener, and no device can ask before they are there.
+        A server that starts again hands over registrations, offers and sessions in between: no device can ask
+        before they are there.
         """
         ...
 
@@ -132,8 +161,13 @@ class Transport(Protocol):
         on_alive: Callable[[list[tuple[str, float]]], None] | None = None,
         on_download: Callable[[Download], None] | None = None,
         on_cancelled: Callable[[int], None] | None = None,
+        on_security: Callable[[list[SecurityEvent]], None] | None = None,
     ) -> None:
-        """Name the receivers. Requests come in batches, as drained; each must get a `respond`."""
+        """Name the receivers. Requests come in batches, as drained; each must get a `respond`.
+
+        Security events come in batches too, in their order; each `LookUp` must get a `provide_psk` or
+        `provide_verdict`. Without a receiver every identity is unknown.
+        """
         ...
 
     async def request(
@@ -155,7 +189,9 @@ class Transport(Protocol):
         `block2` (number, size in bytes) asks for that block alone. `timeout` is in seconds from the
         acknowledgement; None takes the engine's. Cancelling the awaiting task cancels the exchange. Raises
         `RequestTimeout`, `RequestReset`, `PeerGone`, `TransportBusy` or a plain `TransportError` whose code
-        is the reason.
+        is the reason. A peer with an identity is reached by its association; without one that is `PeerGone` at
+        once. A request to a peer of scheme coaps without identity shakes hands first, as its client, and raises
+        `HandshakeError` when that comes to nothing.
         """
         ...
 
@@ -247,12 +283,12 @@ class Transport(Protocol):
         """Forget a blob; transfers under way keep it until they end."""
         ...
 
-    def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None:
-        """Let this host (address without port) GET the blob under this path; offers are counted."""
+    def offer(self, path: tuple[str, ...], digest: bytes, to: Peer) -> None:
+        """Let the identity of this peer, or without one its host, GET the blob under this path; counted."""
         ...
 
-    def withdraw(self, path: tuple[str, ...], host: str) -> None:
-        """Take one offer back; without one left that host gets 4.03."""
+    def withdraw(self, path: tuple[str, ...], to: Peer) -> None:
+        """Take one offer back; who has none left gets 4.03."""
         ...
 
     def keep(self, location: str, peer: Peer) -> None:
@@ -266,8 +302,48 @@ class Transport(Protocol):
     def forget(self, peer: Peer) -> None:
         """The device is no longer at this address: end all that is under way there with `PeerGone`.
 
-        Without it a request to a device that came back elsewhere would only end after all retransmissions.
+        Without it a request to a device that came back elsewhere would only end after all retransmissions. Of a
+        server that we are a client of, the association ends too: the next request shakes hands anew.
         """
+        ...
+
+    def secure(self, security: Security) -> None:
+        """Set what secure listeners present and accept, and our client role with them.
+
+        Call it before the first of them. Called again it reloads credentials and trust, and sessions go on; only
+        the length of connection ids must stay. Raises `TransportError` whose field cannot be used.
+        """
+        ...
+
+    def provide_psk(self, handshake: int, keys: Sequence[bytes]) -> None:
+        """Answer a `LookUp` without `der`: the current key, then at most one former; none: unknown.
+
+        Found keys are remembered, so that a later handshake of the identity does not ask again.
+        """
+        ...
+
+    def provide_verdict(self, handshake: int, *, accepted: bool) -> None:
+        """Answer a `LookUp` with `der`."""
+        ...
+
+    def forget_key(self, identity: str) -> None:
+        """Ask again at the next handshake of this identity."""
+        ...
+
+    def revoke(self, identity: str) -> None:
+        """End the sessions and handshakes of this identity at once, and forget its keys."""
+        ...
+
+    def restore(self, sessions: Sequence[tuple[int, int, bytes]]) -> dict[str, int]:
+        """Go on with stored sessions, between `bind` and `serve`: (record, generation after the claim, sealed).
+
+        Return how many were `restored`, and how many were refused by reason: `unreadable`, `unclaimed`,
+        `duplicate`, `exhausted`, `full`, `no-listener`.
+        """
+        ...
+
+    def confirm_session(self, record: int, mark: int) -> None:
+        """Say that the `SessionExport` with this mark is durable."""
         ...
 
     def statistics(self) -> dict[str, int]:

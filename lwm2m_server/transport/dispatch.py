@@ -9,10 +9,12 @@ from lwm2m_server._engine import EngineError, QueueFull
 from lwm2m_server.transport.api import (
     Download,
     Failure,
+    HandshakeError,
     PeerGone,
     Request,
     RequestReset,
     RequestTimeout,
+    SecurityEvent,
     TransferFailed,
     TransportBusy,
     TransportError,
@@ -27,11 +29,13 @@ _TEXT = {
     "cancelled": "the exchange was cancelled",
     "too-large": "the body is larger than allowed",
     "protocol": "the peer broke the protocol",
+    "handshake": "the handshake failed",
 }
 _ERRORS: dict[str, type[TransportError]] = {
     "timeout": RequestTimeout,
     "reset": RequestReset,
     "peer-gone": PeerGone,
+    "handshake": HandshakeError,
 }
 
 
@@ -66,6 +70,7 @@ class Handlers:
         self.on_alive: Callable[[list[tuple[str, float]]], None] | None = None
         self.on_download: Callable[[Download], None] | None = None
         self.on_cancelled: Callable[[int], None] | None = None
+        self.on_security: Callable[[list[SecurityEvent]], None] | None = None
 
     def requests(self, batch: list[Request], respond: Callable[[int, int], None]) -> None:
         """Deliver a batch; without a receiver all get 4.04, and 5.00 when the receiver breaks.

@@ -5,7 +5,7 @@ submitted in one turn of the event loop go to the engine together at its end.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -15,12 +15,14 @@ from lwm2m_server.transport.api import (
     Cancelled,
     Download,
     Failure,
+    LookUp,
     Notification,
     Peer,
     PeerGone,
     Progress,
     Request,
     Response,
+    SecurityEvent,
 )
 from lwm2m_server.transport.codes import Code, dotted, is_success
 from lwm2m_server.transport.dispatch import (
@@ -30,6 +32,7 @@ from lwm2m_server.transport.dispatch import (
     request_error,
     transfer_error,
 )
+from lwm2m_server.transport.security import Security
 
 
 @dataclass
@@ -49,6 +52,7 @@ class _Batch:
 
     requests: list[Request] = field(default_factory=list)
     alive: list[tuple[str, float]] = field(default_factory=list)
+    security: list[SecurityEvent] = field(default_factory=list)
 
 
 class EngineTransport:
@@ -75,6 +79,10 @@ class EngineTransport:
         busy_max_age: int = 5,
         progress_bytes: int = 65536,
         block_size: int = 1024,
+        max_half_open: int = 4096,
+        max_half_open_per_prefix: int = 16,
+        key_operations_per_second: int = 2000,
+        key_operations_per_second_per_prefix: int = 200,
         seed: int | None = None,
     ) -> None:
         with engine_errors:
@@ -94,6 +102,10 @@ class EngineTransport:
                 busy_max_age=busy_max_age,
                 progress_bytes=progress_bytes,
                 block_size=block_size,
+                max_half_open=max_half_open,
+                max_half_open_per_prefix=max_half_open_per_prefix,
+                key_operations_per_second=key_operations_per_second,
+                key_operations_per_second_per_prefix=key_operations_per_second_per_prefix,
                 seed=seed,
             )
         self._handlers = Handlers()
@@ -120,15 +132,15 @@ class EngineTransport:
         self._drain_last()
         self._fail_all("the transport was closed")
 
-    async def listen(self, host: str, port: int) -> str:
+    async def listen(self, host: str, port: int, *, secure: bool = False) -> str:
         """Bind a socket."""
         with engine_errors:
-            return self._engine.listen(host, port)
+            return self._engine.listen(host, port, secure=secure)
 
-    async def bind(self, host: str, port: int) -> str:
+    async def bind(self, host: str, port: int, *, secure: bool = False) -> str:
         """Bind a socket and leave what arrives waiting."""
         with engine_errors:
-            return self._engine.bind(host, port)
+            return self._engine.bind(host, port, secure=secure)
 
     def serve(self) -> None:
         """Take what arrives."""
@@ -142,12 +154,14 @@ class EngineTransport:
         on_alive: Callable[[list[tuple[str, float]]], None] | None = None,
         on_download: Callable[[Download], None] | None = None,
         on_cancelled: Callable[[int], None] | None = None,
+        on_security: Callable[[list[SecurityEvent]], None] | None = None,
     ) -> None:
         """Name the receivers."""
         self._handlers.on_requests = on_requests
         self._handlers.on_alive = on_alive
         self._handlers.on_download = on_download
         self._handlers.on_cancelled = on_cancelled
+        self._handlers.on_security = on_security
 
     # as client
 
@@ -284,17 +298,17 @@ class EngineTransport:
         with self._submission:
             self._engine.remove_blob(digest)
 
-    def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None:
-        """Open a path to a host."""
+    def offer(self, path: tuple[str, ...], digest: bytes, to: Peer) -> None:
+        """Open a path to a peer."""
         with self._submission:
-            self._engine.offer(path, digest, host)
+            self._engine.offer(path, digest, to)
 
-    def withdraw(self, path: tuple[str, ...], host: str) -> None:
+    def withdraw(self, path: tuple[str, ...], to: Peer) -> None:
         """Take one offer back."""
         if self._closed:
             return
         with self._submission:
-            self._engine.withdraw(path, host)
+            self._engine.withdraw(path, to)
 
     def keep(self, location: str, peer: Peer) -> None:
         """Answer bare Updates of this location from this peer."""
@@ -314,6 +328,53 @@ class EngineTransport:
             return
         with self._submission:
             self._engine.forget(peer)
+
+    # security
+
+    def secure(self, security: Security) -> None:
+        """Set credentials and trust."""
+        with engine_errors:
+            self._engine.secure(**vars(security))
+
+    def provide_psk(self, handshake: int, keys: Sequence[bytes]) -> None:
+        """Give the keys of an identity."""
+        if self._closed:
+            return
+        with self._submission:
+            self._engine.provide_psk(handshake, keys)
+
+    def provide_verdict(self, handshake: int, *, accepted: bool) -> None:
+        """Take a peer, or don't."""
+        if self._closed:
+            return
+        with self._submission:
+            self._engine.provide_verdict(handshake, accepted)
+
+    def forget_key(self, identity: str) -> None:
+        """Ask again next time."""
+        if self._closed:
+            return
+        with self._submission:
+            self._engine.forget_key(identity)
+
+    def revoke(self, identity: str) -> None:
+        """End all that this identity has."""
+        if self._closed:
+            return
+        with self._submission:
+            self._engine.revoke(identity)
+
+    def restore(self, sessions: Sequence[tuple[int, int, bytes]]) -> dict[str, int]:
+        """Go on with stored sessions."""
+        with engine_errors:
+            return self._engine.restore(sessions)
+
+    def confirm_session(self, record: int, mark: int) -> None:
+        """Say that an export is durable."""
+        if self._closed:
+            return
+        with self._submission:
+            self._engine.confirm_session(record, mark)
 
     def statistics(self) -> dict[str, int]:
         """Return the engine's counters and queue depths."""
@@ -363,18 +424,25 @@ class EngineTransport:
         batch = _Batch()
         for event in events:
             self._dispatch(event, batch)
+        if batch.security:
+            self._security(batch.security)
         if batch.alive:
             self._handlers.call(self._handlers.on_alive, batch.alive)
         if batch.requests:
             self._handlers.requests(batch.requests, self._respond_bare)
 
     def _drain_last(self) -> None:
-        """Report the liveness that the engine had not reported yet; everything else has lost its meaning."""
+        """Report the liveness and the sessions that the engine had not reported yet; the rest has lost its meaning."""
         with suppress(EngineError):  # raised when nothing is left
             while True:
+                security: list[SecurityEvent] = []
                 for event in self._engine.drain():
                     if isinstance(event, Alive):
                         self._handlers.call(self._handlers.on_alive, event.updates)
+                    elif isinstance(event, SecurityEvent):
+                        security.append(event)
+                if security:
+                    self._handlers.call(self._handlers.on_security, security)
 
     def _dispatch(self, event: Event, batch: _Batch) -> None:
         match event:
@@ -396,6 +464,17 @@ class EngineTransport:
                 self._handlers.call(self._handlers.on_download, event)
             case Cancelled():
                 self._handlers.call(self._handlers.on_cancelled, event.exchange)
+            case _:
+                batch.security.append(event)
+
+    def _security(self, events: list[SecurityEvent]) -> None:
+        """Deliver a batch; without a receiver, and when it breaks, nobody is known."""
+        if self._handlers.on_security is None or not self._handlers.call(self._handlers.on_security, events):
+            for event in events:
+                if isinstance(event, LookUp) and event.der:
+                    self.provide_verdict(event.handshake, accepted=False)
+                elif isinstance(event, LookUp):
+                    self.provide_psk(event.handshake, ())
 
     def _answered(self, response: Response) -> None:
         call = self._calls.get(response.handle)

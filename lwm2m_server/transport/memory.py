@@ -1,7 +1,7 @@
-"""A `Transport` in memory, for tests of all above the engine: it fakes exchanges and transfers, not CoAP."""
+"""A `Transport` in memory, for tests of all above the engine: it fakes exchanges, transfers and sessions."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 
 from lwm2m_server.transport.api import (
@@ -12,12 +12,16 @@ from lwm2m_server.transport.api import (
     Progress,
     Request,
     Response,
+    SecurityEvent,
 )
 from lwm2m_server.transport.codes import Code, dotted, is_success
 from lwm2m_server.transport.dispatch import Handlers
 from lwm2m_server.transport.memory_client import Exchanges, Transfer, send_blocks, send_whole
+from lwm2m_server.transport.memory_links import Hello, Links
 from lwm2m_server.transport.memory_network import MemoryNetwork
 from lwm2m_server.transport.memory_server import Answer, MemoryServer, Message, slice_block
+from lwm2m_server.transport.memory_sessions import Sessions
+from lwm2m_server.transport.security import Security
 
 __all__ = ["MemoryNetwork", "MemoryTransport"]
 
@@ -25,7 +29,7 @@ __all__ = ["MemoryNetwork", "MemoryTransport"]
 @dataclass
 class _Observation:
     peer: Peer
-    path: tuple[str, ...]
+    message: Message
     on_notify: Callable[[Notification], None]
     on_end: Callable[[str], None]
 
@@ -47,7 +51,10 @@ class MemoryTransport:
         self._max_body = max_body
         self._progress_bytes = progress_bytes
         self._block_size = block_size
+        self._sessions = Sessions(network, self._handlers, self._session_over)
+        self._links = Links(network)
         self._address: str | None = None
+        self._secure_addresses: set[str] = set()
         self._handles = count(1)
         self._exchanges = Exchanges(network)
         self._observations: dict[int, _Observation] = {}
@@ -60,23 +67,32 @@ class MemoryTransport:
         """Do nothing: a fake needs no thread."""
 
     async def close(self) -> None:
-        """Give the addresses back and fail what waits."""
+        """Give the addresses back, suspend the sessions of devices and fail what waits."""
+        if self._closed:
+            return
         self._closed = True
+        self._sessions.suspend()
+        for server, _ in self._links.numbers():
+            self._drop_link(server)
         self._network.unbind(self)
         self._exchanges.fail_all()
         observations, self._observations = self._observations, {}
         for observation in observations.values():
             self._handlers.call(observation.on_end, "peer-gone")
 
-    async def listen(self, host: str, port: int) -> str:
+    async def listen(self, host: str, port: int, *, secure: bool = False) -> str:
         """Take an address; the first one is where our own requests come from."""
+        if secure:
+            self._sessions.check_ready()
         address = self._network.bind(self, host, port)
+        if secure:
+            self._secure_addresses.add(address)
         self._address = self._address or address
         return address
 
-    async def bind(self, host: str, port: int) -> str:
+    async def bind(self, host: str, port: int, *, secure: bool = False) -> str:
         """Take an address. Nothing arrives in the middle of a turn of the fake, so there is nothing to hold."""
-        return await self.listen(host, port)
+        return await self.listen(host, port, secure=secure)
 
     def serve(self) -> None:
         """Take what arrives; it does already."""
@@ -88,12 +104,14 @@ class MemoryTransport:
         on_alive: Callable[[list[tuple[str, float]]], None] | None = None,
         on_download: Callable[[Download], None] | None = None,
         on_cancelled: Callable[[int], None] | None = None,
+        on_security: Callable[[list[SecurityEvent]], None] | None = None,
     ) -> None:
         """Name the receivers."""
         self._handlers.on_requests = on_requests
         self._handlers.on_alive = on_alive
         self._handlers.on_download = on_download
         self._handlers.on_cancelled = on_cancelled
+        self._handlers.on_security = on_security
 
     async def request(
         self,
@@ -110,9 +128,8 @@ class MemoryTransport:
         timeout: float | None = None,
     ) -> Response:
         """Send a request and wait for its answer."""
-        message = Message(
-            source=self._source(),
-            token=next(self._handles),
+        message = await self._message(
+            peer,
             code=code,
             path=path,
             query=query,
@@ -122,7 +139,7 @@ class MemoryTransport:
             etag=etag,
             block2=block2,
         )
-        if len(payload) > self._block_size and self._peer_streams(peer, path):
+        if len(payload) > self._block_size and self._peer_streams(message):
             answer = await send_blocks(
                 self._exchanges, self._transfer(peer, message, payload, block_size=self._block_size)
             )
@@ -142,17 +159,10 @@ class MemoryTransport:
         on_end: Callable[[str], None],
     ) -> tuple[int, Response]:
         """Register an observation."""
-        handle = next(self._handles)
-        self._observations[handle] = _Observation(peer, path, on_notify, on_end)
-        message = Message(
-            source=self._source(),
-            token=handle,
-            code=Code.GET,
-            path=path,
-            notify=lambda answer: self._notified(handle, answer),
-            accept=accept,
-            observe=0,
-        )
+        message = await self._message(peer, code=Code.GET, path=path, accept=accept, observe=0)
+        handle = message.token
+        self._observations[handle] = _Observation(peer, message, on_notify, on_end)
+        message = replace(message, notify=lambda answer: self._notified(handle, answer))
         try:
             answer = await self._exchanges.send(peer, message)
         except BaseException:
@@ -167,10 +177,8 @@ class MemoryTransport:
         observation = self._observations.pop(handle, None)
         if observation is None:
             return
-        message = Message(
-            source=self._source(), token=handle, code=Code.GET, path=observation.path, observe=1
-        )
-        self._network.send(lambda: self._exchanges.arrive(observation.peer, message))
+        message = replace(observation.message, observe=1)
+        self._network.send(lambda: self._exchanges.arrive(Peer(message.destination), message))
 
     async def push(
         self,
@@ -184,18 +192,12 @@ class MemoryTransport:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Response:
         """PUT a blob block by block, or in one piece where the peer takes whole bodies."""
-        message = Message(
-            source=self._source(),
-            token=next(self._handles),
-            code=Code.PUT,
-            path=path,
-            content_format=content_format,
-        )
+        message = await self._message(peer, code=Code.PUT, path=path, content_format=content_format)
         body = self._server.blob(digest)
         transfer = self._transfer(
             peer, message, body, offset=offset, block_size=block_size, on_progress=on_progress
         )
-        send = send_blocks if self._peer_streams(peer, path) else send_whole
+        send = send_blocks if self._peer_streams(message) else send_whole
         return _response(message.token, peer, await send(self._exchanges, transfer))
 
     def respond(
@@ -243,13 +245,13 @@ class MemoryTransport:
         """Forget a file."""
         self._server.remove_blob(digest)
 
-    def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None:
-        """Open a path to a host."""
-        self._server.offer(path, digest, host)
+    def offer(self, path: tuple[str, ...], digest: bytes, to: Peer) -> None:
+        """Open a path to a peer."""
+        self._server.offer(path, digest, to)
 
-    def withdraw(self, path: tuple[str, ...], host: str) -> None:
+    def withdraw(self, path: tuple[str, ...], to: Peer) -> None:
         """Take one offer back."""
-        self._server.withdraw(path, host)
+        self._server.withdraw(path, to)
 
     def keep(self, location: str, peer: Peer) -> None:
         """Answer bare Updates of this location from this peer."""
@@ -261,30 +263,142 @@ class MemoryTransport:
 
     def forget(self, peer: Peer) -> None:
         """End all that is under way with a peer that is no longer there."""
-        self._exchanges.forget(peer)
-        for handle, observation in list(self._observations.items()):
-            if observation.peer == peer:
-                del self._observations[handle]
-                self._handlers.call(observation.on_end, "peer-gone")
+        self._forget(lambda other, _: other == peer)
+        if peer.scheme == "coaps" and peer.identity is None:
+            self._drop_link(peer.address)
 
     def statistics(self) -> dict[str, int]:
         """Return counters and depths, a part of what the engine counts."""
         counters = {"requests_received": self._received, "requests_sent": self._exchanges.sent}
-        return {**counters, "calls": len(self._exchanges), **self._server.depths()}
+        sessions = {"dtls_sessions": len(self._sessions)}
+        return {**counters, "calls": len(self._exchanges), **self._server.depths(), **sessions}
+
+    # security
+
+    def secure(self, security: Security) -> None:
+        """Set credentials and trust."""
+        self._sessions.secure(security)
+        self._links.secure(security)
+
+    def provide_psk(self, handshake: int, keys: Sequence[bytes]) -> None:
+        """Give the keys of an identity."""
+        self._sessions.provide_psk(handshake, keys)
+
+    def provide_verdict(self, handshake: int, *, accepted: bool) -> None:
+        """Take a peer, or don't."""
+        self._sessions.provide_verdict(handshake, accepted=accepted)
+
+    def forget_key(self, identity: str) -> None:
+        """Ask again next time."""
+        self._sessions.forget_key(identity)
+
+    def revoke(self, identity: str) -> None:
+        """End all that this identity has."""
+        self._sessions.revoke(identity)
+
+    def restore(self, sessions: Sequence[tuple[int, int, bytes]]) -> dict[str, int]:
+        """Go on with stored sessions."""
+        return self._sessions.restore(sessions, self._secure_addresses)
+
+    def confirm_session(self, record: int, mark: int) -> None:
+        """Do nothing: the fake has no record numbers to run out of."""
 
     # inside
 
     def receive(self, message: Message) -> None:
         """Take a message that arrives; called by the network's other end."""
         self._received += 1
+        if message.session is not None or message.destination in self._secure_addresses:
+            source = self._heard(message)
+            if source is None:
+                return
+            message = replace(message, source=source)
         if len(message.payload) > self._max_body:
             message.reply(Answer(Code.REQUEST_ENTITY_TOO_LARGE))
         else:
             self._server.receive(message)
 
+    def shake(self, hello: Hello) -> None:
+        """Take a handshake that arrives."""
+        if hello.server in self._secure_addresses:
+            self._sessions.shake(hello)
+
+    def session_ended(self, server: str, number: int) -> None:
+        """Hear from a server that our session with it is over, or from a client that it has left."""
+        if self._links.knows(server, number):
+            self._links.drop(server)
+            self._forget(lambda _, session: session == number)
+        self._sessions.end(number, "closed-by-peer")
+
     def streams(self, path: tuple[str, ...]) -> bool:
         """Say whether bodies for this path are wanted block by block."""
         return self._server.streams(path)
+
+    async def _message(
+        self,
+        peer: Peer,
+        *,
+        code: int,
+        path: tuple[str, ...],
+        query: tuple[str, ...] = (),
+        payload: bytes = b"",
+        content_format: int | None = None,
+        accept: int | None = None,
+        etag: bytes | None = None,
+        block2: tuple[int, int] | None = None,
+        observe: int | None = None,
+    ) -> Message:
+        """Make a request to a peer, by its session where it has one; raise as `Transport.request`."""
+        source, destination, session = self._source(), peer.address, None
+        if peer.identity is not None:
+            current = self._sessions.current(peer.identity)
+            if current is None:
+                raise PeerGone(f"{peer.address}: the peer's state was dropped (it has no association)")
+            source, destination, session = Peer(current.server), current.address, current.number
+        elif peer.scheme == "coaps":
+            session = await self._links.number(peer, source.address)
+        return Message(
+            source=source,
+            token=next(self._handles),
+            code=code,
+            path=path,
+            destination=destination,
+            session=session,
+            query=query,
+            payload=payload,
+            content_format=content_format,
+            accept=accept,
+            observe=observe,
+            etag=etag,
+            block2=block2,
+        )
+
+    def _heard(self, message: Message) -> Peer | None:
+        """Return who sent a message by a session; None when there is no such session."""
+        if message.session is None:
+            return None
+        if self._links.knows(message.source.address, message.session):
+            return Peer(message.source.address, scheme="coaps")
+        registers = message.code == Code.POST and message.path[:1] == ("rd",)
+        return self._sessions.hear(message.session, registers=registers)
+
+    def _session_over(self, number: int) -> None:
+        self._server.session_ended(number)
+        self._forget(lambda _, session: session == number)
+
+    def _drop_link(self, server: str) -> None:
+        number, target = self._links.drop(server), self._network.find(server)
+        if number is not None:
+            self._forget(lambda _, session: session == number)
+            if target is not None:
+                self._network.send(lambda: target.session_ended(server, number))
+
+    def _forget(self, is_gone: Callable[[Peer, int | None], bool]) -> None:
+        self._exchanges.forget(is_gone)
+        for handle, observation in list(self._observations.items()):
+            if is_gone(observation.peer, observation.message.session):
+                del self._observations[handle]
+                self._handlers.call(observation.on_end, "peer-gone")
 
     def _source(self) -> Peer:
         if self._closed:
@@ -293,9 +407,9 @@ class MemoryTransport:
             self._address = self._network.bind(self, "10.255.255.1", 0)
         return Peer(self._address)
 
-    def _peer_streams(self, peer: Peer, path: tuple[str, ...]) -> bool:
-        target = self._network.find(peer.address)
-        return target is not None and target.streams(path)
+    def _peer_streams(self, message: Message) -> bool:
+        target = self._network.find(message.destination)
+        return target is not None and target.streams(message.path)
 
     def _transfer(
         self,

@@ -16,7 +16,7 @@ class Exchanges:
 
     def __init__(self, network: MemoryNetwork) -> None:
         self._network = network
-        self._waiting: dict[asyncio.Future[Answer], Peer] = {}
+        self._waiting: dict[asyncio.Future[Answer], tuple[Peer, int | None]] = {}
         self.sent = 0
 
     def __len__(self) -> int:
@@ -28,10 +28,10 @@ class Exchanges:
             if not future.done():
                 future.set_exception(PeerGone("the transport was closed"))
 
-    def forget(self, peer: Peer) -> None:
-        """End everything that waits for this peer."""
-        for future, other in self._waiting.items():
-            if other == peer and not future.done():
+    def forget(self, is_gone: Callable[[Peer, int | None], bool]) -> None:
+        """End everything that waits for a peer and session that are gone."""
+        for future, (peer, session) in self._waiting.items():
+            if is_gone(peer, session) and not future.done():
                 future.set_exception(PeerGone("the device is no longer at this address"))
 
     async def send(self, peer: Peer, message: Message, patience: float | None = None) -> Answer:
@@ -49,9 +49,9 @@ class Exchanges:
                 )
 
         self.sent += 1
-        self._waiting[future] = peer
+        self._waiting[future] = (peer, message.session)
         timer = network.later(EXCHANGE_LIFETIME if patience is None else patience, fail)
-        self._transmit(peer, replace(message, reply=answer), fail)
+        self._transmit(Peer(message.destination), replace(message, reply=answer), fail)
         try:
             return await future
         finally:

@@ -113,6 +113,10 @@ class MemoryNetwork:
         """Say whether none of these hosts is cut off."""
         return self._cut.isdisjoint(hosts)
 
+    def number(self) -> int:
+        """Return a number that nobody else has."""
+        return next(self._order)
+
     def chance(self, probability: float) -> bool:
         """Throw the dice; a probability of 0 leaves the sequence of chances as it is."""
         return probability > 0 and self._random.random() < probability

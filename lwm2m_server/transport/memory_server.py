@@ -33,12 +33,17 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Message:
-    """A request on its way. `reply` takes the answer, `notify` later ones: True if welcome."""
+    """A request on its way. `reply` takes the answer, `notify` later ones: True if welcome.
+
+    `session` is the number of the session that it goes through; None on plain CoAP.
+    """
 
     source: Peer
     token: int
     code: int
     path: tuple[str, ...]
+    destination: str = ""
+    session: int | None = None
     reply: Callable[[Answer], None] = lambda _: None
     notify: Callable[[Answer], bool] = lambda _: False
     query: tuple[str, ...] = ()
@@ -80,7 +85,7 @@ class MemoryServer:
         self._inbox: list[Request] = []
         self._alive: list[tuple[str, float]] = []
         self._blobs: dict[bytes, Path] = {}
-        self._offers: dict[tuple[str, ...], dict[str, _Offer]] = {}
+        self._offers: dict[tuple[str, ...], dict[tuple[str, str], _Offer]] = {}
         self._serving: dict[tuple[Peer, tuple[str, ...], bytes], _Serving] = {}
         self._kept: dict[str, Peer] = {}
         self._streams: set[tuple[str, ...]] = set()
@@ -93,7 +98,7 @@ class MemoryServer:
             self._alive.append((message.path[1], self._network.clock.now()))
             message.reply(Answer(Code.CHANGED))
         elif message.code == Code.GET and message.observe is None and message.path in self._offers:
-            message.reply(self._serve(message, self._offers[message.path].get(message.source.host)))
+            message.reply(self._serve(message, self._offers[message.path].get(_owner(message.source))))
         else:
             self._hand_over(message)
 
@@ -176,6 +181,15 @@ class MemoryServer:
             and self._kept.get(message.path[1]) == message.source
         )
 
+    def session_ended(self, number: int) -> None:
+        """Forget what came by a session that is over."""
+        for exchange, message in list(self._open.items()):
+            if message.session == number:
+                del self._open[exchange]
+        for exchange, message in list(self._observed.items()):
+            if message.session == number:
+                self._forget(exchange)
+
     def _report_alive(self) -> None:
         updates, self._alive = self._alive, []
         self._handlers.call(self._handlers.on_alive, updates)
@@ -200,22 +214,22 @@ class MemoryServer:
             raise TransportError(f"no blob has the digest {digest.hex()}", field="digest")
         return self._blobs[digest].read_bytes()
 
-    def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None:
+    def offer(self, path: tuple[str, ...], digest: bytes, to: Peer) -> None:
         """See `Transport.offer`."""
-        hosts = self._offers.setdefault(path, {})
-        offer = hosts.setdefault(host, _Offer(digest))
+        owners = self._offers.setdefault(path, {})
+        offer = owners.setdefault(_owner(to), _Offer(digest))
         offer.digest = digest
         offer.count += 1
 
-    def withdraw(self, path: tuple[str, ...], host: str) -> None:
+    def withdraw(self, path: tuple[str, ...], to: Peer) -> None:
         """See `Transport.withdraw`."""
-        hosts = self._offers.get(path, {})
-        if host not in hosts:
+        owners, owner = self._offers.get(path, {}), _owner(to)
+        if owner not in owners:
             return
-        hosts[host].count -= 1
-        if hosts[host].count == 0:
-            del hosts[host]
-        if not hosts:
+        owners[owner].count -= 1
+        if owners[owner].count == 0:
+            del owners[owner]
+        if not owners:
             del self._offers[path]
 
     def keep(self, location: str, peer: Peer) -> None:
@@ -274,6 +288,11 @@ class MemoryServer:
                 repeated=serving.repeated,
             )
             asyncio.get_running_loop().call_soon(self._handlers.call, self._handlers.on_download, event)
+
+
+def _owner(peer: Peer) -> tuple[str, str]:
+    """Whom an offer is for: an identity, or without one a host."""
+    return ("", peer.identity) if peer.identity is not None else (peer.scheme, peer.host)
 
 
 def slice_block(answer: Answer, block2: tuple[int, int]) -> Answer:

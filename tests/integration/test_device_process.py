@@ -90,7 +90,7 @@ class Server:
         file = self.folder / "image"
         file.write_bytes(image)
         self.transport.add_blob(digest, str(file))
-        self.transport.offer(("fw", digest.hex()), digest, "127.0.0.1")
+        self.transport.offer(("fw", digest.hex()), digest, Peer("127.0.0.1:1"))
 
 
 class Process:

@@ -338,6 +338,16 @@ def test_an_ipv4_mapped_address_is_the_ipv4_peer() -> None:
     assert Peer("[::ffff:192.0.2.1]:5683") == Peer("192.0.2.1:5683")
 
 
+def test_a_peer_with_an_identity_stays_itself_when_its_address_moves() -> None:
+    one, moved = (Peer(f"192.0.2.{host}:5684", identity="psk:a%25", names=("", "x")) for host in (1, 2))
+    assert (one, hash(one), one.scheme) == (moved, hash(moved), "coaps")
+    assert (one.address, one.identity, one.names) == ("192.0.2.1:5684", "psk:a%25", ("", "x"))
+    assert one not in (Peer("192.0.2.1:5684", identity="psk:b"), Peer("192.0.2.1:5684"))
+    server = Peer("192.0.2.1:5684", scheme="coaps")
+    assert server not in (one, Peer("192.0.2.1:5684"))
+    assert (server.identity, server.names, server) == (None, (), Peer("192.0.2.1:5684", scheme="coaps"))
+
+
 def test_bad_arguments_are_named(engine) -> None:
     one = engine()
     peer = Peer("127.0.0.1:9")
@@ -351,10 +361,15 @@ def test_bad_arguments_are_named(engine) -> None:
         one.request(peer, 1, ("x",), timeout=0.0)
     with pytest.raises(EngineError, match=r"^digest: "):
         one.add_blob(bytes(31), "x")
-    with pytest.raises(EngineError, match=r"^host: "):
-        one.withdraw(("x",), "nowhere")
-    with pytest.raises(EngineError, match=r"^scheme: "):
-        Peer("127.0.0.1:9", scheme="http")
+    for options, name in (
+        ({"scheme": "http"}, "scheme"),
+        ({"scheme": "coap", "identity": "psk:a"}, "scheme"),
+        ({"identity": "a"}, "identity"),
+        ({"identity": "psk:%41"}, "identity"),
+        ({"identity": "rpk:" + "AB" * 32}, "identity"),
+    ):
+        with pytest.raises(EngineError, match=f"^{name}: "):
+            Peer("127.0.0.1:9", **options)
 
 
 def test_closing_twice_is_fine_and_later_calls_are_refused() -> None:

@@ -1,13 +1,28 @@
 //! What Python asks of the engine's thread.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use coap::{Delivery, Exchange, Request, Response};
 use socket2::Socket;
 
 use crate::blob::{Blob, Digest};
-use crate::key::PeerKey;
+use crate::key::{PeerKey, Principal};
+
+/// Whom an action is about.
+pub enum To {
+    /// This very peer.
+    Key(PeerKey),
+    /// Whoever has an association with this identity now.
+    Identity {
+        /// The identity.
+        principal: Principal,
+        /// Its text.
+        name: Arc<str>,
+        /// Where it was when the caller heard of it.
+        address: SocketAddr,
+    },
+}
 
 /// One action, applied in the order of submission.
 pub enum Action {
@@ -16,14 +31,14 @@ pub enum Action {
     /// Send a request.
     Request {
         handle: u64,
-        peer: PeerKey,
+        to: To,
         request: Box<Request>,
         delivery: Delivery,
     },
     /// Start a push.
     Push {
         handle: u64,
-        peer: PeerKey,
+        to: To,
         push: Box<coap::Push>,
     },
     /// End a request, a push or an observation.
@@ -41,20 +56,20 @@ pub enum Action {
     },
     /// Hand Block1 blocks of this path over one by one.
     Stream { path: Vec<String> },
-    /// Let a host download.
+    /// Let somebody download.
     Offer {
         path: Vec<String>,
         blob: Arc<Blob>,
-        host: IpAddr,
+        owner: Principal,
     },
     /// Take an offer back.
-    Withdraw { path: Vec<String>, host: IpAddr },
+    Withdraw { path: Vec<String>, owner: Principal },
     /// Let go of a blob.
     RemoveBlob { digest: Digest },
     /// Answer bare Updates.
-    Keep { location: String, peer: PeerKey },
+    Keep { location: String, owner: Principal },
     /// Leave them to Python again.
     Drop { location: String },
-    /// The other side is no longer at this address.
-    ForgetPeer { peer: PeerKey },
+    /// The other side is no longer there.
+    ForgetPeer { to: To },
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use coap::{Handle, Instant, RequestError, Stack};
 
-use crate::action::Action;
-use crate::event::{Event, reason};
+use crate::action::{Action, To};
+use crate::event::{Claim, Event, Remote, reason};
 use crate::key::PeerKey;
 use crate::offers::Offers;
 use crate::reporter::Reporter;
@@ -119,16 +119,20 @@ impl Core {
             Action::Listen(_) => {}
             Action::Request {
                 handle,
-                peer,
+                to,
                 request,
                 delivery,
             } => {
-                let started = self.stack.request(peer, *request, delivery, now);
-                self.started(handle, peer, started);
+                if let Some(peer) = self.resolve(handle, to) {
+                    let started = self.stack.request(peer, *request, delivery, now);
+                    self.started(handle, peer, started);
+                }
             }
-            Action::Push { handle, peer, push } => {
-                let started = self.stack.push(peer, *push, now);
-                self.started(handle, peer, started);
+            Action::Push { handle, to, push } => {
+                if let Some(peer) = self.resolve(handle, to) {
+                    let started = self.stack.push(peer, *push, now);
+                    self.started(handle, peer, started);
+                }
             }
             Action::Cancel { handle } => {
                 if let Some(&call) = self.handles.get(&handle) {
@@ -151,12 +155,37 @@ impl Core {
                     self.site.streams.push(path);
                 }
             }
-            Action::Offer { path, blob, host } => self.site.offers.offer(path, blob, host),
-            Action::Withdraw { path, host } => self.site.offers.withdraw(&path, host),
+            Action::Offer { path, blob, owner } => self.site.offers.offer(path, blob, owner),
+            Action::Withdraw { path, owner } => self.site.offers.withdraw(&path, owner),
             Action::RemoveBlob { digest } => self.site.offers.remove_blob(&digest),
-            Action::Keep { location, peer } => self.site.liveness.keep(&location, peer),
+            Action::Keep { location, owner } => self.site.liveness.keep(&location, owner),
             Action::Drop { location } => self.site.liveness.forget(&location),
-            Action::ForgetPeer { peer } => self.stack.forget_peer(peer, now),
+            Action::ForgetPeer { to: To::Key(peer) } => self.stack.forget_peer(peer, now),
+            Action::ForgetPeer {
+                to: To::Identity { .. },
+            } => {}
+        }
+    }
+
+    /// The association of an identity; without one the request has failed.
+    fn resolve(&mut self, handle: u64, to: To) -> Option<PeerKey> {
+        match to {
+            To::Key(key) => Some(key),
+            To::Identity { name, address, .. } => {
+                let peer = Remote {
+                    key: PeerKey::new(0, address),
+                    address,
+                    claim: Some(Claim::Named(name)),
+                };
+                self.reporter.emit(Event::Failure {
+                    handle,
+                    peer,
+                    reason: reason::PEER_GONE,
+                    detail: "it has no association",
+                    offset: 0,
+                });
+                None
+            }
         }
     }
 
@@ -173,7 +202,7 @@ impl Core {
         };
         self.reporter.emit(Event::Failure {
             handle,
-            peer,
+            peer: Remote::of_key(peer),
             reason,
             detail,
             offset: 0,
@@ -206,7 +235,7 @@ impl Core {
                 request,
             } => Event::Request {
                 exchange: exchange.0,
-                peer,
+                peer: Remote::of_key(peer),
                 request,
             },
             coap::Event::Response {
@@ -221,7 +250,7 @@ impl Core {
                 }
                 Event::Response {
                     handle: own,
-                    peer,
+                    peer: Remote::of_key(peer),
                     response,
                 }
             }
@@ -236,7 +265,7 @@ impl Core {
                 }
                 Event::Notification {
                     handle: own,
-                    peer,
+                    peer: Remote::of_key(peer),
                     response,
                 }
             }
@@ -250,7 +279,7 @@ impl Core {
                 let reason = reason.as_str();
                 Event::Failure {
                     handle: call.handle,
-                    peer,
+                    peer: Remote::of_key(peer),
                     reason,
                     detail,
                     offset: call.offset,

@@ -10,14 +10,17 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use coap::{Code, Delivery, Exchange, Request, Response};
+use dtls::{Identity, Secret};
 use socket2::Socket;
 
-use crate::action::Action;
+use crate::action::{Action, To};
 use crate::blob::{Blob, Digest};
 use crate::core::Core;
 use crate::error::Error;
 use crate::event::Event;
-use crate::key::PeerKey;
+use crate::identity;
+use crate::key::{PeerKey, Principal};
+use crate::security::Security;
 use crate::settings::Settings;
 use crate::shared::{Shared, lock};
 use crate::socket;
@@ -26,12 +29,24 @@ use crate::worker::Worker;
 type Result<T> = std::result::Result<T, Error>;
 
 /// A peer as the caller names it.
-#[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// Its address.
-    pub address: SocketAddr,
-    /// The listener to use; None takes the first of the address family.
-    pub listener: Option<u16>,
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A peer on plain `CoAP`.
+    Plain {
+        /// Its address.
+        address: SocketAddr,
+        /// The listener to use; None takes the first of the address family.
+        listener: Option<u16>,
+    },
+    /// A server that we connect to securely.
+    Server(SocketAddr),
+    /// Whoever has an association with this identity.
+    Identity {
+        /// Its text.
+        name: Arc<str>,
+        /// Where it was last.
+        address: SocketAddr,
+    },
 }
 
 #[derive(Default)]
@@ -101,8 +116,8 @@ impl Engine {
     ///
     /// # Errors
     /// The host is not an address or name, or the system refuses.
-    pub fn listen(&self, host: &str, port: u16) -> Result<SocketAddr> {
-        let bound = self.bind(host, port)?;
+    pub fn listen(&self, host: &str, port: u16, secure: bool) -> Result<SocketAddr> {
+        let bound = self.bind(host, port, secure)?;
         self.serve()?;
         Ok(bound)
     }
@@ -112,8 +127,11 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::listen`].
-    pub fn bind(&self, host: &str, port: u16) -> Result<SocketAddr> {
+    pub fn bind(&self, host: &str, port: u16, secure: bool) -> Result<SocketAddr> {
         self.check_open()?;
+        if secure {
+            return Err(not_yet());
+        }
         let failed = |error: std::io::Error| Error::Invalid(format!("listen: {host} port {port}: {error}"));
         let mut found = (host, port).to_socket_addrs().map_err(failed)?;
         let address = found
@@ -150,12 +168,30 @@ impl Engine {
         Ok(bound)
     }
 
-    fn key(&self, target: Target) -> Result<PeerKey> {
-        let mut front = lock(&self.front);
-        if let Some(listener) = target.listener {
-            return Ok(PeerKey::new(listener, target.address));
+    fn to(&self, target: Target) -> Result<To> {
+        match target {
+            Target::Plain {
+                address,
+                listener: Some(listener),
+            } => Ok(To::Key(PeerKey::new(listener, address))),
+            Target::Plain { address, .. } => self
+                .listener(address)
+                .map(|listener| To::Key(PeerKey::new(listener, address))),
+            Target::Server(address) => self
+                .listener(address)
+                .map(|listener| To::Key(PeerKey::server(listener, address))),
+            Target::Identity { name, address } => Ok(To::Identity {
+                principal: Principal::of_identity(identity::hash(&name)),
+                name,
+                address,
+            }),
         }
-        let ipv6 = target.address.is_ipv6();
+    }
+
+    /// The listener to send by to an address.
+    fn listener(&self, address: SocketAddr) -> Result<u16> {
+        let mut front = lock(&self.front);
+        let ipv6 = address.is_ipv6();
         let position = |front: &Front| front.listeners.iter().position(|bound| bound.is_ipv6() == ipv6);
         if position(&front).is_none() {
             let any: IpAddr = if ipv6 {
@@ -164,9 +200,8 @@ impl Engine {
                 Ipv4Addr::UNSPECIFIED.into()
             };
             let alone = front.held.is_empty();
-            Self::add_listener(&mut front, SocketAddr::new(any, 0)).map_err(|error| {
-                Error::Invalid(format!("peer: no socket for {}: {error}", target.address))
-            })?;
+            Self::add_listener(&mut front, SocketAddr::new(any, 0))
+                .map_err(|error| Error::Invalid(format!("peer: no socket for {address}: {error}")))?;
             if alone {
                 self.release(&mut front);
             }
@@ -174,7 +209,7 @@ impl Engine {
         let listener = position(&front)
             .and_then(|index| u16::try_from(index).ok())
             .unwrap_or(u16::MAX);
-        Ok(PeerKey::new(listener, target.address))
+        Ok(listener)
     }
 
     /// Takes up to `limit` events, and hands waiting actions over.
@@ -209,10 +244,10 @@ impl Engine {
     /// Too many actions wait, or the engine is closed.
     pub fn request(&self, target: Target, request: Request, delivery: Delivery) -> Result<u64> {
         self.check_open()?;
-        let peer = self.key(target)?;
+        let to = self.to(target)?;
         self.start(|handle| Action::Request {
             handle,
-            peer,
+            to,
             request: Box::new(request),
             delivery,
         })
@@ -239,7 +274,7 @@ impl Engine {
                 "offset: {offset} lies behind the {size} bytes of the blob"
             )));
         }
-        let peer = self.key(target)?;
+        let to = self.to(target)?;
         let push = coap::Push {
             code,
             path,
@@ -251,7 +286,7 @@ impl Engine {
         };
         self.start(|handle| Action::Push {
             handle,
-            peer,
+            to,
             push: Box::new(push),
         })
     }
@@ -329,28 +364,23 @@ impl Engine {
         self.submit(Action::RemoveBlob { digest })
     }
 
-    /// Lets a host GET a blob under this path; offers are counted.
+    /// Lets the identity of a peer, or without one its host, GET a blob under this path; offers are counted.
     ///
     /// # Errors
     /// No blob has this digest, or the engine is closed.
-    pub fn offer(&self, path: Vec<String>, digest: &Digest, host: IpAddr) -> Result<()> {
+    pub fn offer(&self, path: Vec<String>, digest: &Digest, target: &Target) -> Result<()> {
         let blob = self.blob(digest)?;
-        self.submit(Action::Offer {
-            path,
-            blob,
-            host: host.to_canonical(),
-        })
+        let owner = owner(target);
+        self.submit(Action::Offer { path, blob, owner })
     }
 
     /// Takes one offer back.
     ///
     /// # Errors
     /// The engine is closed.
-    pub fn withdraw(&self, path: Vec<String>, host: IpAddr) -> Result<()> {
-        self.submit(Action::Withdraw {
-            path,
-            host: host.to_canonical(),
-        })
+    pub fn withdraw(&self, path: Vec<String>, target: &Target) -> Result<()> {
+        let owner = owner(target);
+        self.submit(Action::Withdraw { path, owner })
     }
 
     /// Answers bare Updates of /rd/`location` from this peer.
@@ -359,8 +389,11 @@ impl Engine {
     /// The engine is closed.
     pub fn keep(&self, location: String, target: Target) -> Result<()> {
         self.check_open()?;
-        let peer = self.key(target)?;
-        self.submit(Action::Keep { location, peer })
+        let owner = match self.to(target)? {
+            To::Key(key) => key.principal(),
+            To::Identity { principal, .. } => principal,
+        };
+        self.submit(Action::Keep { location, owner })
     }
 
     /// Leaves Updates of this location to Python again.
@@ -377,8 +410,65 @@ impl Engine {
     /// The engine is closed.
     pub fn forget_peer(&self, target: Target) -> Result<()> {
         self.check_open()?;
-        let peer = self.key(target)?;
-        self.submit(Action::ForgetPeer { peer })
+        let to = self.to(target)?;
+        self.submit(Action::ForgetPeer { to })
+    }
+
+    /// Sets credentials and trust.
+    ///
+    /// # Errors
+    /// A field cannot be used.
+    pub fn secure(&self, security: &Security) -> Result<()> {
+        security.check(&Settings::default().check()?)?;
+        Err(not_yet())
+    }
+
+    /// Gives the keys of an identity.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn provide_psk(&self, _: u64, _: Vec<Secret>) -> Result<()> {
+        Err(not_yet())
+    }
+
+    /// Takes a peer or not.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn provide_verdict(&self, _: u64, _: bool) -> Result<()> {
+        Err(not_yet())
+    }
+
+    /// Asks again.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn forget_key(&self, _: Identity) -> Result<()> {
+        Err(not_yet())
+    }
+
+    /// Ends what an identity has.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn revoke(&self, _: Identity) -> Result<()> {
+        Err(not_yet())
+    }
+
+    /// Restores.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn restore(&self, _: &[(u64, u64, Vec<u8>)]) -> Result<Vec<(&'static str, u64)>> {
+        Err(not_yet())
+    }
+
+    /// Confirms.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn confirm_session(&self, _: u64, _: u64) -> Result<()> {
+        Err(not_yet())
     }
 
     /// Counters, table sizes and queue depths by name.
@@ -411,6 +501,19 @@ impl Engine {
             // A panic of the thread was counted and printed when it happened; here only its end matters.
             let _ = thread.join();
         }
+    }
+}
+
+fn not_yet() -> Error {
+    Error::Invalid("secure: the engine does not speak DTLS yet".into())
+}
+
+/// Who owns what is offered to a target.
+fn owner(target: &Target) -> Principal {
+    match target {
+        Target::Plain { address, .. } => PeerKey::new(0, *address).owner(),
+        Target::Server(address) => PeerKey::server(0, *address).owner(),
+        Target::Identity { name, .. } => Principal::of_identity(identity::hash(name)),
     }
 }
 

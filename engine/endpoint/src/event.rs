@@ -1,9 +1,13 @@
 //! What the engine reports to Python, built by its thread and converted in `drain`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use dtls::Identity;
+
 use crate::blob::Digest;
-use crate::key::PeerKey;
+use crate::identity;
+use crate::key::{PeerKey, Route};
 
 /// Why a request, observation or push ended without an answer, in words that do not change.
 pub mod reason {
@@ -11,15 +15,73 @@ pub mod reason {
     pub const BUSY: &str = "busy";
     /// The request cannot be put into a message.
     pub const INVALID: &str = "invalid";
-    /// No socket of the peer's address family.
+    /// The identity has no association.
     pub const PEER_GONE: &str = "peer-gone";
+    /// The association that the request waited for did not come about.
+    pub const HANDSHAKE: &str = "handshake";
+}
+
+/// Who a peer is beyond its address.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// It has proved this in a handshake.
+    Proved(Arc<Identity>),
+    /// The caller asked for the peer with this text.
+    Named(Arc<str>),
+}
+
+impl Claim {
+    /// The identity as text.
+    #[must_use]
+    pub fn text(&self) -> Arc<str> {
+        match self {
+            Self::Proved(identity) => identity::text(identity).into(),
+            Self::Named(text) => Arc::clone(text),
+        }
+    }
+
+    /// The names in the certificate, the common name first (empty without one).
+    #[must_use]
+    pub fn names(&self) -> &[Box<str>] {
+        match self {
+            Self::Proved(identity) => identity::names(identity),
+            Self::Named(_) => &[],
+        }
+    }
+}
+
+/// The other side of an event.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    /// Its key.
+    pub key: PeerKey,
+    /// Where it was last.
+    pub address: SocketAddr,
+    /// Who it is, where it comes with an identity.
+    pub claim: Option<Claim>,
+}
+
+impl Remote {
+    /// What the key alone tells.
+    #[must_use]
+    pub fn of_key(key: PeerKey) -> Self {
+        let address = match key.route() {
+            Route::Plain(address) | Route::Server(address) => address,
+            Route::Association(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
+        Self {
+            key,
+            address,
+            claim: None,
+        }
+    }
 }
 
 /// How far a peer has come in downloading a blob.
 #[derive(Clone, Debug)]
 pub struct Download {
     /// Who.
-    pub peer: PeerKey,
+    pub peer: Remote,
     /// Under which path.
     pub path: Arc<[String]>,
     /// Which blob.
@@ -40,7 +102,7 @@ pub enum Event {
         /// To answer with.
         exchange: u64,
         /// Who asks.
-        peer: PeerKey,
+        peer: Remote,
         /// What.
         request: coap::Request,
     },
@@ -49,7 +111,7 @@ pub enum Event {
         /// Whose.
         handle: u64,
         /// From whom.
-        peer: PeerKey,
+        peer: Remote,
         /// The answer.
         response: coap::Response,
     },
@@ -58,7 +120,7 @@ pub enum Event {
         /// Whose.
         handle: u64,
         /// The peer asked.
-        peer: PeerKey,
+        peer: Remote,
         /// See [`reason`] and [`coap::Reason`].
         reason: &'static str,
         /// For people.
@@ -71,7 +133,7 @@ pub enum Event {
         /// The observation.
         handle: u64,
         /// From whom.
-        peer: PeerKey,
+        peer: Remote,
         /// Its content.
         response: coap::Response,
     },
@@ -95,4 +157,72 @@ pub enum Event {
     },
     /// Registrations refreshed, each with seconds since the epoch.
     Alive(Vec<(Arc<str>, f64)>),
+    /// News of handshakes, associations and what is stored of them.
+    Security(SecurityEvent),
+}
+
+/// News of handshakes and associations. A `handshake` is a number to answer with.
+#[derive(Debug)]
+pub enum SecurityEvent {
+    /// A handshake waits for [`crate::Engine::provide_psk`] (no `der`) or [`crate::Engine::provide_verdict`].
+    LookUp {
+        /// To answer with.
+        handshake: u64,
+        /// With whom.
+        address: SocketAddr,
+        /// Who the peer claims to be; of a certificate the path has been checked, but not yet the signature.
+        identity: Arc<Identity>,
+        /// The certificate or `SubjectPublicKeyInfo`.
+        der: Box<[u8]>,
+    },
+    /// A device has an association.
+    Established {
+        /// Who.
+        identity: Arc<Identity>,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// It has it no longer.
+    Ended {
+        /// Whose.
+        identity: Arc<Identity>,
+        /// A kebab-case word.
+        reason: &'static str,
+    },
+    /// A handshake came to nothing.
+    HandshakeFailed {
+        /// With whom.
+        address: SocketAddr,
+        /// A kebab-case word.
+        reason: &'static str,
+        /// Unproved, where it was said.
+        identity: Option<Arc<Identity>>,
+    },
+    /// Many forged records came for an association.
+    Suspicious {
+        /// Whose.
+        identity: Arc<Identity>,
+        /// Source of the latest.
+        address: SocketAddr,
+    },
+    /// To be stored; then [`crate::Engine::confirm_session`].
+    SessionExport {
+        /// The row.
+        record: u64,
+        /// Its generation.
+        generation: u64,
+        /// To confirm with.
+        mark: u64,
+        /// What to store.
+        sealed: Vec<u8>,
+        /// Whose.
+        identity: Arc<Identity>,
+    },
+    /// What is stored of it has no use any more.
+    SessionGone {
+        /// The row.
+        record: u64,
+    },
+    /// A line for a file in the format of `SSLKEYLOGFILE`.
+    KeyLog(String),
 }

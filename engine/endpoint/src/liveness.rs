@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use coap::{Code, Message};
 
-use crate::key::PeerKey;
+use crate::key::{PeerKey, Principal};
 
 /// Updates reported in one event at most.
 const REPORT_BATCH: usize = 8192;
 
 struct Registration {
-    peer: PeerKey,
+    owner: Principal,
     /// Seconds since the epoch of the last Update.
     seen: f64,
     /// Stands in `Liveness::fresh`.
@@ -28,13 +28,13 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Answers Updates of this registration from this peer.
-    pub fn keep(&mut self, location: &str, peer: PeerKey) {
+    /// Answers Updates of this registration from this principal.
+    pub fn keep(&mut self, location: &str, owner: Principal) {
         if let Some(registration) = self.registrations.get_mut(location) {
-            registration.peer = peer;
+            registration.owner = owner;
         } else {
             let registration = Registration {
-                peer,
+                owner,
                 seen: 0.0,
                 reported: false,
             };
@@ -53,7 +53,7 @@ impl Liveness {
         self.registrations.len()
     }
 
-    /// True when the request is an Update that changes nothing, of a registration of this very peer; it is noted.
+    /// True when the request is an Update that changes nothing, of a registration of this very principal; it is noted.
     pub fn refresh(&mut self, peer: PeerKey, request: &Message<'_>, epoch: f64) -> bool {
         let options = &request.options;
         if request.code != Code::POST || !request.payload.is_empty() || options.block1.is_some() {
@@ -66,7 +66,7 @@ impl Liveness {
         let Some((name, registration)) = self.registrations.get_key_value(location) else {
             return false;
         };
-        if registration.peer != peer
+        if registration.owner != peer.principal()
             || options
                 .iter()
                 .any(|(number, _)| number == coap::number::URI_QUERY)
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn only_bare_updates_from_the_same_peer_are_answered() {
         let mut table = Liveness::default();
-        table.keep("a1", peer(1));
+        table.keep("a1", peer(1).principal());
         let bare = update(Code::POST, &["rd", "a1"], &[], b"");
         assert!(refresh(&mut table, peer(1), &bare));
         assert!(!refresh(&mut table, peer(2), &bare));
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_registration_is_reported_once_with_its_latest_time() {
         let mut table = Liveness::default();
-        table.keep("a1", peer(1));
+        table.keep("a1", peer(1).principal());
         let bare = update(Code::POST, &["rd", "a1"], &[], b"");
         let message = Message::parse(&bare).unwrap();
         assert!(table.refresh(peer(1), &message, 5.0) && table.refresh(peer(1), &message, 7.0));

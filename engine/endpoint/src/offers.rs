@@ -1,14 +1,14 @@
-//! Which host may download which blob under which path, and how far each download has come.
+//! Who may download which blob under which path, and how far each download has come.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use coap::{Code, Message, Reply, Served};
 
 use crate::blob::{Blob, Digest};
 use crate::event::Download;
-use crate::key::PeerKey;
+use crate::event::Remote;
+use crate::key::{PeerKey, Principal};
 
 /// application/octet-stream
 const OCTET_STREAM: u16 = 42;
@@ -29,7 +29,7 @@ struct Offer {
 struct Place {
     number: u32,
     path: Arc<[String]>,
-    hosts: HashMap<IpAddr, Offer>,
+    owners: HashMap<Principal, Offer>,
 }
 
 /// State of one peer's download; compact because a campaign has many at a time.
@@ -57,7 +57,7 @@ pub enum Outcome {
 /// The table of offers and the downloads under way.
 pub struct Offers {
     places: HashMap<Box<[u8]>, Place>,
-    downloads: HashMap<(PeerKey, u32), Progress>,
+    downloads: HashMap<(Principal, u32), Progress>,
     next_number: u32,
     swept: u32,
     progress_bytes: u32,
@@ -93,7 +93,7 @@ impl Offers {
         }
     }
 
-    /// Number of (path, host) pairs with an offer.
+    /// Number of (path, owner) pairs with an offer.
     pub fn len(&self) -> usize {
         self.count
     }
@@ -103,8 +103,8 @@ impl Offers {
         self.downloads.len()
     }
 
-    /// Lets a host GET the blob under this path, once more.
-    pub fn offer(&mut self, path: Vec<String>, blob: Arc<Blob>, host: IpAddr) {
+    /// Lets the owner GET the blob under this path, once more.
+    pub fn offer(&mut self, path: Vec<String>, blob: Arc<Blob>, owner: Principal) {
         write_key(&mut self.key, path.iter().map(String::as_str));
         let number = self.next_number;
         let place = self
@@ -113,13 +113,13 @@ impl Offers {
             .or_insert_with(|| Place {
                 number,
                 path: path.into(),
-                hosts: HashMap::new(),
+                owners: HashMap::new(),
             });
         if place.number == number {
             self.next_number = number.wrapping_add(1);
         }
         let digest = *blob.digest();
-        let offer = place.hosts.entry(host).or_insert(Offer {
+        let offer = place.owners.entry(owner).or_insert(Offer {
             blob: None,
             digest,
             count: 0,
@@ -131,19 +131,19 @@ impl Offers {
     }
 
     /// Takes one offer back.
-    pub fn withdraw(&mut self, path: &[String], host: IpAddr) {
+    pub fn withdraw(&mut self, path: &[String], owner: Principal) {
         write_key(&mut self.key, path.iter().map(String::as_str));
         let Some(place) = self.places.get_mut(self.key.as_slice()) else {
             return;
         };
-        if let Some(offer) = place.hosts.get_mut(&host) {
+        if let Some(offer) = place.owners.get_mut(&owner) {
             offer.count = offer.count.saturating_sub(1);
             if offer.count == 0 {
-                place.hosts.remove(&host);
+                place.owners.remove(&owner);
                 self.count -= 1;
             }
         }
-        if place.hosts.is_empty() {
+        if place.owners.is_empty() {
             self.places.remove(self.key.as_slice());
         }
     }
@@ -153,13 +153,13 @@ impl Offers {
         let offers = self
             .places
             .values_mut()
-            .flat_map(|place| place.hosts.values_mut());
+            .flat_map(|place| place.owners.values_mut());
         offers
             .filter(|offer| offer.digest == *digest)
             .for_each(|offer| offer.blob = None);
     }
 
-    /// Answers a GET, if something is offered under its path: 2.05, 2.03, or 4.03 to hosts without an offer.
+    /// Answers a GET, if something is offered under its path: 2.05, 2.03, or 4.03 to those without an offer.
     pub fn answer(
         &mut self,
         peer: PeerKey,
@@ -174,7 +174,7 @@ impl Offers {
         let Some(place) = self.places.get(self.key.as_slice()) else {
             return Outcome::Unknown;
         };
-        let Some(offer) = place.hosts.get(&peer.ip()) else {
+        let Some(offer) = place.owners.get(&peer.owner()) else {
             reply.code(Code::FORBIDDEN);
             return Outcome::Answered(None);
         };
@@ -197,9 +197,9 @@ impl Offers {
         );
         let size = u32::try_from(blob.size()).unwrap_or(u32::MAX);
         let (number, path, digest) = (place.number, Arc::clone(&place.path), offer.digest);
-        let progress = self.follow((peer, number), block, size, request.mid, seconds);
+        let progress = self.follow((peer.principal(), number), block, size, request.mid, seconds);
         Outcome::Answered(progress.map(|progress| Download {
-            peer,
+            peer: Remote::of_key(peer),
             path,
             digest,
             offset: progress.furthest.into(),
@@ -211,7 +211,7 @@ impl Offers {
     /// Notes a block that was served; returns the progress when it is time to report it.
     fn follow(
         &mut self,
-        key: (PeerKey, u32),
+        key: (Principal, u32),
         (offset, end): (u32, u32),
         size: u32,
         mid: u16,

@@ -24,7 +24,7 @@ enum Subject {
 fn subject(event: &Event) -> Option<Subject> {
     match event {
         Event::Notification { handle, .. } | Event::Progress { handle, .. } => Some(Subject::Handle(*handle)),
-        Event::Download(download) => Some(Subject::Download(download.peer, Arc::clone(&download.path))),
+        Event::Download(download) => Some(Subject::Download(download.peer.key, Arc::clone(&download.path))),
         _ => None,
     }
 }
@@ -112,6 +112,7 @@ impl Reporter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Remote;
 
     fn progress(handle: u64, offset: u64) -> Event {
         Event::Progress {
@@ -123,10 +124,10 @@ mod tests {
     }
 
     fn failure(handle: u64) -> Event {
-        let peer = PeerKey::new(0, ([192, 0, 2, 1], 1).into());
+        let key = PeerKey::new(0, ([192, 0, 2, 1], 1).into());
         Event::Failure {
             handle,
-            peer,
+            peer: Remote::of_key(key),
             reason: "timeout",
             detail: "",
             offset: 0,

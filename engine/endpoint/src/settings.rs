@@ -55,6 +55,14 @@ pub struct Settings {
     pub progress_bytes: i64,
     /// Block size, both ways.
     pub block_size: i64,
+    /// Handshakes under way with devices, on each secure listener.
+    pub max_half_open: i64,
+    /// The same with one IPv4 /24 or IPv6 /64.
+    pub max_half_open_per_prefix: i64,
+    /// Handshakes with public keys begun in a second; more are shed.
+    pub key_operations_per_second: i64,
+    /// The same with one prefix.
+    pub key_operations_per_second_per_prefix: i64,
 }
 
 /// Settings that hold.
@@ -62,6 +70,8 @@ pub struct Settings {
 pub struct Checked {
     /// Those of the stack.
     pub coap: Config,
+    /// Bounds of DTLS.
+    pub dtls: dtls::Config,
     /// Requests that may wait for Python.
     pub max_events: usize,
     /// Actions that may wait.
@@ -130,8 +140,31 @@ impl Settings {
             busy_max_age: whole("busy_max_age", self.busy_max_age, 0, 86_400)?,
             ..Config::default()
         };
+        let dtls = dtls::Config {
+            max_half_open: whole("max_half_open", self.max_half_open, 1, 1 << 20)?,
+            max_half_open_per_prefix: whole(
+                "max_half_open_per_prefix",
+                self.max_half_open_per_prefix,
+                1,
+                1 << 20,
+            )?,
+            key_operations_per_second: whole(
+                "key_operations_per_second",
+                self.key_operations_per_second,
+                1,
+                1 << 20,
+            )?,
+            key_operations_per_second_per_prefix: whole(
+                "key_operations_per_second_per_prefix",
+                self.key_operations_per_second_per_prefix,
+                1,
+                1 << 20,
+            )?,
+            ..dtls::Config::default()
+        };
         Ok(Checked {
             coap,
+            dtls,
             max_events: whole("max_events", self.max_events, 1, 1 << 24)?,
             max_actions,
         })
@@ -156,6 +189,10 @@ impl Default for Settings {
             busy_max_age: 5,
             progress_bytes: 65536,
             block_size: 1024,
+            max_half_open: 4096,
+            max_half_open_per_prefix: 16,
+            key_operations_per_second: 2000,
+            key_operations_per_second_per_prefix: 200,
         }
     }
 }

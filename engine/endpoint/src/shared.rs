@@ -69,6 +69,8 @@ pub struct Depths {
     pub news: AtomicUsize,
     /// Reports of liveness.
     pub alive: AtomicUsize,
+    /// News of handshakes and associations.
+    pub security: AtomicUsize,
 }
 
 impl Depths {
@@ -87,6 +89,7 @@ impl Depths {
             }
             Event::Notification { .. } | Event::Progress { .. } | Event::Download(_) => change(&self.news, 1),
             Event::Alive(_) => change(&self.alive, 1),
+            Event::Security(_) => change(&self.security, 1),
             Event::Response { .. } | Event::Failure { .. } | Event::Cancelled { .. } => {}
         }
     }

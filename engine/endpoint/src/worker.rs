@@ -11,7 +11,7 @@ use socket2::Socket;
 
 use crate::action::Action;
 use crate::core::Core;
-use crate::key::PeerKey;
+use crate::key::{PeerKey, Route};
 use crate::shared::{Shared, lock};
 use crate::socket::{Inbox, Outbox, Sent};
 
@@ -173,11 +173,14 @@ impl Worker {
         for transmit in self.core.stack.transmits() {
             count += 1;
             let listener = transmit.peer.listener();
+            let Route::Plain(address) = transmit.peer.route() else {
+                continue;
+            };
             if outbox.is_full() || current.is_some_and(|current| current != listener) {
                 add(&mut total, flush(&self.sockets, current, &mut outbox));
             }
             current = Some(listener);
-            outbox.push(transmit.peer.address(), transmit.datagram);
+            outbox.push(address, transmit.datagram);
         }
         add(&mut total, flush(&self.sockets, current, &mut outbox));
         drop(outbox);

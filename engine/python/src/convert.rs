@@ -1,12 +1,13 @@
 //! The engine's events as Python objects, and Python's arguments as the engine's values.
 
 use coap::{Block, Response};
-use endpoint::{Error, Event, PeerKey};
+use endpoint::{Error, Event, Remote};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors::{EngineError, QueueFull};
 use crate::peer::Peer;
+use crate::security;
 use crate::values::{self, BlockTuple};
 
 /// The engine's errors as exceptions.
@@ -60,7 +61,7 @@ pub fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
                 py,
                 values::Failure {
                     handle,
-                    peer: Peer::from_key(peer),
+                    peer: Peer::of(&peer),
                     reason,
                     detail,
                     offset,
@@ -75,7 +76,7 @@ pub fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         } => {
             let notification = values::Notification {
                 handle,
-                peer: Peer::from_key(peer),
+                peer: Peer::of(&peer),
                 code: response.code.0,
                 content_format: response.content_format,
                 payload: PyBytes::new(py, &response.payload).unbind(),
@@ -99,7 +100,7 @@ pub fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         .into_any(),
         Event::Download(download) => {
             let download = values::Download {
-                peer: Peer::from_key(download.peer),
+                peer: Peer::of(&download.peer),
                 path: download.path.to_vec(),
                 digest: download.digest,
                 offset: download.offset,
@@ -116,6 +117,7 @@ pub fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
                 .collect();
             Py::new(py, values::Alive { updates })?.into_any()
         }
+        Event::Security(news) => security::object(py, news)?,
     };
     Ok(object)
 }
@@ -123,12 +125,12 @@ pub fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
 fn request_object(
     py: Python<'_>,
     exchange: u64,
-    peer: PeerKey,
+    peer: Remote,
     request: coap::Request,
 ) -> PyResult<Py<values::Request>> {
     let object = values::Request {
         exchange,
-        peer: Peer::from_key(peer),
+        peer: Peer::of(&peer),
         code: request.code.0,
         path: request.path,
         query: request.query,
@@ -146,12 +148,12 @@ fn request_object(
 fn response_object(
     py: Python<'_>,
     handle: u64,
-    peer: PeerKey,
+    peer: Remote,
     response: Response,
 ) -> PyResult<Py<values::Response>> {
     let object = values::Response {
         handle,
-        peer: Peer::from_key(peer),
+        peer: Peer::of(&peer),
         code: response.code.0,
         content_format: response.content_format,
         payload: PyBytes::new(py, &response.payload).unbind(),

@@ -1,30 +1,25 @@
 //! `Engine`: arguments in, events out; the work is the endpoint's.
 
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use coap::{Code, Delivery, Response};
-use endpoint::Settings;
+use endpoint::{Security, Settings};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
+use zeroize::Zeroizing;
 
 use crate::convert::{block, error, event};
 use crate::digest;
 use crate::errors::EngineError;
-use crate::peer::Peer;
+use crate::peer::{Peer, parse_identity};
 use crate::values::BlockTuple;
 
 /// One `CoAP` endpoint, client and server at once.
 #[pyclass(frozen, module = "lwm2m_server._engine")]
 pub struct Engine {
     engine: endpoint::Engine,
-}
-
-fn host_address(host: &str) -> PyResult<IpAddr> {
-    host.parse()
-        .map_err(|_| EngineError::new_err(format!("host: {host:?} is not an IP address")))
 }
 
 fn etag(value: Option<Vec<u8>>) -> PyResult<Option<Vec<u8>>> {
@@ -50,7 +45,8 @@ impl Engine {
     #[pyo3(signature = (*, ack_timeout = 2.0, ack_random_factor = 1.5, max_retransmit = 4, nstart = 1,
         processing_delay = 0.5, transfer_timeout = 300.0, max_body = 1_048_576, max_assemblies = 1024,
         max_peers = 1_048_576, max_queued = 64, max_events = 8192, max_actions = 65536, busy_max_age = 5,
-        progress_bytes = 65536, block_size = 1024, seed = None))]
+        progress_bytes = 65536, block_size = 1024, max_half_open = 4096, max_half_open_per_prefix = 16,
+        key_operations_per_second = 2000, key_operations_per_second_per_prefix = 200, seed = None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         ack_timeout: f64,
@@ -68,6 +64,10 @@ impl Engine {
         busy_max_age: i64,
         progress_bytes: i64,
         block_size: i64,
+        max_half_open: i64,
+        max_half_open_per_prefix: i64,
+        key_operations_per_second: i64,
+        key_operations_per_second_per_prefix: i64,
         seed: Option<u64>,
     ) -> PyResult<Self> {
         let settings = Settings {
@@ -86,19 +86,29 @@ impl Engine {
             busy_max_age,
             progress_bytes,
             block_size,
+            max_half_open,
+            max_half_open_per_prefix,
+            key_operations_per_second,
+            key_operations_per_second_per_prefix,
         };
         let engine =
             endpoint::Engine::new(&settings, seed.unwrap_or_else(endpoint::entropy)).map_err(error)?;
         Ok(Self { engine })
     }
 
-    fn listen(&self, py: Python<'_>, host: &str, port: u16) -> PyResult<String> {
-        let bound = py.detach(|| self.engine.listen(host, port)).map_err(error)?;
+    #[pyo3(signature = (host, port, *, secure = false))]
+    fn listen(&self, py: Python<'_>, host: &str, port: u16, secure: bool) -> PyResult<String> {
+        let bound = py
+            .detach(|| self.engine.listen(host, port, secure))
+            .map_err(error)?;
         Ok(bound.to_string())
     }
 
-    fn bind(&self, py: Python<'_>, host: &str, port: u16) -> PyResult<String> {
-        let bound = py.detach(|| self.engine.bind(host, port)).map_err(error)?;
+    #[pyo3(signature = (host, port, *, secure = false))]
+    fn bind(&self, py: Python<'_>, host: &str, port: u16, secure: bool) -> PyResult<String> {
+        let bound = py
+            .detach(|| self.engine.bind(host, port, secure))
+            .map_err(error)?;
         Ok(bound.to_string())
     }
 
@@ -284,15 +294,14 @@ impl Engine {
         py.detach(|| self.engine.remove_blob(digest)).map_err(error)
     }
 
-    fn offer(&self, py: Python<'_>, path: Vec<String>, digest: &[u8], host: &str) -> PyResult<()> {
-        let (digest, host) = (self::digest(digest)?, host_address(host)?);
-        py.detach(|| self.engine.offer(path, &digest, host))
-            .map_err(error)
+    fn offer(&self, py: Python<'_>, path: Vec<String>, digest: &[u8], to: &Bound<'_, Peer>) -> PyResult<()> {
+        let (digest, to) = (self::digest(digest)?, to.get().target());
+        py.detach(|| self.engine.offer(path, &digest, &to)).map_err(error)
     }
 
-    fn withdraw(&self, py: Python<'_>, path: Vec<String>, host: &str) -> PyResult<()> {
-        let host = host_address(host)?;
-        py.detach(|| self.engine.withdraw(path, host)).map_err(error)
+    fn withdraw(&self, py: Python<'_>, path: Vec<String>, to: &Bound<'_, Peer>) -> PyResult<()> {
+        let to = to.get().target();
+        py.detach(|| self.engine.withdraw(path, &to)).map_err(error)
     }
 
     fn keep(&self, py: Python<'_>, location: String, peer: &Bound<'_, Peer>) -> PyResult<()> {
@@ -307,6 +316,94 @@ impl Engine {
     fn forget(&self, py: Python<'_>, peer: &Bound<'_, Peer>) -> PyResult<()> {
         let target = peer.get().target();
         py.detach(|| self.engine.forget_peer(target)).map_err(error)
+    }
+
+    #[pyo3(
+        signature = (*, certificate = None, private_key = None, offer_raw_public_key = true,
+            accept_raw_public_keys = true, trust = Vec::new(), psk = None, server_public_key = None,
+            server_name = None, certificate_usage = 3, server_certificate = None, connection_id_length = Some(8),
+            node = None, handshake_timeout = 9.0, sealing_key = None, key_log = false),
+        text_signature = "($self, *, certificate=None, private_key=None, offer_raw_public_key=True, \
+            accept_raw_public_keys=True, trust=(), psk=None, server_public_key=None, server_name=None, \
+            certificate_usage=3, server_certificate=None, connection_id_length=8, node=None, \
+            handshake_timeout=9.0, sealing_key=None, key_log=False)"
+    )]
+    #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
+    fn secure(
+        &self,
+        py: Python<'_>,
+        certificate: Option<Vec<u8>>,
+        private_key: Option<Vec<u8>>,
+        offer_raw_public_key: bool,
+        accept_raw_public_keys: bool,
+        trust: Vec<Vec<u8>>,
+        psk: Option<(Vec<u8>, Vec<u8>)>,
+        server_public_key: Option<Vec<u8>>,
+        server_name: Option<String>,
+        certificate_usage: i64,
+        server_certificate: Option<Vec<u8>>,
+        connection_id_length: Option<i64>,
+        node: Option<i64>,
+        handshake_timeout: f64,
+        sealing_key: Option<Vec<u8>>,
+        key_log: bool,
+    ) -> PyResult<()> {
+        let security = Security {
+            certificate,
+            private_key: private_key.map(Zeroizing::new),
+            offer_raw_public_key,
+            accept_raw_public_keys,
+            trust,
+            psk: psk.map(|(identity, key)| (identity, Zeroizing::new(key))),
+            server_public_key,
+            server_name,
+            certificate_usage,
+            server_certificate,
+            connection_id_length,
+            node,
+            handshake_timeout,
+            sealing_key: sealing_key.map(Zeroizing::new),
+            key_log,
+        };
+        py.detach(|| self.engine.secure(&security)).map_err(error)
+    }
+
+    fn provide_psk(&self, py: Python<'_>, handshake: u64, keys: Vec<Vec<u8>>) -> PyResult<()> {
+        let keys = keys.into_iter().map(Zeroizing::new).collect();
+        py.detach(|| self.engine.provide_psk(handshake, keys))
+            .map_err(error)
+    }
+
+    fn provide_verdict(&self, py: Python<'_>, handshake: u64, accepted: bool) -> PyResult<()> {
+        py.detach(|| self.engine.provide_verdict(handshake, accepted))
+            .map_err(error)
+    }
+
+    fn forget_key(&self, py: Python<'_>, identity: &str) -> PyResult<()> {
+        let identity = parse_identity(identity)?;
+        py.detach(|| self.engine.forget_key(identity)).map_err(error)
+    }
+
+    fn revoke(&self, py: Python<'_>, identity: &str) -> PyResult<()> {
+        let identity = parse_identity(identity)?;
+        py.detach(|| self.engine.revoke(identity)).map_err(error)
+    }
+
+    fn restore<'py>(
+        &self,
+        py: Python<'py>,
+        sessions: Vec<(u64, u64, Vec<u8>)>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let counts = PyDict::new(py);
+        for (word, count) in py.detach(|| self.engine.restore(&sessions)).map_err(error)? {
+            counts.set_item(word, count)?;
+        }
+        Ok(counts)
+    }
+
+    fn confirm_session(&self, py: Python<'_>, record: u64, mark: u64) -> PyResult<()> {
+        py.detach(|| self.engine.confirm_session(record, mark))
+            .map_err(error)
     }
 
     fn __repr__(&self) -> String {

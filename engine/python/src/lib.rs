@@ -7,6 +7,7 @@ mod convert;
 mod engine;
 mod errors;
 mod peer;
+mod security;
 mod simulator;
 mod values;
 
@@ -35,25 +36,46 @@ mod _engine {
     #[pymodule_export]
     use crate::peer::Peer;
     #[pymodule_export]
+    use crate::security::{
+        Ended, Established, HandshakeFailed, KeyLog, LookUp, SessionExport, SessionGone, Suspicious,
+    };
+    #[pymodule_export]
     use crate::simulator::{Fleet, Load};
     #[pymodule_export]
     use crate::values::{Alive, Cancelled, Download, Failure, Notification, Progress, Request, Response};
 
-    /// `Event` is the union of the event classes, for annotations.
+    const SECURITY: [&str; 8] = [
+        "LookUp",
+        "Established",
+        "Ended",
+        "HandshakeFailed",
+        "Suspicious",
+        "SessionExport",
+        "SessionGone",
+        "KeyLog",
+    ];
+    const OTHERS: [&str; 8] = [
+        "Request",
+        "Response",
+        "Failure",
+        "Notification",
+        "Progress",
+        "Download",
+        "Cancelled",
+        "Alive",
+    ];
+
+    fn union<'py>(module: &Bound<'py, PyModule>, names: &[&str]) -> PyResult<Bound<'py, PyAny>> {
+        let (first, others) = names.split_first().unwrap_or((&"Request", &[]));
+        others.iter().try_fold(module.getattr(*first)?, |union, name| {
+            union.bitor(module.getattr(*name)?)
+        })
+    }
+
+    /// `Event` and `SecurityEvent` are unions of the event classes, for annotations.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        let mut union = module.getattr("Request")?;
-        for name in [
-            "Response",
-            "Failure",
-            "Notification",
-            "Progress",
-            "Download",
-            "Cancelled",
-            "Alive",
-        ] {
-            union = union.bitor(module.getattr(name)?)?;
-        }
-        module.add("Event", union)
+        module.add("SecurityEvent", union(module, &SECURITY)?)?;
+        module.add("Event", union(module, &[OTHERS, SECURITY].concat())?)
     }
 }

@@ -302,7 +302,7 @@ async def test_an_offered_blob_is_served_block_by_block_without_the_handlers(end
     digest, content, file = blob(tmp_path, 10_000)
     ends.server.add_blob(digest, file)
     path = ("fw", digest.hex())
-    ends.server.offer(path, digest, ends.client_peer.host)
+    ends.server.offer(path, digest, ends.client_peer)
     received, number, more = b"", 0, True
     etags, sizes = set(), []
     while more:
@@ -327,7 +327,7 @@ async def test_an_offered_blob_is_served_block_by_block_without_the_handlers(end
 async def test_an_offered_blob_is_fetched_whole(ends: Ends, tmp_path) -> None:
     digest, content, file = blob(tmp_path, 10_000)
     ends.server.add_blob(digest, file)
-    ends.server.offer(("fw", "a"), digest, ends.client_peer.host)
+    ends.server.offer(("fw", "a"), digest, ends.client_peer)
     response = await ends.client.request(ends.server_peer, Code.GET, ("fw", "a"))
     assert response.payload == content
     await ends.until(lambda: ends.downloads != [] and ends.downloads[-1].offset == 10_000)
@@ -336,7 +336,7 @@ async def test_an_offered_blob_is_fetched_whole(ends: Ends, tmp_path) -> None:
 async def test_blocks_served_again_are_counted(ends: Ends, tmp_path) -> None:
     digest, _, file = blob(tmp_path, 3000)
     ends.server.add_blob(digest, file)
-    ends.server.offer(("fw", "a"), digest, ends.client_peer.host)
+    ends.server.offer(("fw", "a"), digest, ends.client_peer)
     for number in (0, 1, 0, 1, 2):
         await ends.client.request(ends.server_peer, Code.GET, ("fw", "a"), block2=(number, 1024))
     await ends.until(lambda: len(ends.downloads) == 1)
@@ -353,9 +353,9 @@ async def test_only_hosts_with_an_offer_may_download(ends: Ends, tmp_path) -> No
 
     assert await code() == Code.NOT_FOUND
     assert len(ends.requests) == 1
-    ends.server.offer(("fw", "a"), digest, "192.0.2.9")
+    ends.server.offer(("fw", "a"), digest, Peer("192.0.2.9:5683"))
     assert await code() == Code.FORBIDDEN
-    host = ends.client_peer.host
+    host = ends.client_peer
     ends.server.offer(("fw", "a"), digest, host)
     ends.server.offer(("fw", "a"), digest, host)
     ends.server.withdraw(("fw", "a"), host)
@@ -368,7 +368,7 @@ async def test_only_hosts_with_an_offer_may_download(ends: Ends, tmp_path) -> No
 async def test_a_removed_blob_is_not_found(ends: Ends, tmp_path) -> None:
     digest, _, file = blob(tmp_path, 100)
     ends.server.add_blob(digest, file)
-    ends.server.offer(("fw", "a"), digest, ends.client_peer.host)
+    ends.server.offer(("fw", "a"), digest, ends.client_peer)
     ends.server.remove_blob(digest)
     assert (await ends.client.request(ends.server_peer, Code.GET, ("fw", "a"))).code == Code.NOT_FOUND
 
@@ -376,7 +376,7 @@ async def test_a_removed_blob_is_not_found(ends: Ends, tmp_path) -> None:
 async def test_a_blob_that_is_held_already_is_not_sent_again(ends: Ends, tmp_path) -> None:
     digest, _, file = blob(tmp_path, 100)
     ends.server.add_blob(digest, file)
-    ends.server.offer(("fw", "a"), digest, ends.client_peer.host)
+    ends.server.offer(("fw", "a"), digest, ends.client_peer)
     response = await ends.client.request(ends.server_peer, Code.GET, ("fw", "a"), etag=digest[:8])
     assert (response.code, response.payload, response.etag) == (Code.VALID, b"", digest[:8])
 
@@ -437,7 +437,7 @@ async def test_a_closed_server_has_nothing_to_answer_or_to_serve(ends: Ends) -> 
     await ends.server.close()
     ends.server.respond(ends.requests[0].exchange, Code.CONTENT)
     ends.server.notify(ends.requests[0].exchange, Code.CONTENT)
-    ends.server.withdraw(("fw", "a"), "192.0.2.1")
+    ends.server.withdraw(("fw", "a"), Peer("192.0.2.1:5683"))
     ends.server.drop("x1")
     ends.server.remove_blob(bytes(32))
     ends.server.cancel(4711)

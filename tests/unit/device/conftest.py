@@ -219,7 +219,7 @@ class ScriptedServer:
         file = folder / digest.hex()
         file.write_bytes(image)
         self.transport.add_blob(digest, str(file))
-        self.transport.offer(("fw", digest.hex()), digest, World.HOST)
+        self.transport.offer(("fw", digest.hex()), digest, Peer(f"{World.HOST}:1"))
         return f"/fw/{digest.hex()}"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lwm2m_server.errors import NotFound
 from lwm2m_server.services.blobs import BlobShelf, Offers, blob_path
-from lwm2m_server.transport import MemoryNetwork, MemoryTransport
+from lwm2m_server.transport import MemoryNetwork, MemoryTransport, Peer
 
 ONE, TWO = (hashlib.sha256(text).digest() for text in (b"one", b"two"))
 
@@ -38,7 +38,7 @@ class Open(MemoryTransport):
     def __init__(self, network: MemoryNetwork) -> None:
         super().__init__(network)
         self.blobs: list[bytes] = []
-        self.open: list[tuple[str, str]] = []
+        self.open: list[tuple[str, str | None]] = []
 
     def add_blob(self, digest: bytes, file: str) -> int:
         self.blobs.append(digest)
@@ -48,13 +48,13 @@ class Open(MemoryTransport):
         self.blobs.remove(digest)
         super().remove_blob(digest)
 
-    def offer(self, path: tuple[str, ...], digest: bytes, host: str) -> None:
-        self.open.append((path[1], host))
-        super().offer(path, digest, host)
+    def offer(self, path: tuple[str, ...], digest: bytes, to: Peer) -> None:
+        self.open.append((path[1], to.identity or to.host))
+        super().offer(path, digest, to)
 
-    def withdraw(self, path: tuple[str, ...], host: str) -> None:
-        self.open.remove((path[1], host))
-        super().withdraw(path, host)
+    def withdraw(self, path: tuple[str, ...], to: Peer) -> None:
+        self.open.remove((path[1], to.identity or to.host))
+        super().withdraw(path, to)
 
 
 @pytest.fixture
@@ -74,11 +74,17 @@ async def test_a_blob_is_known_while_anyone_needs_it(shelf: Shelf) -> None:
 async def test_an_offer_follows_the_device_and_ends(shelf: Shelf) -> None:
     offers = shelf.offers(ONE)
     assert shelf.transport.open == []
-    offers.open_to("10.0.0.2")
-    offers.open_to("10.0.0.2")
+    offers.open_to(Peer("10.0.0.2:5683"))
+    offers.open_to(Peer("10.0.0.2:40000"))
     assert shelf.transport.open == [(ONE.hex(), "10.0.0.2")]
-    offers.open_to("10.0.0.3")
+    offers.open_to(Peer("10.0.0.3:5683"))
     assert shelf.transport.open == [(ONE.hex(), "10.0.0.3")]
+    for address in ("10.0.0.3:5684", "10.0.0.4:5684"):
+        offers.open_to(Peer(address, identity="psk:meter"))
+        assert shelf.transport.open == [(ONE.hex(), "psk:meter")]
+    assert offers.open_for(Peer("10.0.0.5:1", identity="psk:meter"), ONE)
+    assert not offers.open_for(Peer("10.0.0.4:5684", identity="psk:other"), ONE)
+    assert not offers.open_for(Peer("10.0.0.4:5684"), ONE)
     offers.close()
     offers.close()
     assert shelf.transport.open == []

@@ -114,7 +114,7 @@ fn updates_are_reported_within_a_second_and_while_python_stalls_not_again() {
     rig.core.act(
         Action::Keep {
             location,
-            peer: peer(1),
+            owner: peer(1).principal(),
         },
         rig.now,
     );
@@ -151,7 +151,7 @@ fn a_request_that_finds_no_room_fails_as_busy() {
         rig.core.act(
             Action::Request {
                 handle,
-                peer: peer(1),
+                to: To::Key(peer(1)),
                 request,
                 delivery,
             },
@@ -176,7 +176,7 @@ fn a_cancelled_request_ends_and_leaves_nothing() {
     let delivery = coap::Delivery::default();
     let start = Action::Request {
         handle: 9,
-        peer: peer(1),
+        to: To::Key(peer(1)),
         request,
         delivery,
     };
@@ -208,7 +208,7 @@ fn a_download_is_followed_to_its_end_and_begins_anew() {
     let offer = Action::Offer {
         path: vec!["fw".into()],
         blob,
-        host: peer(1).ip(),
+        owner: peer(1).owner(),
     };
     rig.core.act(offer, rig.now);
     let get = |rig: &mut Rig, num: u32, mid: u16| {
