@@ -2,7 +2,8 @@
 //!
 //! `peer serve ADDRESS OPTION…` sends every datagram back; `peer call ADDRESS TEXT OPTION…` sends one and prints the
 //! answer. Options: `psk IDENTITY KEY-HEX`, `suites NAME,…`, `cert CHAIN-DER,… KEY-PKCS8-DER`, `ca DER`,
-//! `rpk KEY-PKCS8-DER`, `name SERVER-NAME`, `coap`, `cid LENGTH|off`, `mtu BYTES`. A line is printed for each event.
+//! `rpk KEY-PKCS8-DER`, `name SERVER-NAME`, `coap`, `cid LENGTH|off`, `mtu BYTES`, `again` (a client says goodbye and comes
+//! back with its ticket). A line is printed for each event.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -53,13 +54,20 @@ fn hex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-fn options(mut words: impl Iterator<Item = String>, is_server: bool) -> (Config, Echo, bool) {
+struct Options {
+    config: Config,
+    echo: Echo,
+    is_coap: bool,
+    is_again: bool,
+}
+
+fn options(mut words: impl Iterator<Item = String>, is_server: bool) -> Options {
     let mut config = Config {
         initial_timeout: Duration::from_secs(1),
         ..Config::default()
     };
     let mut echo = Echo::default();
-    let mut is_coap = false;
+    let (mut is_coap, mut is_again) = (false, false);
     while let Some(word) = words.next() {
         let mut next = || words.next().expect("a value");
         match word.as_str() {
@@ -94,6 +102,7 @@ fn options(mut words: impl Iterator<Item = String>, is_server: bool) -> (Config,
                 config.accept_raw_public_keys = true;
             }
             "coap" => is_coap = true,
+            "again" => is_again = true,
             "cid" => {
                 config.connection_ids = next()
                     .parse()
@@ -105,7 +114,12 @@ fn options(mut words: impl Iterator<Item = String>, is_server: bool) -> (Config,
             other => panic!("unknown option {other}"),
         }
     }
-    (config, echo, is_coap)
+    Options {
+        config,
+        echo,
+        is_coap,
+        is_again,
+    }
 }
 
 /// GET of a path.
@@ -165,7 +179,13 @@ impl Link {
     }
 }
 
-fn serve(link: &mut Link, config: Config, mut echo: Echo, is_coap: bool) {
+fn serve(link: &mut Link, options: Options) {
+    let Options {
+        config,
+        mut echo,
+        is_coap,
+        ..
+    } = options;
     let mut server = Server::new(Arc::new(config), Box::new(SystemRandom));
     loop {
         let received = link.receive();
@@ -185,17 +205,19 @@ fn serve(link: &mut Link, config: Config, mut echo: Echo, is_coap: bool) {
         }
         while let Some(event) = server.poll_event() {
             println!("{event:?}");
+            if matches!(event, Event::Established { .. }) {
+                println!("resumed {}", server.statistics().resumed);
+            }
         }
     }
 }
 
 /// Sends one datagram, prints the answer, and says goodbye; an error after ten seconds.
-fn call(link: &mut Link, address: SocketAddr, text: &[u8], config: Config, mut echo: Echo) -> bool {
-    let mut client = Client::new(Arc::new(config), Box::new(SystemRandom));
-    client
-        .connect(address, link.now(), &mut echo)
-        .expect("credentials");
-    while link.start.elapsed() < Duration::from_secs(10) {
+fn call(link: &mut Link, client: &mut Client, address: SocketAddr, text: &[u8], echo: &mut Echo) -> bool {
+    echo.received.clear();
+    client.connect(address, link.now(), echo).expect("credentials");
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
         while let Some(event) = client.poll_event() {
             println!("{event:?}");
             match event {
@@ -210,7 +232,7 @@ fn call(link: &mut Link, address: SocketAddr, text: &[u8], config: Config, mut e
         let received = link.receive();
         let now = link.now();
         if let Some((from, datagram)) = received {
-            client.receive_datagram(from, &datagram, now, &mut echo);
+            client.receive_datagram(from, &datagram, now, echo);
         }
         client.handle_timeout(now);
         if let Some((_, payload)) = echo.received.first() {
@@ -247,19 +269,21 @@ fn main() -> ExitCode {
         .set_read_timeout(Some(Duration::from_millis(50)))
         .expect("a timeout");
     if is_server {
-        let (config, echo, is_coap) = options(words, true);
+        let options = options(words, true);
         println!("listening {}", link.socket.local_addr().expect("bound"));
-        serve(&mut link, config, echo, is_coap);
+        serve(&mut link, options);
         ExitCode::SUCCESS
     } else {
         let text = words.next().expect("a text");
-        let (config, echo, is_coap) = options(words, false);
-        let datagram = if is_coap {
+        let mut options = options(words, false);
+        let datagram = if options.is_coap {
             coap_request(&text)
         } else {
             format!("{text}\n").into_bytes()
         };
-        if call(&mut link, address, &datagram, config, echo) {
+        let mut client = Client::new(Arc::new(options.config), Box::new(SystemRandom));
+        let mut go = || call(&mut link, &mut client, address, &datagram, &mut options.echo);
+        if go() && (!options.is_again || go()) {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
