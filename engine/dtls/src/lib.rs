@@ -22,6 +22,8 @@ mod cookie;
 pub mod event;
 pub mod export;
 mod flight;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod half_open;
 mod handshake;
 mod hello;

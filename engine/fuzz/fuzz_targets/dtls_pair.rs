@@ -223,8 +223,7 @@ impl World {
                     let site = &mut self.sites[1];
                     match look_up {
                         LookUp::Psk(_) => {
-                            self.server
-                                .provide_psk(handshake, Some(&keys()), self.now, site);
+                            self.server.provide_psk(handshake, Some(&keys()), self.now, site);
                         }
                         LookUp::Peer { .. } => {
                             self.server
@@ -234,7 +233,14 @@ impl World {
                 }
                 self.collect();
             }
-            (14, _) => self.port = input.byte(),
+            (14, _) if op & 16 == 0 => self.port = input.byte(),
+            (14, _) => {
+                // Another handshake, with a ticket if there is one.
+                let server = SocketAddr::from(([192, 0, 2, 1], 5684));
+                let started = self.client.connect(server, self.now, &mut self.sites[0]);
+                assert!(started.is_ok());
+                self.collect();
+            }
             (15, _) => self.sites[1].later = op & 16 == 0,
             _ => {}
         }
