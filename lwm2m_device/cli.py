@@ -55,6 +55,7 @@ def run(
     bind: options.Bind = "",
     slot_size: options.SlotSize = None,
     page_size: options.PageSize = None,
+    layout: options.Layout = None,
     block_size: options.BlockSize = 1024,
     max_boots: options.MaxBoots = 3,
     confirm_timeout: options.ConfirmTimeout = 300.0,
@@ -63,35 +64,11 @@ def run(
     die_at_percent: options.DieAtPercent = None,
     bad_boot: options.BadBoot = False,
     silent: options.Silent = False,
+    cut_power_at: options.CutPowerAt = None,
+    seed: options.Seed = 0,
 ) -> None:
     """Run one device until SIGTERM or SIGINT."""
-    settings = DeviceSettings(
-        endpoint=_endpoint(endpoint),
-        server=server,
-        flash=flash,
-        vendor=vendor,
-        class_name=class_name,
-        manufacturer=manufacturer,
-        model=model,
-        serial=serial,
-        hardware=hardware,
-        initial_version=versions.parse(initial_version).text,
-        initial_image=None if initial_image is None else _read(initial_image, "initial-image"),
-        trust=tuple(_read(each, "trust") for each in trust or []),
-        plain=plain,
-        lifetime=lifetime,
-        lwm2m_version=_one_of(lwm2m_version, _LWM2M_VERSIONS, "lwm2m-version"),
-        delivery=delivery,
-        local=_local(bind),
-        slot_size=slot_size,
-        page_size=page_size,
-        block_size=_one_of(block_size, _BLOCK_SIZES, "block-size"),
-        max_boots=max_boots,
-        confirm_timeout=confirm_timeout,
-        ack_timeout=ack_timeout,
-        fetch_patience=fetch_patience,
-        faults=Faults(die_at_percent, bad_boot, silent),
-    )
+    settings = _settings(**locals())
     _check_identity(settings)
     asyncio.run(_run(settings))
 
@@ -166,18 +143,50 @@ def main() -> None:
 
 async def _run(settings: DeviceSettings) -> None:
     from lwm2m_device.device import Device, World
+    from lwm2m_device.faults import SuddenDeath
     from lwm2m_server.transport import EngineTransport
 
     def log(line: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         print(f"{now} {settings.endpoint}: {line}", file=sys.stderr, flush=True)
 
-    world = World.real(lambda: EngineTransport(ack_timeout=settings.ack_timeout), log)
+    supply = SuddenDeath(settings.faults, log)
+    world = World.real(lambda: EngineTransport(ack_timeout=settings.ack_timeout), log, supply)
     device = Device(settings, world)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, device.stop)
     await device.run()
+
+
+def _settings(
+    *,
+    endpoint: str,
+    trust: list[Path] | None,
+    initial_version: str,
+    initial_image: Path | None,
+    lwm2m_version: str,
+    bind: str,
+    block_size: int,
+    die_at_percent: int | None,
+    bad_boot: bool,
+    silent: bool,
+    cut_power_at: int | None,
+    seed: int,
+    **same: Any,
+) -> DeviceSettings:
+    """Turn the flags of `run` into settings; `same` are those that need no change."""
+    return DeviceSettings(
+        endpoint=_endpoint(endpoint),
+        initial_version=versions.parse(initial_version).text,
+        initial_image=None if initial_image is None else _read(initial_image, "initial-image"),
+        trust=tuple(_read(each, "trust") for each in trust or []),
+        lwm2m_version=_one_of(lwm2m_version, _LWM2M_VERSIONS, "lwm2m-version"),
+        local=_local(bind),
+        block_size=_one_of(block_size, _BLOCK_SIZES, "block-size"),
+        faults=Faults(die_at_percent, bad_boot, silent, cut_power_at, seed),
+        **same,
+    )
 
 
 def _check_identity(settings: DeviceSettings) -> None:

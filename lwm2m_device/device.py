@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import ipaddress
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lwm2m_device import uri
 from lwm2m_device.bootloader import Boot, BootLoader
+from lwm2m_device.flash import Mains, PowerSupply
 from lwm2m_device.judges import judges_for
 from lwm2m_device.pace import LoopPace, Pace, wait_for
 from lwm2m_device.settings import DeviceSettings, Log
@@ -27,17 +28,18 @@ _CRASH_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class World:
-    """What a device needs from outside. `transport` makes a new endpoint for each boot."""
+    """What a device needs from outside. `transport` makes a new endpoint for each boot, `supply` powers the flash."""
 
     transport: Callable[[], Transport]
     log: Log
     clock: Clock
     pace: Pace
+    supply: PowerSupply = field(default_factory=Mains)
 
     @classmethod
-    def real(cls, transport: Callable[[], Transport], log: Log) -> "World":
+    def real(cls, transport: Callable[[], Transport], log: Log, supply: PowerSupply) -> "World":
         """Take the machine's clock and the event loop's time."""
-        return cls(transport, log, SystemClock(), LoopPace())
+        return cls(transport, log, SystemClock(), LoopPace(), supply)
 
 
 class Device:
@@ -62,7 +64,9 @@ class Device:
             self.settings.flash,
             page_size=self.settings.page_size,
             slot_size=self.settings.slot_size,
+            kind=self.settings.layout,
             log=self._world.log,
+            supply=self._world.supply,
         )
         try:
             while not self._stopping:
@@ -147,7 +151,7 @@ class Device:
 
     async def _judge_trial(self, updater: Updater) -> None:
         """Reboot a new image that could not reach the server in time; one that could runs on."""
-        if updater.loader.state.trial is None:
+        if not updater.loader.on_trial:
             await self._reboot.wait()
         else:
             self._world.log(

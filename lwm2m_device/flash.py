@@ -1,16 +1,17 @@
 """Simulated NOR flash in a file.
 
-Rules of the real part: a page is erased as a whole to 0xFF, a write only clears bits, both can be torn
-by a power cut. Every operation goes straight to the file (`pwrite`), so that SIGKILL at any point is
-like a power cut; `sync` is the barrier that a loss of power of the host needs as well. Wear is counted
-by page.
+Rules of the real part: a page is erased as a whole to 0xFF; programming works on whole units of
+`write_size` bytes, each once between two erases (as on parts with error correction); both can be torn by
+a power cut, and cells can rot. What a tear or rot does to which cells is chosen by a seed. Every
+operation goes straight to the file (`pwrite`), so that SIGKILL at any point is like a power cut; `sync`
+is the barrier that a loss of power of the host needs as well. Wear is counted by page.
 """
 
 import fcntl
 import os
+import random
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -32,20 +33,35 @@ class FlashFault(Lwm2mError):
     code = "flash-fault"
 
 
-class PowerSupply(Protocol):
-    """Decides how far each operation comes; tests cut the power here."""
+@dataclass(frozen=True)
+class Tear:
+    """Power is lost when `share` (0..1) of an operation is done; `seed` chooses the cells that suffer."""
 
-    def spend(self, operation: Operation, offset: int, size: int) -> int | None:
-        """Return None to let it finish, or the number of bytes done before power is lost (0..size)."""
+    share: float
+    seed: int = 0
+
+
+class PowerSupply(Protocol):
+    """Decides how far each operation comes; tests and ordered faults cut the power here."""
+
+    def spend(self, operation: Operation, offset: int, size: int) -> Tear | None:
+        """Return None to let it finish, or where it is torn."""
+        ...
+
+    def lost(self) -> None:
+        """Power is gone, the torn cells are as they are; PowerCut is raised when this returns."""
         ...
 
 
 class Mains:
     """Power that never fails."""
 
-    def spend(self, operation: Operation, offset: int, size: int) -> int | None:  # noqa: ARG002
+    def spend(self, operation: Operation, offset: int, size: int) -> Tear | None:  # noqa: ARG002
         """Let every operation finish."""
         return None
+
+    def lost(self) -> None:
+        """Never happens."""
 
 
 class Flash:
@@ -62,14 +78,19 @@ class Flash:
         *,
         size: int,
         page_size: int,
+        write_size: int = 1,
         supply: PowerSupply | None = None,
         read_only: bool = False,
     ) -> None:
-        if size % page_size:
-            raise FlashFault(f"Flash of {size} bytes does not consist of pages of {page_size} bytes.")
+        if size % page_size or page_size % write_size:
+            raise FlashFault(
+                f"Flash of {size} bytes does not consist of pages of {page_size} and units of {write_size} bytes."
+            )
         self.file = file
         self.size = size
         self.page_size = page_size
+        self.write_size = write_size
+        self._dead = False
         self._supply: PowerSupply = supply or Mains()
         if read_only:
             self._descriptor = _open_to_read(file)
@@ -92,33 +113,52 @@ class Flash:
         return os.pread(self._descriptor, length, offset).ljust(length, bytes([ERASED]))
 
     def write(self, offset: int, data: bytes) -> None:
-        """Clear bits: each byte becomes old & new, and it is a fault when that is not `data`."""
+        """Program whole units that are erased; a short last unit is filled up with 0xFF."""
+        self._check_power()
+        data += bytes([ERASED]) * (-len(data) % self.write_size)
         self._check_range(offset, len(data))
-        old = os.pread(self._descriptor, len(data), offset)
-        held = int.from_bytes(old, "big") & int.from_bytes(data, "big")
-        if held != int.from_bytes(data, "big"):
-            raise FlashFault(
-                f"Write of {len(data)} bytes at {offset:#x} would set bits; the page was not erased."
-            )
-        with self._powered("write", offset, len(data)) as done:
-            os.pwrite(self._descriptor, data[:done], offset)
-            if done < len(data):  # the byte under way is left with some of its bits programmed
-                os.pwrite(self._descriptor, bytes([data[done] | (old[done] & 0x55)]), offset + done)
+        if offset % self.write_size:
+            raise FlashFault(f"Write at {offset:#x} is not aligned to units of {self.write_size} bytes.")
+        if not self.is_erased(offset, len(data)):
+            raise FlashFault(f"Write of {len(data)} bytes at {offset:#x} into cells that are not erased.")
+        tear = self._spend("write", offset, len(data))
+        if tear is None:
+            os.pwrite(self._descriptor, data, offset)
+            return
+        done = int(len(data) // self.write_size * tear.share) * self.write_size
+        under_way = data[done : done + self.write_size]
+        chance = random.Random(tear.seed)  # noqa: S311  a simulation that must repeat
+        half = bytes(byte | chance.getrandbits(8) for byte in under_way)
+        os.pwrite(self._descriptor, data[:done] + half, offset)
+        self._die(f"write at {offset:#x}")
 
     def erase(self, offset: int, length: int) -> None:
         """Set whole pages to 0xFF, one operation a page."""
+        self._check_power()
         self._check_range(offset, length)
         if offset % self.page_size or length % self.page_size:
             raise FlashFault(
                 f"Erase of {length} bytes at {offset:#x} is not aligned to pages of {self.page_size}."
             )
         for page in range(offset, offset + length, self.page_size):
+            tear = self._spend("erase", page, self.page_size)
             self._count_wear(page // self.page_size)
-            with self._powered("erase", page, self.page_size) as done:
-                os.pwrite(self._descriptor, bytes([ERASED]) * done, page)
-                if done < self.page_size:  # cells that were on their way read as some bits set
-                    byte = os.pread(self._descriptor, 1, page + done)[0]
-                    os.pwrite(self._descriptor, bytes([byte | 0x2A]), page + done)
+            if tear is None:
+                os.pwrite(self._descriptor, bytes([ERASED]) * self.page_size, page)
+                continue
+            os.pwrite(self._descriptor, self._half_erased(page, tear), page)
+            self._die(f"erase at {page:#x}")
+
+    def rot(self, seed: int, bits: int, *, start: int = 0, length: int | None = None) -> list[int]:
+        """Let so many bits of a range (None: to the end) change by themselves; return the bytes' offsets."""
+        chance = random.Random(seed)  # noqa: S311  a simulation that must repeat
+        length = self.size - start if length is None else length
+        self._check_range(start, length)
+        places = [start + chance.randrange(length) for _ in range(bits)]
+        for place in places:
+            byte = self.read(place, 1)[0] ^ 1 << chance.randrange(8)
+            os.pwrite(self._descriptor, bytes([byte]), place)
+        return places
 
     def is_erased(self, offset: int, length: int) -> bool:
         """Say whether every byte of the range reads 0xFF."""
@@ -134,6 +174,10 @@ class Flash:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _check_power(self) -> None:
+        if self._dead:
+            raise PowerCut("the power is gone")
+
     def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise FlashFault(f"{length} bytes at {offset:#x} are outside of the flash of {self.size} bytes.")
@@ -142,13 +186,23 @@ class Flash:
         raw = _WEAR.pack(min(self.wear(page) + 1, 0xFFFFFFFF))
         os.pwrite(self._descriptor, raw, self.size + page * _WEAR.size)
 
-    @contextmanager
-    def _powered(self, operation: Operation, offset: int, length: int) -> Iterator[int]:
-        """Yield how many bytes get done; raise PowerCut afterwards when the supply said so."""
-        done = self._supply.spend(operation, offset, length)
-        yield length if done is None else min(done, length)
-        if done is not None:
-            raise PowerCut(f"{operation} at {offset:#x}")
+    def _spend(self, operation: Operation, offset: int, length: int) -> Tear | None:
+        return self._supply.spend(operation, offset, length)
+
+    def _half_erased(self, page: int, tear: Tear) -> bytes:
+        """Cells of a page erase side by side: some bytes are done, the others have some bits set."""
+        chance = random.Random(tear.seed)  # noqa: S311  a simulation that must repeat
+        fate = chance.randbytes(self.page_size)
+        limit = int(tear.share * 256)
+        old = self.read(page, self.page_size)
+        return bytes(
+            ERASED if luck < limit else byte | luck & 0x11 for byte, luck in zip(old, fate, strict=True)
+        )
+
+    def _die(self, where: str) -> None:
+        self._dead = True
+        self._supply.lost()
+        raise PowerCut(where)
 
 
 def check_unused(file: Path) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lwm2m_device import uri
-from lwm2m_device.bootloader import Boot
+from lwm2m_device.bootloader import Authorise, Boot
 from lwm2m_device.settings import DeviceSettings
+from lwm2m_device.slots import ImageHeader
 from lwm2m_server import versions
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware.cose import VerificationKey
@@ -17,7 +18,7 @@ from lwm2m_server.firmware.effects import Answer, ComponentState, DeviceFacts, E
 from lwm2m_server.firmware.envelope import Verified, verify
 from lwm2m_server.firmware.images import HEAD_SIZE, image_format, image_version
 from lwm2m_server.firmware.processor import preflight, update
-from lwm2m_server.firmware.refusals import RefusalCode, refusal
+from lwm2m_server.firmware.refusals import Refusal, RefusalCode, refusal
 from lwm2m_server.firmware.suit import DIGEST_SHA256, class_id, vendor_id
 
 Read = Callable[[int, int], bytes]
@@ -69,6 +70,25 @@ def identifiers(settings: DeviceSettings) -> tuple[bytes, bytes]:
 def trusted_keys(settings: DeviceSettings) -> tuple[VerificationKey, ...]:
     """Return the keys that may sign manifests; raises InvalidInput for a file that holds none."""
     return tuple(VerificationKey.from_pem(pem, field="trust") for pem in settings.trust)
+
+
+def authoriser(settings: DeviceSettings) -> Authorise:
+    """Return what the boot loader asks before each start; images without manifests only have their digest."""
+    keys = trusted_keys(settings)
+
+    def authorise(envelope: bytes | None, header: ImageHeader) -> bool:
+        if settings.plain:
+            return True
+        if envelope is None:
+            return False
+        try:
+            facts = verify(envelope, keys).facts
+        except Refusal:
+            return False
+        named = any(header.digest in component.digests for component in facts.components)
+        return named and (facts.sequence_number, facts.version) == (header.sequence, header.version)
+
+    return authorise
 
 
 class ManifestJudge:

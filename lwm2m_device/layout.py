@@ -1,23 +1,51 @@
-"""Where things lie in the flash: geometry, boot and update state, progress marks, manifest, slots.
+"""Where things lie in the flash: geometry, factory and boot records, journal, update state, slots.
 
-The geometry page holds the page and slot size that the file was made with, so that a later start needs
-no flags.
+Three layouts. `ab`: two slots, each can run. `swap`: the first slot runs, the second takes downloads, and
+an installation swaps them page by page over a scratch area. `single`: one slot runs and is rewritten in
+place from a staging area; there is no way back to the image before.
+
+The geometry, in the first page and once more in the second, holds the sizes that the file was made with,
+so that a later start needs no flags.
 """
 
 import struct
 import zlib
 from dataclasses import dataclass
+from enum import StrEnum
 
 PAGE_SIZE = 4096
 SLOT_SIZE = 1 << 20
+WRITE_SIZE = 8
 MANIFEST_LIMIT = 8192  # bytes of an envelope
+MIN_PAGE_SIZE = 256  # the header of a slot has to fit into one
+WRITE_SIZES = (1, 2, 4, 8, 16)
 
 _MAGIC = b"LWM2MDEV"
-_LAYOUT_VERSION = 1
-_GEOMETRY = struct.Struct("<8sHxxII")
+_LAYOUT_VERSION = 2
+_GEOMETRY = struct.Struct("<8sHBBII")  # magic, version, kind, write size, page size, slot size
+_CRC = struct.Struct("<I")
 _TWIN_COPY = 1024  # bytes of one copy of a state record
-_MARK = 8  # bytes of one progress mark
+_FACTORY_COPY = 64
 _MANIFEST_HEADER = 64
+_STRETCH = 256  # bytes that are worth a progress mark of their own
+_SCRATCH_PAGES = 4
+_SEARCH_STEP = 64
+
+
+class LayoutKind(StrEnum):
+    """How an image gets to where it runs."""
+
+    AB = "ab"
+    SWAP = "swap"
+    SINGLE = "single"
+
+
+_KINDS = (LayoutKind.AB, LayoutKind.SWAP, LayoutKind.SINGLE)
+_NAMES = {
+    LayoutKind.AB: ("A", "B"),
+    LayoutKind.SWAP: ("primary", "secondary"),
+    LayoutKind.SINGLE: ("main", "staging"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,31 +62,59 @@ class Region:
 
 
 @dataclass(frozen=True)
+class SlotRegions:
+    """A slot: one header page, the envelope of the image, the image."""
+
+    header: Region
+    manifest: Region
+    image: Region
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Geometry of one device. `slot_size` is the largest image in bytes, without the header page."""
+    """Geometry of one device. `slot_size` is the largest image in bytes; raises ValueError for bad sizes."""
 
     page_size: int = PAGE_SIZE
     slot_size: int = SLOT_SIZE
+    kind: LayoutKind = LayoutKind.AB
+    write_size: int = WRITE_SIZE
 
     def __post_init__(self) -> None:
-        if self.page_size < 64 or self.slot_size <= 0:
-            raise ValueError("pages have at least 64 bytes, slots at least one")
+        if self.page_size < MIN_PAGE_SIZE or self.page_size % _SEARCH_STEP:
+            raise ValueError(f"a page has at least {MIN_PAGE_SIZE} bytes and a multiple of {_SEARCH_STEP}")
+        if self.slot_size <= 0:
+            raise ValueError("a slot has at least one byte")
+        if self.write_size not in WRITE_SIZES:
+            raise ValueError(f"a unit of programming has {', '.join(map(str, WRITE_SIZES))} bytes")
 
-    def _pages(self, length: int) -> int:
-        return -(-length // self.page_size) * self.page_size
+    @property
+    def runs_in_place(self) -> bool:
+        """Say whether only the first slot can run."""
+        return self.kind is not LayoutKind.AB
 
-    def _after(self, region: Region, length: int) -> Region:
-        return Region(region.end, self._pages(length))
+    @property
+    def mark_size(self) -> int:
+        """Bytes of one progress mark: whole units."""
+        return max(8, self.write_size)
+
+    def slot_name(self, index: int) -> str:
+        """The name that users see."""
+        return _NAMES[self.kind][index]
 
     @property
     def geometry(self) -> Region:
-        """One page: what `encode_geometry` gives."""
-        return Region(0, self._pages(_GEOMETRY.size + 4))
+        """Two pages, each beginning with what `encode_geometry` gives."""
+        return Region(0, 2 * self.page_size)
+
+    @property
+    def factory(self) -> Region:
+        """Two copies of what the factory wrote: the digest of the first image."""
+        return self._after(self.geometry, 2 * self._pages(_FACTORY_COPY))
 
     @property
     def boot(self) -> Region:
         """Two copies of the boot state."""
-        return self._after(self.geometry, 2 * self._pages(_TWIN_COPY))
+        return self._after(self.factory, 2 * self._pages(_TWIN_COPY))
 
     @property
     def update(self) -> Region:
@@ -68,18 +124,33 @@ class Layout:
     @property
     def progress(self) -> Region:
         """Marks of stored stretches in the order of their storing, with room for some stored again."""
-        stretches = self.slot_size // 256 + self.slot_pages
-        return self._after(self.update, _MARK * (stretches + 64))
+        stretches = self.slot_size // _STRETCH + self.slot_pages
+        return self._after(self.update, self.mark_size * (stretches + 64))
 
     @property
-    def manifest(self) -> Region:
-        """The envelope under way with its header."""
-        return self._after(self.progress, MANIFEST_LIMIT + _MANIFEST_HEADER)
+    def journal(self) -> Region:
+        """One page that says what is being installed, then a unit for each step; empty for `ab`."""
+        if not self.runs_in_place:
+            return Region(self.progress.end, 0)
+        return self._after(self.progress, self.page_size + self._pages(self.most_steps * self.write_size))
 
-    def slot(self, index: int) -> Region:
-        """Slot 0 (A) or 1 (B): header page, then the image."""
-        length = self.page_size + self._pages(self.slot_size)
-        return Region(self.manifest.end + index * length, length)
+    @property
+    def most_steps(self) -> int:
+        """Steps of the longest installation."""
+        pages = self._slot_length // self.page_size
+        return pages * (3 if self.kind is LayoutKind.SWAP else 1)
+
+    @property
+    def scratch(self) -> Region:
+        """Pages that a swap goes over; several, so that not one of them takes all the wear."""
+        pages = _SCRATCH_PAGES if self.kind is LayoutKind.SWAP else 0
+        return Region(self.journal.end, pages * self.page_size)
+
+    def slot(self, index: int) -> SlotRegions:
+        """Slot 0 or 1."""
+        header = Region(self.scratch.end + index * self._slot_length, self.page_size)
+        manifest = self._after(header, MANIFEST_LIMIT + _MANIFEST_HEADER)
+        return SlotRegions(header, manifest, self._after(manifest, self.slot_size))
 
     @property
     def slot_pages(self) -> int:
@@ -89,24 +160,61 @@ class Layout:
     @property
     def size(self) -> int:
         """Bytes of the whole flash."""
-        return self.slot(1).end
+        return self.slot(1).image.end
 
     def encode_geometry(self) -> bytes:
-        """Return the contents of the geometry page."""
-        body = _GEOMETRY.pack(_MAGIC, _LAYOUT_VERSION, self.page_size, self.slot_size)
-        return body + struct.pack("<I", zlib.crc32(body))
+        """Return what each page of the geometry begins with."""
+        body = _GEOMETRY.pack(
+            _MAGIC,
+            _LAYOUT_VERSION,
+            _KINDS.index(self.kind),
+            self.write_size,
+            self.page_size,
+            self.slot_size,
+        )
+        return body + _CRC.pack(zlib.crc32(body))
+
+    @property
+    def _slot_length(self) -> int:
+        image = self._pages(self.slot_size)
+        return self.page_size + self._pages(MANIFEST_LIMIT + _MANIFEST_HEADER) + image
+
+    def _pages(self, length: int) -> int:
+        return -(-length // self.page_size) * self.page_size
+
+    def _after(self, region: Region, length: int) -> Region:
+        return Region(region.end, self._pages(length))
 
 
-def decode_geometry(data: bytes) -> Layout | None:
-    """Return the layout that the geometry page tells of; None when it is damaged or not ours."""
+SEARCHED = 1 << 17
+"""Bytes at the beginning of a file that `find_geometry` looks at."""
+
+
+def find_geometry(data: bytes) -> tuple[Layout | None, bool]:
+    """Return the layout that the beginning of a file tells of, and whether its first copy is intact.
+
+    The second copy is looked for where pages may begin; it counts only if it names that page size.
+    """
+    layout = _decode(data)
+    if layout is not None:
+        return layout, True
+    for place in range(MIN_PAGE_SIZE, min(len(data), SEARCHED), _SEARCH_STEP):
+        if data.startswith(_MAGIC, place):
+            layout = _decode(data[place : place + _GEOMETRY.size + _CRC.size])
+            if layout is not None and layout.page_size == place:
+                return layout, False
+    return None, False
+
+
+def _decode(data: bytes) -> Layout | None:
     body = data[: _GEOMETRY.size]
-    checksum = data[_GEOMETRY.size : _GEOMETRY.size + 4]
-    if len(checksum) < 4 or struct.unpack("<I", checksum)[0] != zlib.crc32(body):
+    checksum = data[_GEOMETRY.size : _GEOMETRY.size + _CRC.size]
+    if len(checksum) < _CRC.size or _CRC.unpack(checksum)[0] != zlib.crc32(body):
         return None
-    magic, version, page_size, slot_size = _GEOMETRY.unpack(body)
-    if magic != _MAGIC or version != _LAYOUT_VERSION:
+    magic, version, kind, write_size, page_size, slot_size = _GEOMETRY.unpack(body)
+    if magic != _MAGIC or version != _LAYOUT_VERSION or kind >= len(_KINDS):
         return None
     try:
-        return Layout(page_size, slot_size)
+        return Layout(page_size, slot_size, _KINDS[kind], write_size)
     except ValueError:
         return None

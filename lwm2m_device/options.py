@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lwm2m_device.layout import LayoutKind
 from lwm2m_device.settings import Delivery
 
 Server = Annotated[str, typer.Option(help="URI of the LwM2M server.", metavar="coap://HOST:PORT")]
@@ -27,7 +28,13 @@ Lwm2mVersion = Annotated[str, typer.Option(help="1.0, 1.1 or 1.2.")]
 DeliveryMethod = Annotated[Delivery, typer.Option(help="How packages may come.")]
 Bind = Annotated[str, typer.Option(help="Local address and port.", metavar="HOST:PORT")]
 SlotSize = Annotated[int | None, typer.Option(min=1, help="Bytes of an image slot of a new flash.")]
-PageSize = Annotated[int | None, typer.Option(min=64, help="Bytes of a page of a new flash.")]
+PageSize = Annotated[int | None, typer.Option(min=256, help="Bytes of a page of a new flash.")]
+Layout = Annotated[
+    LayoutKind | None,
+    typer.Option(
+        help="How a new flash is divided: two slots, swap over a scratch area, or one slot and staging."
+    ),
+]
 BlockSize = Annotated[int, typer.Option(help="Bytes of a block of a download.")]
 MaxBoots = Annotated[int, typer.Option(min=1, max=250, help="Boots on trial before a revert.")]
 ConfirmTimeout = Annotated[float, typer.Option(min=1, help="Seconds of a boot on trial.")]
@@ -41,3 +48,7 @@ DieAtPercent = Annotated[
 ]
 BadBoot = Annotated[bool, typer.Option("--bad-boot", help="Fault: a new image crashes at each boot.")]
 Silent = Annotated[bool, typer.Option("--silent", help="Fault: never answer again after Update.")]
+CutPowerAt = Annotated[
+    int | None, typer.Option(min=1, help="Fault: SIGKILL itself in the middle of this flash operation.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of the cells that suffer when the power is cut.")]

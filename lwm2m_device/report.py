@@ -6,30 +6,30 @@ The file is only read, so a device may run on it meanwhile.
 from pathlib import Path
 from typing import Any
 
+from lwm2m_device.boot_state import Phase
 from lwm2m_device.bootloader import BootLoader
 from lwm2m_device.flash import Flash
-from lwm2m_device.layout import Layout, decode_geometry
+from lwm2m_device.layout import Layout, Region, find_geometry
 from lwm2m_device.slots import Slot
+from lwm2m_device.storage import read_head
 from lwm2m_device.update_state import StateStore
 from lwm2m_server.errors import InvalidInput
-
-_HEAD = 64
 
 
 def describe(file: Path) -> dict[str, Any]:
     """Return geometry, slots, boot state and update state; raises InvalidInput when it is no flash file."""
-    try:
-        with file.open("rb") as stream:
-            layout = decode_geometry(stream.read(_HEAD))
-    except OSError as error:
-        raise InvalidInput(f"The flash file {file} can't be read: {error.strerror}.", field="file") from None
+    if not file.exists():
+        raise InvalidInput(f"The flash file {file} can't be read: there is none.", field="file")
+    layout, _ = find_geometry(read_head(file))
     if layout is None:
         raise InvalidInput(
-            f"{file} is not the flash of a reference device, or its geometry page is damaged.",
+            f"{file} is not the flash of a reference device, or its geometry pages are damaged.",
             field="file",
             hint="Start the device on it: it keeps what is intact.",
         )
-    flash = Flash(file, size=layout.size, page_size=layout.page_size, read_only=True)
+    flash = Flash(
+        file, size=layout.size, page_size=layout.page_size, write_size=layout.write_size, read_only=True
+    )
     try:
         return _describe(flash, layout)
     finally:
@@ -37,39 +37,70 @@ def describe(file: Path) -> dict[str, Any]:
 
 
 def _describe(flash: Flash, layout: Layout) -> dict[str, Any]:
-    loader = BootLoader(flash, layout)
+    # Only the device knows its trusted keys, so nothing is said of signatures here.
+    loader = BootLoader(flash, layout, authorise=lambda _envelope, _header: True)
     boot = loader.state
-    store = StateStore(flash, layout)
-    update = store.state
-    wear = [flash.wear(page) for page in range(layout.size // layout.page_size)]
+    on_trial = loader.slots[boot.slot].name if boot.phase is not Phase.NONE else None
     return {
         "flash": {
+            "layout": layout.kind.value,
             "size": layout.size,
             "page_size": layout.page_size,
+            "write_size": layout.write_size,
             "slot_size": layout.slot_size,
-            "most_worn_page": max(wear),
-            "erase_cycles": sum(wear),
         },
         "boot": {
             "active": loader.slots[boot.active].name,
-            "trial": None if boot.trial is None else loader.slots[boot.trial].name,
+            "phase": boot.phase.name.lower(),
+            "trial": on_trial,
             "attempts": boot.attempts,
+            "half_done": loader.installing,
             "last_outcome": boot.outcome.name.lower().replace("_", "-"),
             "sequence_floor": loader.floor,
             "damaged": loader.damaged,
         },
         "slots": {slot.name: _slot(slot) for slot in loader.slots},
-        "update": {
-            "state": update.state.name.lower(),
-            "result": int(update.result),
-            "version": update.version,
-            "size": update.size,
-            "source": update.source,
-            "refusal_code": update.code,
-            "refusal_text": update.text,
-            "damaged": store.damaged,
+        "update": _update(StateStore(flash, layout)),
+        "wear": _wear(flash, layout),
+    }
+
+
+def _update(store: StateStore) -> dict[str, Any]:
+    update = store.state
+    return {
+        "state": update.state.name.lower(),
+        "result": int(update.result),
+        "version": update.version,
+        "size": update.size,
+        "source": update.source,
+        "refusal_code": update.code,
+        "refusal_text": update.text,
+        "damaged": store.damaged,
+    }
+
+
+def _wear(flash: Flash, layout: Layout) -> dict[str, Any]:
+    """Erase cycles: of the most worn page of each region, and of all pages together."""
+    slots = [layout.slot(index) for index in (0, 1)]
+    regions = {
+        "boot_state": layout.boot,
+        "update_state": layout.update,
+        "progress": layout.progress,
+        "journal": layout.journal,
+        "scratch": layout.scratch,
+        **{
+            layout.slot_name(index): Region(slot.header.start, slot.image.end - slot.header.start)
+            for index, slot in enumerate(slots)
         },
     }
+    size = layout.page_size
+    wear = [flash.wear(page) for page in range(layout.size // size)]
+    most = {
+        name: max(wear[region.start // size : region.end // size])
+        for name, region in regions.items()
+        if region.length
+    }
+    return {**most, "most_worn_page": max(wear), "erase_cycles": sum(wear)}
 
 
 def _slot(slot: Slot) -> dict[str, Any] | None:

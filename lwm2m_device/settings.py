@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from lwm2m_device.layout import LayoutKind
+
 
 class Delivery(StrEnum):
     """Firmware Update Delivery Method, resource 9 of object 5."""
@@ -25,11 +27,15 @@ class Faults:
 
     `die_at_percent`: SIGKILL itself, once, when that part of the image is stored. `bad_boot`: a new
     image never reaches the server. `silent`: after Execute the device never answers again.
+    `cut_power_at`: SIGKILL itself in the middle of that flash operation, counted from 1 since the start;
+    `seed` chooses the cells that suffer.
     """
 
     die_at_percent: int | None = None
     bad_boot: bool = False
     silent: bool = False
+    cut_power_at: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class DeviceSettings:
     component: tuple[bytes, ...] = (b"\x00",)
     slot_size: int | None = None
     page_size: int | None = None
+    layout: LayoutKind | None = None
     block_size: int = 1024
     local: tuple[str, int] | None = None
     max_boots: int = 3

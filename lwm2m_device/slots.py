@@ -1,16 +1,18 @@
-"""An image slot: header page (what the image is, mark of its confirmation), then the image's bytes.
+"""An image slot: header page (what the image is, mark of its confirmation), signed envelope, image.
 
 The header is written last, after the whole image was verified, and erased first: a slot without a valid
-header holds nothing that the boot loader would start.
+header holds nothing that the boot loader would start. The envelope lies beside the image, so that the
+boot loader can prove at every start who has signed it.
 """
 
 import hashlib
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lwm2m_device.flash import Flash
-from lwm2m_device.layout import Layout
+from lwm2m_device.layout import MANIFEST_LIMIT, Layout, Region
 
 VERSION_LIMIT = 64  # bytes of a version's text
 
@@ -20,8 +22,11 @@ _HEADER = struct.Struct(
 )  # magic, form, length of version, size, sequence, digest, version
 _FORM = 1
 _CRC = struct.Struct("<I")
-_CONFIRMED_AT = _HEADER.size + _CRC.size + 8
-_CONFIRMED = bytes(8)
+_MARKS_AT = 128
+_MARKS = 4  # places: a mark that a power cut tore is left, and the next place is taken
+
+_ENVELOPE = struct.Struct("<4sI32s")  # magic, length, SHA-256
+_ENVELOPE_MAGIC = b"SUIT"
 
 
 @dataclass(frozen=True)
@@ -35,24 +40,22 @@ class ImageHeader:
 
 
 class Slot:
-    """Slot A (index 0) or B (index 1)."""
+    """Slot 0 or 1 of a layout."""
 
     def __init__(self, flash: Flash, layout: Layout, index: int) -> None:
         self.index = index
-        self._flash = flash
+        self.name = layout.slot_name(index)
         self.page_size = layout.page_size
-        self._region = layout.slot(index)
-        self._image = self._region.start + self.page_size
         self.capacity = layout.slot_size
-
-    @property
-    def name(self) -> str:
-        """The letter that users see."""
-        return "AB"[self.index]
+        self.envelope = EnvelopeStore(flash, layout.slot(index).manifest)
+        self._flash = flash
+        self._header = layout.slot(index).header
+        self._manifest = layout.slot(index).manifest
+        self._image = layout.slot(index).image
 
     def header(self) -> ImageHeader | None:
         """Return the header, or None when there is no valid one."""
-        raw = self._flash.read(self._region.start, _HEADER.size + _CRC.size)
+        raw = self._flash.read(self._header.start, _HEADER.size + _CRC.size)
         body = raw[: _HEADER.size]
         magic, form, length, size, sequence, digest, version = _HEADER.unpack(body)
         if magic != _MAGIC or form != _FORM or _CRC.unpack(raw[_HEADER.size :])[0] != zlib.crc32(body):
@@ -63,12 +66,19 @@ class Slot:
 
     def is_confirmed(self) -> bool:
         """Say whether this image once reached the server."""
-        return self._flash.read(self._region.start + _CONFIRMED_AT, len(_CONFIRMED)) == _CONFIRMED
+        unit = self._flash.write_size
+        return any(self._flash.read(place, unit) == bytes(unit) for place in self._mark_places())
 
     def mark_confirmed(self) -> None:
-        """Set the mark; repeating it is fine, since bits are only cleared."""
-        self._flash.write(self._region.start + _CONFIRMED_AT, _CONFIRMED)
-        self._flash.sync()
+        """Set the mark. The boot state says the same, so a page without a place left is no loss."""
+        if self.is_confirmed():
+            return
+        unit = self._flash.write_size
+        for place in self._mark_places():
+            if self._flash.is_erased(place, unit):
+                self._flash.write(place, bytes(unit))
+                self._flash.sync()
+                return
 
     def digest_of(self, size: int) -> bytes:
         """Return the SHA-256 of the first `size` bytes of the image."""
@@ -84,8 +94,8 @@ class Slot:
 
     def drop(self) -> None:
         """Make the slot unbootable before anything else in it changes."""
-        if not self._flash.is_erased(self._region.start, self.page_size):
-            self._flash.erase(self._region.start, self.page_size)
+        if not self._flash.is_erased(self._header.start, self.page_size):
+            self._flash.erase(self._header.start, self.page_size)
             self._flash.sync()
 
     def seal(self, header: ImageHeader) -> None:
@@ -94,17 +104,77 @@ class Slot:
         body = _HEADER.pack(_MAGIC, _FORM, len(version), header.size, header.sequence, header.digest, version)
         self.drop()
         self._flash.sync()
-        self._flash.write(self._region.start, body + _CRC.pack(zlib.crc32(body)))
+        self._flash.write(self._header.start, body + _CRC.pack(zlib.crc32(body)))
         self._flash.sync()
+
+    def used_pages(self) -> tuple[int, int]:
+        """Return how many pages of the envelope and of the image are in use."""
+        header = self.header()
+        image = 0 if header is None else -(-header.size // self.page_size)
+        return -(-self.envelope.stored_length // self.page_size), image
+
+    def pages(self, envelope: int, image: int) -> list[int]:
+        """Return the addresses of the header page and of so many pages of envelope and image."""
+        starts = (self._header.start, self._manifest.start, self._image.start)
+        counts = (1, envelope, image)
+        return [
+            start + number * self.page_size
+            for start, count in zip(starts, counts, strict=True)
+            for number in range(count)
+        ]
 
     def erase_page(self, page: int) -> None:
         """Erase page `page` of the image."""
-        self._flash.erase(self._image + page * self.page_size, self.page_size)
+        self._flash.erase(self._image.start + page * self.page_size, self.page_size)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write bytes of the image into erased cells."""
-        self._flash.write(self._image + offset, data)
+        """Write bytes of the image into erased cells; `offset` is that of a unit."""
+        self._flash.write(self._image.start + offset, data)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes of the image."""
-        return self._flash.read(self._image + offset, length)
+        return self._flash.read(self._image.start + offset, length)
+
+    def _mark_places(self) -> Iterator[int]:
+        # A stride of the largest unit keeps the places where they are whatever the unit is.
+        return (self._header.start + _MARKS_AT + 16 * number for number in range(_MARKS))
+
+
+class EnvelopeStore:
+    """The envelope in a slot.
+
+    The digest beside it finds damage; whether it is genuine is checked on every use.
+    """
+
+    limit = MANIFEST_LIMIT
+
+    def __init__(self, flash: Flash, region: Region) -> None:
+        self._flash = flash
+        self._region = region
+
+    @property
+    def stored_length(self) -> int:
+        """Bytes that the envelope takes with its header; 0 when there is none."""
+        magic, length, _ = self._read_header()
+        return _ENVELOPE.size + length if magic == _ENVELOPE_MAGIC and length <= self.limit else 0
+
+    def store(self, envelope: bytes) -> None:
+        """Keep an envelope of at most `limit` bytes, durably."""
+        header = _ENVELOPE.pack(_ENVELOPE_MAGIC, len(envelope), hashlib.sha256(envelope).digest())
+        data = header + envelope
+        page = self._flash.page_size
+        self._flash.erase(self._region.start, -(-len(data) // page) * page)
+        self._flash.write(self._region.start, data)
+        self._flash.sync()
+
+    def load(self) -> bytes | None:
+        """Return the envelope, or None when there is none or it is damaged."""
+        magic, length, digest = self._read_header()
+        if magic != _ENVELOPE_MAGIC or length > self.limit:
+            return None
+        envelope = self._flash.read(self._region.start + _ENVELOPE.size, length)
+        return envelope if hashlib.sha256(envelope).digest() == digest else None
+
+    def _read_header(self) -> tuple[bytes, int, bytes]:
+        magic, length, digest = _ENVELOPE.unpack(self._flash.read(self._region.start, _ENVELOPE.size))
+        return magic, length, digest

@@ -182,7 +182,7 @@ class Stack:
             self._client_task.cancel()
 
     def _registered(self) -> None:
-        if self.updater.loader.state.trial is not None:
+        if self.updater.loader.on_trial:
             self.updater.confirm()
             self._log(f"Image {self._version()} is confirmed")
 

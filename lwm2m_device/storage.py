@@ -10,13 +10,12 @@ from pathlib import Path
 
 from lwm2m_device.bootloader import Boot, BootLoader
 from lwm2m_device.flash import Flash, PowerSupply, check_unused
-from lwm2m_device.layout import PAGE_SIZE, SLOT_SIZE, Layout, decode_geometry
+from lwm2m_device.judges import authoriser
+from lwm2m_device.layout import PAGE_SIZE, SEARCHED, SLOT_SIZE, Layout, LayoutKind, find_geometry
 from lwm2m_device.settings import DeviceSettings, Log
 from lwm2m_device.slots import VERSION_LIMIT, ImageHeader, Slot
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware.images import VERSION_LINE
-
-_HEAD = 64
 
 
 @dataclass
@@ -29,24 +28,34 @@ class Storage:
 
 
 def open_storage(
-    file: Path, *, page_size: int | None, slot_size: int | None, log: Log, supply: PowerSupply | None = None
+    file: Path,
+    *,
+    page_size: int | None,
+    slot_size: int | None,
+    log: Log,
+    kind: LayoutKind | None = None,
+    supply: PowerSupply | None = None,
 ) -> Storage:
-    """Open or make the file. Sizes of None are those of the file, or the defaults for a new one.
+    """Open or make the file. Sizes and kind of None are those of the file, or the defaults for a new one.
 
-    Raises InvalidInput when a size differs from that of an existing file, Conflict when another device
-    has it open.
+    Raises InvalidInput when one differs from that of an existing file, Conflict when another device has it
+    open.
     """
-    head = _head(file)
-    found = decode_geometry(head)
+    head = read_head(file)
+    found, intact = find_geometry(head)
     if found is not None:
-        _check_sizes(found, page_size, slot_size)
-        return Storage(_open(file, found, supply), found, damaged=False)
+        _check_same(found, page_size, slot_size, kind)
+        flash = _open(file, found, supply)
+        if not intact:
+            log("The geometry page was damaged and has been rewritten from its copy")
+            _write_geometry(flash, found)
+        return Storage(flash, found, damaged=not intact)
     try:
-        layout = Layout(page_size or PAGE_SIZE, slot_size or SLOT_SIZE)
+        layout = Layout(page_size or PAGE_SIZE, slot_size or SLOT_SIZE, kind or LayoutKind.AB)
     except ValueError as error:
-        raise InvalidInput(f"This flash can't be made: {error}.", field="slot-size") from None
+        raise InvalidInput(f"This flash can't be made: {error}.", field="page-size") from None
     # A file of erased cells only is one whose making was interrupted.
-    if not _head(file, layout.size).strip(b"\xff"):
+    if not read_head(file, layout.size).strip(b"\xff"):
         return Storage(_format(file, layout, supply), layout, damaged=False)
     check_unused(file)
     return Storage(_salvage(file, layout, log, supply), layout, damaged=True)
@@ -54,8 +63,10 @@ def open_storage(
 
 def start_up(settings: DeviceSettings, storage: Storage, log: Log) -> tuple[BootLoader, Boot]:
     """Boot; a device that never had an image gets its factory image first."""
-    loader = BootLoader(storage.flash, storage.layout, max_attempts=settings.max_boots)
-    if not any(slot.header() for slot in loader.slots) and loader.floor == 0:
+    loader = BootLoader(
+        storage.flash, storage.layout, authorise=authoriser(settings), max_attempts=settings.max_boots
+    )
+    if loader.is_fresh:
         image = settings.initial_image or _factory_image(settings)
         _program_factory(loader, image, settings)
         log(f"Factory image {settings.initial_version} programmed into slot A")
@@ -85,7 +96,8 @@ def _factory_image(settings: DeviceSettings) -> bytes:
     return VERSION_LINE + f"{settings.initial_version}\n{settings.manufacturer} {settings.model}\n".encode()
 
 
-def _head(file: Path, length: int = _HEAD) -> bytes:
+def read_head(file: Path, length: int = SEARCHED) -> bytes:
+    """Return the beginning of a file, nothing when there is none; raises InvalidInput when it can't be read."""
     try:
         with file.open("rb") as stream:
             return stream.read(length)
@@ -95,21 +107,26 @@ def _head(file: Path, length: int = _HEAD) -> bytes:
         raise InvalidInput(f"The flash file {file} can't be read: {error.strerror}.", field="flash") from None
 
 
-def _check_sizes(layout: Layout, page_size: int | None, slot_size: int | None) -> None:
+def _check_same(
+    layout: Layout, page_size: int | None, slot_size: int | None, kind: LayoutKind | None
+) -> None:
     for name, wanted, present in (
         ("page-size", page_size, layout.page_size),
         ("slot-size", slot_size, layout.slot_size),
+        ("layout", kind, layout.kind),
     ):
         if wanted is not None and wanted != present:
             raise InvalidInput(
-                f"The flash file was made with a {name} of {present} bytes, not {wanted}.",
+                f"The flash file was made with a {name} of {present}, not {wanted}.",
                 field=name,
                 hint=f"Leave --{name} out, or name a new flash file.",
             )
 
 
 def _open(file: Path, layout: Layout, supply: PowerSupply | None) -> Flash:
-    return Flash(file, size=layout.size, page_size=layout.page_size, supply=supply)
+    return Flash(
+        file, size=layout.size, page_size=layout.page_size, write_size=layout.write_size, supply=supply
+    )
 
 
 def _format(file: Path, layout: Layout, supply: PowerSupply | None) -> Flash:
@@ -121,15 +138,17 @@ def _format(file: Path, layout: Layout, supply: PowerSupply | None) -> Flash:
 
 def _write_geometry(flash: Flash, layout: Layout) -> None:
     region = layout.geometry
-    flash.erase(region.start, region.length)
-    flash.write(region.start, layout.encode_geometry())
-    flash.sync()
+    # The second copy first: whatever is cut short, one of them was there before or is there now.
+    for start in range(region.end - layout.page_size, region.start - 1, -layout.page_size):
+        flash.erase(start, layout.page_size)
+        flash.write(start, layout.encode_geometry())
+        flash.sync()
 
 
 def _salvage(file: Path, layout: Layout, log: Log, supply: PowerSupply | None) -> Flash:
-    """Keep a flash with a damaged geometry page if a slot holds an image; move anything else aside."""
+    """Keep a flash with damaged geometry pages if a slot holds an image; move anything else aside."""
     if _has_image(file, layout):
-        log(f"The flash file {file} is damaged: its geometry is rewritten, the images are kept")
+        log(f"The flash file {file} is damaged: its geometry is written anew, the images are kept")
         flash = _open(file, layout, supply)
         _write_geometry(flash, layout)
         return flash

@@ -8,8 +8,9 @@ done.
 from collections.abc import Callable
 from dataclasses import replace
 
-from lwm2m_device.bootloader import Boot, BootLoader, Outcome
-from lwm2m_device.download import EnvelopeStore, ImageDownload
+from lwm2m_device.boot_state import Outcome
+from lwm2m_device.bootloader import Boot, BootLoader
+from lwm2m_device.download import ImageDownload
 from lwm2m_device.flash import Flash
 from lwm2m_device.judges import Judges
 from lwm2m_device.layout import Layout
@@ -32,10 +33,9 @@ class Updater:
         self._judges = judges
         self._clock = clock
         self._store = StateStore(flash, layout)
-        inactive = 1 - (loader.state.active if boot.slot is None else boot.slot)
-        self.slot = loader.slots[inactive]
+        self.slot = loader.download_slot(boot)
         self._download = ImageDownload(flash, layout, self.slot)
-        self._envelopes = EnvelopeStore(flash, layout)
+        self._envelopes = self.slot.envelope
         self.listeners: list[Callable[[], None]] = []
 
     @property
@@ -134,7 +134,7 @@ class Updater:
 
     def holds(self, offset: int, data: bytes) -> bool:
         """Say whether these bytes are already stored at this offset: a repeated block."""
-        return offset + len(data) <= self.offset and self.slot.read(offset, len(data)) == data
+        return self._download.holds(offset, data)
 
     def finish(self) -> None:
         """Check the whole image as it lies in the slot and make it installable; raises Refusal."""
@@ -144,6 +144,7 @@ class Updater:
                 RefusalCode.SIZE_MISMATCH,
                 f"The image has {self.offset} bytes, its manifest says {state.size}.",
             )
+        self._download.flush()
         digest = self._download.digest()
         if self.plain:
             state = self._describe_plain(digest)
@@ -171,8 +172,7 @@ class Updater:
 
     def confirm(self) -> None:
         """Keep the image that runs on trial: the server was reached. Does nothing outside a trial."""
-        if self.loader.state.trial is not None:
-            self.loader.confirm()
+        self.loader.confirm()
         self._happen(Trigger.BOOTED, _fresh(self.state))
 
     def configure(self, *, severity: int | None = None, defer: int | None = None) -> None:
@@ -190,8 +190,14 @@ class Updater:
         """Bring State in line with flash and boot loader; return notes, and whether to reboot at once."""
         notes: list[str] = []
         if self._store.damaged:
-            notes.append("The update state was damaged; a download that was under way starts over.")
-            self._store.store(UpdateState())
+            notes.append(_STATE_LOST)
+            lost = UpdateState(
+                result=Result.UPDATE_FAILED,
+                code=RefusalCode.STATE_DAMAGED,
+                text=_STATE_LOST,
+                changed=self._clock.now(),
+            )
+            self._store.store(lost)
         if self.boot.trial:
             self._resume_trial()
             return notes, False
@@ -307,10 +313,13 @@ class Updater:
             listener()
 
 
+_STATE_LOST = "The device's record of the update was damaged; an update that was under way starts over."
+
 _INSTALL_FAILURES = {
     Outcome.BOOT_FAILED: (Result.UPDATE_FAILED, "The new image never reached the server and was reverted."),
     Outcome.IMAGE_DAMAGED: (Result.INTEGRITY, "The new image was damaged before it could start."),
     Outcome.BELOW_FLOOR: (Result.UPDATE_FAILED, "The new image's sequence number is too low to be started."),
+    Outcome.UNAUTHORISED: (Result.INTEGRITY, "No trusted key has signed the new image."),
 }
 
 

@@ -37,6 +37,7 @@ class RefusalCode(StrEnum):
     STORAGE_FULL = "storage-full"
     UNSUPPORTED = "unsupported"
     FETCH_FAILED = "fetch-failed"
+    STATE_DAMAGED = "state-damaged"
 
 
 UPDATE_RESULT = {
@@ -62,6 +63,7 @@ UPDATE_RESULT = {
     RefusalCode.EXPIRED: 8,
     RefusalCode.PRECURSOR_MISMATCH: 8,
     RefusalCode.BATTERY_LOW: 8,
+    RefusalCode.STATE_DAMAGED: 8,
     RefusalCode.NOT_AUTHORIZED: 10,
 }
 """Update Result (resource 5 of object 5) that a device reports for each refusal.
@@ -75,6 +77,7 @@ FINAL = frozenset(RefusalCode) - {
     RefusalCode.STORAGE_FULL,
     RefusalCode.FETCH_FAILED,
     RefusalCode.BATTERY_LOW,
+    RefusalCode.STATE_DAMAGED,
 }
 """Refusals of the update as such.
 
@@ -109,7 +112,7 @@ class Mismatch(Refusal, InvalidInput):
     """The manifest is genuine but not for this device, not newer, or asks for what is not supported."""
 
 
-_UNTRUSTED = {
+UNTRUSTED = {
     RefusalCode.SIGNATURE,
     RefusalCode.UNKNOWN_KEY,
     RefusalCode.KEY_REVOKED,
@@ -120,12 +123,13 @@ _UNTRUSTED = {
     RefusalCode.NOT_APPROVED,
     RefusalCode.DIGEST_MISMATCH,
 }
+"""Refusals that are `NotTrusted`: it is not what it says, or not by whom it should be."""
 
 
 def refusal(code: RefusalCode, message: str, *, field: str | None = None, hint: str | None = None) -> Refusal:
     """Make the refusal of the right class for `code`."""
     if code is RefusalCode.MALFORMED:
         return Malformed(message, code=code.value, field=field, hint=hint)
-    if code in _UNTRUSTED:
+    if code in UNTRUSTED:
         return NotTrusted(message, code=code.value, field=field, hint=hint)
     return Mismatch(message, code=code.value, field=field, hint=hint)

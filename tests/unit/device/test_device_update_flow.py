@@ -293,7 +293,7 @@ async def damage_image(world) -> None:
     layout = Layout(slot_size=65536)
     file = world.settings().flash
     contents = bytearray(file.read_bytes())
-    contents[layout.slot(0).start + layout.page_size + 3] ^= 1
+    contents[layout.slot(0).image.start + 3] ^= 1
     file.write_bytes(contents)
 
 

@@ -337,7 +337,14 @@ def test_refusal_of_a_manifest_says_why(code: RefusalCode) -> None:
     drive.status(0, UPDATE_RESULT[code], refusal_code=code.value, refusal_text="because", **PUSH)
     assert drive.outcome is not None
     assert (drive.outcome.reason, drive.outcome.text) == (code.value, "because")
-    transfer = {"digest-mismatch", "size-mismatch", "storage-full", "fetch-failed"}
+    transfer = {
+        "digest-mismatch",
+        "size-mismatch",
+        "storage-full",
+        "fetch-failed",
+        "battery-low",
+        "state-damaged",
+    }
     assert drive.outcome.ending == ("failed" if code.value in transfer else "rejected")
 
 
