@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from lwm2m_device import options, uri
-from lwm2m_device.settings import Delivery, DeviceSettings, Faults
+from lwm2m_device.settings import DELTA_METHODS, Delivery, DeviceSettings, Faults
 from lwm2m_server import versions
 from lwm2m_server.errors import Conflict, InvalidInput, Lwm2mError, Unavailable
 
@@ -61,6 +61,7 @@ def run(
     confirm_timeout: options.ConfirmTimeout = 300.0,
     ack_timeout: options.AckTimeout = 2.0,
     fetch_patience: options.FetchPatience = 900.0,
+    deltas: options.Deltas = ",".join(DELTA_METHODS),
     die_at_percent: options.DieAtPercent = None,
     bad_boot: options.BadBoot = False,
     silent: options.Silent = False,
@@ -168,6 +169,7 @@ def _settings(
     lwm2m_version: str,
     bind: str,
     block_size: int,
+    deltas: str,
     die_at_percent: int | None,
     bad_boot: bool,
     silent: bool,
@@ -184,6 +186,9 @@ def _settings(
         lwm2m_version=_one_of(lwm2m_version, _LWM2M_VERSIONS, "lwm2m-version"),
         local=_local(bind),
         block_size=_one_of(block_size, _BLOCK_SIZES, "block-size"),
+        delta_methods=tuple(
+            _one_of(each, DELTA_METHODS, "deltas") for each in filter(None, deltas.split(","))
+        ),
         faults=Faults(die_at_percent, bad_boot, silent, cut_power_at, seed),
         **same,
     )

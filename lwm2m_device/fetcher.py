@@ -6,11 +6,12 @@ what the next start goes on from. Losses and a server that is away cost patience
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from lwm2m_device.machine import Result
 from lwm2m_device.pace import Backoff, Pace
 from lwm2m_device.settings import Log
-from lwm2m_device.updater import Updater
+from lwm2m_device.update_state import UpdateState
 from lwm2m_device.uri import CoapUri
 from lwm2m_server.firmware.refusals import RefusalCode
 from lwm2m_server.transport import (
@@ -37,12 +38,39 @@ class FetchFailed(Exception):
         self.code = RefusalCode.FETCH_FAILED
 
 
+class Target(Protocol):
+    """Where the bytes go; `Updater` is the image's."""
+
+    @property
+    def offset(self) -> int:
+        """The next byte that is wanted."""
+        ...
+
+    @property
+    def state(self) -> UpdateState:
+        """Its `size` in bytes is 0 while unknown."""
+        ...
+
+    @property
+    def package_limit(self) -> int:
+        """The largest body in bytes that comes in one piece."""
+        ...
+
+    def expect(self, etag: bytes, size: int = 0) -> None:
+        """Take note of what comes next; a changed tag starts over."""
+        ...
+
+    def store(self, data: bytes) -> None:
+        """Store the next bytes."""
+        ...
+
+
 @dataclass
 class Fetcher:
     """One download. `find` turns a host into a peer; `stored` is called after each block."""
 
     transport: Transport
-    updater: Updater
+    updater: Target
     pace: Pace
     find: Callable[[str, int], Awaitable[Peer]]
     log: Log
@@ -89,6 +117,11 @@ class Fetcher:
             back = 0
             self.updater.store(response.payload[skip:])
             self.stored()
+
+    async def ask(self, code: Code, source: CoapUri) -> Response:
+        """Send one small request to the same server; raises TransportError."""
+        peer = await self.find(source.host, source.port)
+        return await self.transport.request(peer, code, source.path, query=source.query)
 
     async def _patiently(self, source: CoapUri, block2: tuple[int, int] | None) -> Response:
         """Ask until there is an answer that means something; silence and 5.xx are worth another try."""

@@ -43,6 +43,9 @@ AckTimeout = Annotated[
     typer.Option(min=0.01, max=60, help="Seconds until a message is sent again (RFC 7252 ACK_TIMEOUT)."),
 ]
 FetchPatience = Annotated[float, typer.Option(min=1, help="Seconds a download waits without progress.")]
+Deltas = Annotated[
+    str, typer.Option(help="Methods of deltas that it applies, with commas between; empty: none.")
+]
 DieAtPercent = Annotated[
     int | None, typer.Option(min=1, max=100, help="Fault: SIGKILL itself at this part of a download.")
 ]

@@ -8,6 +8,10 @@ from pathlib import Path
 from lwm2m_device.layout import LayoutKind
 
 
+DELTA_METHODS = ("thumb", "bsdiff", "detools-heatshrink", "lzma", "heatshrink")
+"""The methods of deltas that this device can apply as it writes, without either image in memory."""
+
+
 class Delivery(StrEnum):
     """Firmware Update Delivery Method, resource 9 of object 5."""
 
@@ -73,6 +77,7 @@ class DeviceSettings:
     confirm_timeout: float = 300.0
     ack_timeout: float = 2.0
     fetch_patience: float = 900.0
+    delta_methods: tuple[str, ...] = DELTA_METHODS
     reboot_delay: float = 0.5
     faults: Faults = field(default_factory=Faults)
 

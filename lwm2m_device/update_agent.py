@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from lwm2m_device import uri
+from lwm2m_device.delta import DeltaTaker
 from lwm2m_device.dispatch import Answer
 from lwm2m_device.faults import DeathByProgress
 from lwm2m_device.fetcher import Fetcher, FetchFailed
@@ -61,6 +62,7 @@ class UpdateAgent:
             patience=settings.fetch_patience,
             stored=self._progress,
         )
+        self._deltas = DeltaTaker(updater, self._fetcher, settings.delta_methods, self._fetched, log)
 
     def resume(self) -> None:
         """Go on with a download that a restart interrupted."""
@@ -222,8 +224,10 @@ class UpdateAgent:
                     return
             state = updater.state
             named = f"image {state.version}, {state.size} bytes" if state.size else "image"
-            self._log(f"Fetching {named} from {state.source}, from byte {updater.offset}")
-            await self._fetcher.image(uri.parse(state.source))
+            source = uri.parse(state.source)
+            if not await self._deltas.take(source):
+                self._log(f"Fetching {named} from {state.source}, from byte {updater.offset}")
+                await self._fetcher.image(source)
         except (FetchFailed, Lwm2mError) as error:
             self._give_up(error)
         else:
@@ -244,11 +248,13 @@ class UpdateAgent:
             self._log(f"Download failed: {error.message}")
 
     def _progress(self) -> None:
-        size = self._updater.state.size or self._announced
+        self._fetched(self._updater.offset, self._updater.state.size or self._announced)
+
+    def _fetched(self, offset: int, size: int) -> None:
         if not size:
             return
-        percent = self._updater.offset * 100 // size
+        percent = offset * 100 // size
         if percent // 10 != self._percent // 10:
-            self._log(f"Stored {self._updater.offset} of {size} bytes ({percent} %)")
+            self._log(f"Stored {offset} of {size} bytes ({percent} %)")
         self._percent = percent
         self._death.at(percent)

@@ -28,6 +28,8 @@ class Updater:
     def __init__(
         self, flash: Flash, layout: Layout, loader: BootLoader, boot: Boot, *, judges: Judges, clock: Clock
     ) -> None:
+        self.flash = flash
+        self.layout = layout
         self.boot = boot
         self.loader = loader
         self._judges = judges
@@ -131,6 +133,10 @@ class Updater:
         if end > self.slot.capacity:
             raise _too_large(end, self.slot.capacity)
         self._download.store(data)
+
+    def restart(self) -> None:
+        """Give up what is stored of the image: it comes from byte 0 again."""
+        self._download.begin()
 
     def holds(self, offset: int, data: bytes) -> bool:
         """Say whether these bytes are already stored at this offset: a repeated block."""
