@@ -11,6 +11,7 @@ from typing import Protocol
 
 from lwm2m_device.flash import Flash
 from lwm2m_device.layout import Layout
+
 _MARK = struct.Struct("<II")
 _STRETCH = 256  # bytes that are worth a mark of their own
 

@@ -158,7 +158,7 @@ async def test_an_image_of_another_size_than_the_manifest_names_is_refused(world
 
 async def test_an_image_that_is_not_there_is_an_invalid_uri(world):
     await world.run()
-    world.server.answers = [(Code.NOT_FOUND, {})]
+    world.server.answers = [(Code.NOT_FOUND, {})] * 2
     await offer(world, world.envelope(IMAGE, image_uri="/fw/none"))
     await world.pass_time(2)
     assert await world.server.state() == (0, 7)
