@@ -7,9 +7,8 @@ from pathlib import Path
 
 from lwm2m_device.layout import LayoutKind
 
-
 DELTA_METHODS = ("thumb", "bsdiff", "detools-heatshrink", "lzma", "heatshrink")
-"""The methods of deltas that this device can apply as it writes, without either image in memory."""
+"""The methods of deltas that this device applies as it writes, without either image in memory."""
 
 
 class Delivery(StrEnum):
