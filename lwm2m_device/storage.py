@@ -5,6 +5,8 @@ flash checks itself, and a slot with an intact image is kept whatever happened t
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,14 +50,14 @@ def open_storage(
         flash = _open(file, found, supply)
         if not intact:
             log("The geometry page was damaged and has been rewritten from its copy")
-            _write_geometry(flash, found)
+            with _closing(flash):
+                _write_geometry(flash, found)
         return Storage(flash, found, damaged=not intact)
     try:
         layout = Layout(page_size or PAGE_SIZE, slot_size or SLOT_SIZE, kind or LayoutKind.AB)
     except ValueError as error:
         raise InvalidInput(f"This flash can't be made: {error}.", field="page-size") from None
-    # A file of erased cells only is one whose making was interrupted.
-    if not read_head(file, layout.size).strip(b"\xff"):
+    if _is_unfinished(file, layout):
         return Storage(_format(file, layout, supply), layout, damaged=False)
     check_unused(file)
     return Storage(_salvage(file, layout, log, supply), layout, damaged=True)
@@ -129,11 +131,29 @@ def _open(file: Path, layout: Layout, supply: PowerSupply | None) -> Flash:
     )
 
 
+def _is_unfinished(file: Path, layout: Layout) -> bool:
+    """Say whether there is no file, or one whose making was interrupted: nothing in it but half a geometry."""
+    content = read_head(file, layout.size + 1)
+    begun = layout.geometry.length if len(content) > layout.size else 0
+    return not content[begun : layout.size].strip(b"\xff")
+
+
 def _format(file: Path, layout: Layout, supply: PowerSupply | None) -> Flash:
     flash = _open(file, layout, supply)
-    flash.erase(0, layout.size)
-    _write_geometry(flash, layout)
+    with _closing(flash):
+        flash.erase(0, layout.size)
+        _write_geometry(flash, layout)
     return flash
+
+
+@contextmanager
+def _closing(flash: Flash) -> Iterator[None]:
+    """Release the file if what is done to it fails."""
+    try:
+        yield
+    except BaseException:
+        flash.close()
+        raise
 
 
 def _write_geometry(flash: Flash, layout: Layout) -> None:
@@ -150,7 +170,8 @@ def _salvage(file: Path, layout: Layout, log: Log, supply: PowerSupply | None) -
     if _has_image(file, layout):
         log(f"The flash file {file} is damaged: its geometry is written anew, the images are kept")
         flash = _open(file, layout, supply)
-        _write_geometry(flash, layout)
+        with _closing(flash):
+            _write_geometry(flash, layout)
         return flash
     aside = _free_name(file)
     file.rename(aside)

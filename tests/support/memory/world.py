@@ -28,8 +28,15 @@ T = TypeVar("T")
 class World:
     """A server that can be stopped and started over the same store, and its devices."""
 
-    def __init__(self, folder: Path, *, store: Store | None = None, **settings: Any) -> None:
-        self.network = MemoryNetwork()
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        store: Store | None = None,
+        network: MemoryNetwork | None = None,
+        **settings: Any,
+    ) -> None:
+        self.network = network or MemoryNetwork()
         self.store = store or MemoryStore()
         self.files = FileStore(folder / "blobs")
         self.settings = Settings(
