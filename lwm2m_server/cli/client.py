@@ -19,6 +19,7 @@ from lwm2m_server.errors import (
     Unavailable,
     Untrusted,
 )
+from lwm2m_server.firmware.refusals import UNTRUSTED
 
 PREFIX = "/api/v1"
 CHUNK = 65536
@@ -41,7 +42,7 @@ _BY_STATUS: dict[int, type[Lwm2mError]] = {
     503: Unavailable,
     504: Unavailable,
 }
-_UNTRUSTED = frozenset({"untrusted", "signature", "unknown-key", "digest-mismatch"})
+_UNTRUSTED = frozenset({"untrusted", *(code.value for code in UNTRUSTED)})
 
 
 class InvalidFilter(InvalidInput):

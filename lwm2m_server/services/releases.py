@@ -7,61 +7,22 @@ is here already; so whatever a campaign offers was checked before.
 import hashlib
 from collections.abc import AsyncIterator
 
-from lwm2m_server.errors import Conflict, NotFound, Untrusted
-from lwm2m_server.firmware.cose import VerificationKey
-from lwm2m_server.firmware.envelope import Verified, verify
+from lwm2m_server.errors import Lwm2mError, Untrusted
+from lwm2m_server.firmware.envelope import Verified, parse_envelope
+from lwm2m_server.firmware.facts import ComponentFacts
 from lwm2m_server.firmware.refusals import RefusalCode, refusal
+from lwm2m_server.firmware.suit import component_text
+from lwm2m_server.services.checks import verify_now
 from lwm2m_server.services.images import ImageService
+from lwm2m_server.services.keyring import KeyRing
 from lwm2m_server.services.naming import MAX_PAGE, before, check_name, hex_of, only
-from lwm2m_server.store.records import JsonValue, NewEvent, Page, StoredManifest, TrustedKey
+from lwm2m_server.store.records import JsonValue, NewEvent, Page, StoredImage, StoredManifest
 
 MAX_ENVELOPE = 64 << 10  # bytes; a manifest is small, and devices hold it in RAM
 
 
-class ReleaseService(ImageService):
+class ReleaseService(ImageService, KeyRing):
     """Images by digest, manifests that were verified against trusted keys, and those keys."""
-
-    async def add_key(self, document: bytes, *, name: str, actor: str) -> tuple[TrustedKey, bool]:
-        """Trust a public key (PEM); return it and whether it is new. A private key is refused and not kept.
-
-        A key that was revoked stays revoked (`Conflict`): what it signed since can't be told from before.
-        """
-        check_name(name)
-        public = VerificationKey.from_pem(document)
-        now = self._clock.now()
-        key = TrustedKey(
-            key_id=public.key_id.hex(),
-            name=name.strip(),
-            algorithm=public.key_type.value,
-            public_key=public.pem(),
-            created_at=now,
-            created_by=actor,
-        )
-        data: dict[str, JsonValue] = {"key": key.key_id, "name": key.name, "by": actor}
-        if await self._store.trust.add(key, events=[NewEvent(kind="key.added", at=now, data=data)]):
-            return key, True
-        known = await self._key(key.key_id)
-        if known.revoked_at is not None:
-            raise Conflict(
-                f"Key '{known.name}' ({known.key_id}) was revoked.",
-                code="revoked",
-                field="key",
-                hint="Make a new key pair and sign with that.",
-            )
-        return known, False
-
-    async def keys(self, *, revoked: bool = False) -> tuple[TrustedKey, ...]:
-        """Return the trusted keys, those that were revoked only when asked for."""
-        return tuple(await self._store.trust.all(revoked=revoked))
-
-    async def remove_key(self, key_id: str, *, actor: str) -> None:
-        """Trust a key no longer; doing it again changes nothing. Raises `NotFound`."""
-        key = await self._key(key_id.strip().lower())
-        data: dict[str, JsonValue] = {"key": key.key_id, "name": key.name, "by": actor}
-        now = self._clock.now()
-        await self._store.trust.revoke(
-            key.key_id, now=now, events=[NewEvent(kind="key.revoked", at=now, data=data)]
-        )
 
     async def add_manifest(
         self, envelope: bytes, *, name: str = "", actor: str
@@ -116,41 +77,79 @@ class ReleaseService(ImageService):
             await self._files.delete(bytes.fromhex(manifest.id))
 
     async def _verified(self, envelope: bytes) -> Verified:
-        trusted = [VerificationKey.from_pem(key.public_key) for key in await self._store.trust.all()]
-        if not trusted:
+        keys = await self._store.trust.all(revoked=True)
+        if not keys:
             raise Untrusted(
                 "No key is trusted yet, so no manifest can be accepted.",
                 code=RefusalCode.UNKNOWN_KEY.value,
                 field="authentication",
                 hint="Add the signer's public key first: lwm2m keys add FILE.",
             )
-        return verify(envelope, trusted)
+        return verify_now(envelope, keys, self._clock.now())
 
     async def _described(self, manifest_id: str, verified: Verified, name: str, actor: str) -> StoredManifest:
-        """Hold a verified manifest against the image that it names."""
+        """Hold a verified manifest against the images that it names, and those that came before it."""
         facts = verified.facts
-        if len(facts.components) != 1:
+        version = _text(facts.version, "version")
+        vendor_id = _bytes(facts.vendor_id, "vendor identifier")
+        class_id = _bytes(facts.class_id, "class identifier")
+        await self._check_sequence(verified, vendor_id, class_id)
+        images = [await self._check_component(component) for component in facts.components]
+        check_name(name or "manifest")
+        return StoredManifest(
+            id=manifest_id,
+            name=name.strip() or f"{images[0].name} {version}",
+            envelope=verified.envelope,
+            key_id=verified.key_id.hex(),
+            vendor_id=vendor_id,
+            class_id=class_id,
+            sequence=facts.sequence_number,
+            version=version,
+            image_digest=images[0].digest,
+            image_size=images[0].size,
+            created_at=self._clock.now(),
+            created_by=actor,
+            manufacturer=facts.main.manufacturer or None,
+            model=facts.main.model or None,
+            data=_details(verified),
+            further_images=tuple(dict.fromkeys(image.digest for image in images[1:])),
+        )
+
+    async def _is_there(self, envelope: bytes) -> bool:
+        """Whether the manifest in an envelope is stored already, under whatever signatures."""
+        wanted, after = parse_envelope(envelope).digest, None
+        while True:
+            page = await self._store.manifests.page(after=after, limit=MAX_PAGE)
+            if any(parse_envelope(entry.envelope).digest == wanted for entry in page.items):
+                return True
+            if page.next is None:
+                return False
+            after = page.next
+
+    async def _check_sequence(self, verified: Verified, vendor_id: bytes, class_id: bytes) -> None:
+        """Devices refuse what is below the highest number that they took; two manifests never share one.
+
+        The same manifest with other signatures is no second one.
+        """
+        facts = verified.facts
+        highest = await self._store.manifests.highest_sequence(vendor_id, class_id)
+        if highest is None or facts.sequence_number > highest:
+            return
+        if not await self._is_there(verified.envelope):
             raise refusal(
-                RefusalCode.UNSUPPORTED,
-                f"the manifest has {len(facts.components)} components; one is supported",
-                field="manifest/3",
+                RefusalCode.SEQUENCE_ROLLBACK,
+                f"the manifest has sequence number {facts.sequence_number}, and one for this class of devices "
+                f"has {highest} already",
+                field="sequence_number",
+                hint=f"make it with a sequence number above {highest}",
             )
-        needed = {
-            "vendor identifier": facts.vendor_id,
-            "class identifier": facts.class_id,
-            "image digest": facts.image_digest,
-            "image size": facts.image_size,
-            "version": facts.version,
-        }
-        for what, value in needed.items():
-            if value is None:
-                raise refusal(
-                    RefusalCode.UNSUPPORTED,
-                    f"the manifest names no {what}",
-                    field=what.replace(" ", "_"),
-                    hint="Make it with: lwm2m manifest create.",
-                )
-        digest, version = facts.image_digest or b"", facts.version or ""
+
+    async def _check_component(self, component: ComponentFacts) -> StoredImage:
+        """Hold one component against its image; with several branches the first one's image counts."""
+        digest = _bytes(next(iter(component.digests), None), "image digest")
+        size = next(iter(component.sizes), None)
+        if size is None:
+            raise _lacking("image size")
         image = await self._store.images.get(digest)
         if image is None:
             raise refusal(
@@ -159,37 +158,58 @@ class ReleaseService(ImageService):
                 field="image_digest",
                 hint="Upload the image first: lwm2m firmware add FILE. If it is there, it is not the one signed.",
             )
-        if image.size != facts.image_size:
+        if image.size != size:
             raise refusal(
                 RefusalCode.SIZE_MISMATCH,
-                f"the image has {image.size} bytes, the manifest says {facts.image_size}",
+                f"the image has {image.size} bytes, the manifest says {size}",
                 field="image_size",
             )
-        check_name(name or "manifest")
-        return StoredManifest(
-            id=manifest_id,
-            name=name.strip() or f"{image.name} {version}",
-            envelope=verified.envelope,
-            key_id=verified.key_id.hex(),
-            vendor_id=facts.vendor_id or b"",
-            class_id=facts.class_id or b"",
-            sequence=facts.sequence_number,
-            version=version,
-            image_digest=digest,
-            image_size=image.size,
-            created_at=self._clock.now(),
-            created_by=actor,
-            manufacturer=facts.main.manufacturer or None,
-            model=facts.main.model or None,
-        )
+        return image
 
-    async def _key(self, key_id: str) -> TrustedKey:
-        key = await self._store.trust.get(key_id)
-        if key is None:
-            raise NotFound(
-                f"There is no key '{key_id}'.", field="key", hint="See what is there: lwm2m keys list."
-            )
-        return key
+
+def _details(verified: Verified) -> dict[str, JsonValue]:
+    """What the faces and the checks ask of a manifest besides its columns."""
+    facts = verified.facts
+    return {
+        "signers": [key_id.hex() for key_id in verified.signer_ids],
+        "approver": None if verified.approver_id is None else verified.approver_id.hex(),
+        "downgrade": facts.downgrade,
+        "use_before": facts.use_before,
+        "vendor_ids": [value.hex() for value in facts.main.vendor_ids],
+        "class_ids": [value.hex() for value in facts.main.class_ids],
+        "components": [
+            {
+                "component": component_text(component.component),
+                "version": component.version,
+                "digest": component.digests[0].hex(),
+                "size": component.sizes[0],
+                "uri": next(iter(component.uris), None),
+                "integrated": any(uri in verified.payloads for uri in component.uris),
+            }
+            for component in facts.components
+        ],
+    }
+
+
+def _bytes(value: bytes | None, what: str) -> bytes:
+    if value is None:
+        raise _lacking(what)
+    return value
+
+
+def _text(value: str | None, what: str) -> str:
+    if value is None:
+        raise _lacking(what)
+    return value
+
+
+def _lacking(what: str) -> Lwm2mError:
+    return refusal(
+        RefusalCode.UNSUPPORTED,
+        f"the manifest names no {what}",
+        field=what.replace(" ", "_"),
+        hint="Make it with: lwm2m manifest create.",
+    )
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:

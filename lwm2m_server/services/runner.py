@@ -24,7 +24,7 @@ from lwm2m_server.devices.records import Device
 from lwm2m_server.errors import InvalidInput, NotFound
 from lwm2m_server.services.background import Pump, Timers, report
 from lwm2m_server.services.campaigns import campaign_event
-from lwm2m_server.services.checks import Verdict, check
+from lwm2m_server.services.checks import Verdict, check, still_stands
 from lwm2m_server.services.directory import parse_filter
 from lwm2m_server.services.update_actor import deployment_event
 from lwm2m_server.services.updater import Updater
@@ -238,6 +238,7 @@ class Runner:
 
     async def _begin(self, campaign: Campaign, count: int) -> bool:
         manifest = await self._store.manifests.get(campaign.manifest_id)
+        stands = None if manifest is None else await self._still_stands(manifest)
         reached: Counter[DeploymentState] = Counter()
         # What fails at once counts for the stop rule, before the next devices meet the same.
         while reached[DeploymentState.OFFERED] < count and not reached[DeploymentState.FAILED]:
@@ -245,16 +246,25 @@ class Runner:
             due = await self._store.deployments.due(campaign.id, now=self._clock.now(), limit=wanted)
             devices = await self._store.devices.get_many(entry.endpoint for entry in due)
             reached.update(
-                await _together(self._begin_one(each, devices.get(each.endpoint), manifest) for each in due)
+                await _together(
+                    self._begin_one(each, devices.get(each.endpoint), manifest, stands) for each in due
+                )
             )
             if len(due) < wanted:
                 break
         return any(reached[state] for state in FINAL)
 
     async def _begin_one(
-        self, deployment: Deployment, device: Device | None, manifest: StoredManifest | None
+        self,
+        deployment: Deployment,
+        device: Device | None,
+        manifest: StoredManifest | None,
+        refused: Verdict | None,
     ) -> DeploymentState:
-        """Offer the update to one device, or say why not; return the state that it is in then."""
+        """Offer the update to one device, or say why not; return the state that it is in then.
+
+        `refused` is why the manifest is offered to nobody any more.
+        """
         now = self._clock.now()
         if manifest is None:
             return await self._end(deployment, DeploymentEvent.FAIL, "artefact-missing")
@@ -268,7 +278,11 @@ class Runner:
             return await self._inquire(deployment)
         if self._updater.busy(device.endpoint):
             return await self._postpone(deployment, "other-update", now + _HELD)
-        return await self._offer(deployment, device, manifest, check(device, manifest))
+        return await self._offer(deployment, device, manifest, refused or check(device, manifest))
+
+    async def _still_stands(self, manifest: StoredManifest) -> Verdict | None:
+        keys = await self._store.trust.all(revoked=True)
+        return still_stands(manifest, keys, self._clock.now())
 
     async def _inquire(self, deployment: Deployment) -> DeploymentState:
         """Have a device asked what it is; one that does not say so after some tries has failed."""

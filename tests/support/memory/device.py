@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from harness.releases import CLASS, VENDOR
+from lwm2m_server.firmware.suit import class_id, vendor_id
 from lwm2m_server.lwm2m.formats import ContentFormat, encode
 from lwm2m_server.lwm2m.model import SUIT_AGENT
 from lwm2m_server.lwm2m.paths import Path
@@ -170,8 +172,8 @@ class ScriptedDevice:
         }
         if self.agent:
             found |= {
-                f"/{SUIT_AGENT}/0/0": b"v" * 16,
-                f"/{SUIT_AGENT}/0/1": b"c" * 16,
+                f"/{SUIT_AGENT}/0/0": vendor_id(VENDOR),
+                f"/{SUIT_AGENT}/0/1": class_id(vendor_id(VENDOR), CLASS),
                 f"/{SUIT_AGENT}/0/3": self.digest,
                 f"/{SUIT_AGENT}/0/4": self.refusal,
                 f"/{SUIT_AGENT}/0/5": f"refused: {self.refusal}" if self.refusal else "",

@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
+from harness.releases import VENDOR
 from lwm2m_server.errors import DeviceError, InvalidInput, NotFound, Unavailable
+from lwm2m_server.firmware.suit import vendor_id
 from lwm2m_server.services.exchange import PATIENCE
 from lwm2m_server.services.inventory import CONCURRENCY
 from memory import World
@@ -212,7 +214,7 @@ async def test_inventory_fills_the_facts_and_tells_of_changes(world: World) -> N
     found = await world.server.services.directory.get("dev-1")
     facts = found.facts
     assert (facts.manufacturer, facts.model, facts.firmware_version) == ("Acme", "M1", "1.0.0")
-    assert (facts.vendor_id, facts.understands_manifests) == (b"v" * 16, True)
+    assert (facts.vendor_id, facts.understands_manifests) == (vendor_id(VENDOR), True)
     assert facts.running_digest == bytes(32)
     device.version = "1.1.0"
     await device.boot()

@@ -216,7 +216,7 @@ async def test_a_revoked_key_verifies_nothing_and_stays_revoked(bench: Bench) ->
     again = bench.releases.add_key(bench.signer.public, name="again", actor="ann")
     assert (await refused(bench, again, Conflict)).code == "revoked"
     added = bench.releases.add_manifest(bench.release().envelope, actor="ann")
-    assert (await refused(bench, added, Untrusted)).code == "unknown-key"
+    assert (await refused(bench, added, Untrusted)).code == "key-revoked"
     with pytest.raises(NotFound):
         await bench.releases.remove_key("ab" * 8, actor="ann")
 

@@ -1,5 +1,6 @@
 """What the server decides on a device's behalf: every combination of what the device says and the manifest asks."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -97,7 +98,7 @@ def test_what_cant_be_checked_for_a_plain_device_is_refused(
 
 @pytest.mark.parametrize(
     ("manufacturer", "model", "version", "named"),
-    list(product(["Acme", "Other", None], ["M1", None], ["1.0.0", "3.0.0", None], [True, False])),
+    list(product(["Acme", "Other", None], ["M1", None], ["1.0.0", "2.0.0-rc.1", None], [True, False])),
 )
 def test_a_device_with_the_update_agent_decides_for_itself(
     manufacturer: str | None, model: str | None, version: str | None, *, named: bool
@@ -107,6 +108,34 @@ def test_a_device_with_the_update_agent_decides_for_itself(
     )
     wanted = manifest() if named else manifest(manufacturer=None, model=None)
     assert check(agent, wanted).event is OFFER
+
+
+@pytest.mark.parametrize(
+    ("facts", "event", "reason"),
+    [
+        ({"vendor_id": bytes(16), "class_id": bytes(16)}, OFFER, "offered"),
+        ({"vendor_id": b"v" * 16, "class_id": bytes(16)}, REJECT, "vendor-mismatch"),
+        ({"vendor_id": bytes(16), "class_id": b"c" * 16}, REJECT, "class-mismatch"),
+        ({"firmware_version": "2.0.1"}, REJECT, "version-rollback"),
+    ],
+)
+def test_what_a_device_with_the_update_agent_would_refuse_is_not_offered(
+    facts: dict[str, object], event: DeploymentEvent, reason: str
+) -> None:
+    verdict = check(device(understands_manifests=True, **facts), manifest())
+    assert (verdict.event, verdict.reason) == (event, reason)
+
+
+def test_every_branch_of_a_manifest_counts_for_the_identifiers() -> None:
+    both = replace(manifest(), data={"class_ids": [bytes(16).hex(), (b"c" * 16).hex()]})
+    assert check(device(understands_manifests=True, class_id=b"c" * 16), both).event is OFFER
+
+
+@pytest.mark.parametrize("agent", [True, False])
+def test_only_a_manifest_that_says_so_goes_back_to_an_older_version(*, agent: bool) -> None:
+    newer = device(understands_manifests=agent, firmware_version="3.0.0")
+    assert check(newer, manifest()).reason == "version-rollback"
+    assert check(newer, replace(manifest(), data={"downgrade": True})).event is OFFER
 
 
 def test_what_is_there_already_is_skipped_for_every_device() -> None:
