@@ -22,7 +22,7 @@ use crate::message::{
 use crate::prf::{psk_premaster, sha256};
 use crate::reassembly::Message;
 use crate::server_handshake::draw_cid;
-use crate::suite::{KeyExchange, Suite};
+use crate::suite::{KeyExchange, MacOrder, Suite};
 use crate::ticket::{MAX_KEPT, Resumable};
 use crate::wire::{MAX_CONTENT, handshake};
 
@@ -170,6 +170,7 @@ impl ClientHandshake {
         }
         let unasked = extensions.has_unknown
             || extensions.record_size_limit.is_some()
+            || extensions.encrypt_then_mac && !self.core.suite.is_cbc()
             || extensions.session_ticket.is_some() && config.ticket_lifetime.is_none()
             || extensions.connection_id.is_some() && config.connection_ids.is_none()
             || extensions.max_fragment_length.is_some() && fragment_length_code(config).is_none();
@@ -191,6 +192,9 @@ impl ClientHandshake {
             self.core.peer_cid = ConnectionId::new(cid).ok_or(Alert::IllegalParameter)?;
         } else {
             self.core.own_cid = ConnectionId::default();
+        }
+        if extensions.encrypt_then_mac {
+            self.core.mac_order = MacOrder::EncryptThenMac;
         }
         self.ticket_promised = extensions.session_ticket.is_some();
         let resuming = self.resuming.take();
@@ -382,7 +386,8 @@ impl ClientHandshake {
     pub(crate) fn resumable(&mut self, now: Instant) -> Option<Resumable> {
         let (lifetime, ticket) = self.ticket.take()?;
         let core = &self.core;
-        core.has_extended_master_secret.then_some(Resumable {
+        let may = core.has_extended_master_secret && !core.suite.is_cbc();
+        may.then_some(Resumable {
             server: core.address,
             ticket,
             suite: core.suite,

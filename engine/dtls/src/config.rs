@@ -36,7 +36,8 @@ impl fmt::Debug for PreSharedKey {
 /// Settings of a [`crate::Server`] or a [`crate::Client`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Suites taken or offered, the preferred one first.
+    /// Suites taken or offered, the preferred one first. Those with CBC are left out unless they are put here: OMA's
+    /// transport bindings demand them of servers and advise clients against them (1.2, 5.2.9.1 to 5.2.9.3).
     pub suites: Vec<Suite>,
     /// Client: our pre-shared key.
     pub psk: Option<PreSharedKey>,

@@ -30,6 +30,14 @@ impl Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AssociationId(pub u64);
 
+impl AssociationId {
+    /// Its place: a small number that no other association of its owner has now, for tables beside the owner's.
+    #[must_use]
+    pub const fn slot(self) -> u64 {
+        self.0 & 0xffff_ffff
+    }
+}
+
 /// A handshake that waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HandshakeId(pub u64);

@@ -23,7 +23,7 @@ use crate::random::Source;
 use crate::record::{MAX_SENT, Protection};
 use crate::server::{Server, id_of};
 use crate::session::{RESERVED, Session};
-use crate::suite::Suite;
+use crate::suite::{MacOrder, Suite};
 use crate::window::Window;
 use crate::wire::{Reader, put_vec8, put_vec16};
 
@@ -32,6 +32,7 @@ const SALT: usize = 16;
 const IS_SERVER: u8 = 1;
 const EXTENDED_MASTER_SECRET: u8 = 2;
 const CLEAN: u8 = 4;
+const ENCRYPT_THEN_MAC: u8 = 8;
 
 /// The key that exports are sealed with; it is to be kept apart from them.
 #[derive(Clone)]
@@ -176,7 +177,7 @@ impl Session {
         }
         let reserved = if clean { 0 } else { RESERVED };
         let mark = (self.keys.send_next + reserved).min(MAX_SENT);
-        let mut state = Zeroizing::new(Vec::with_capacity(320));
+        let mut state = Zeroizing::new(Vec::with_capacity(384));
         self.write(mark, clean, &mut state);
         let salt = random.array::<SALT>()?;
         let nonce = aead::Nonce::assume_unique_for_key([0; 12]);
@@ -209,7 +210,8 @@ impl Session {
         out.push(
             flag(self.role == Role::Server, IS_SERVER)
                 | flag(self.has_extended_master_secret, EXTENDED_MASTER_SECRET)
-                | flag(clean && self.fresh, CLEAN),
+                | flag(clean && self.fresh, CLEAN)
+                | flag(keys.mac_order == MacOrder::EncryptThenMac, ENCRYPT_THEN_MAC),
         );
         out.extend_from_slice(&keys.suite.code().to_be_bytes());
         for number in [mark, keys.window.next, keys.window.seen] {
@@ -218,6 +220,9 @@ impl Session {
         for direction in [&keys.write, &keys.read] {
             out.extend_from_slice(&direction.key);
             out.extend_from_slice(&direction.iv);
+            if let Some(mac) = direction.mac.as_deref() {
+                out.extend_from_slice(mac);
+            }
         }
         put_vec8(out, keys.own_cid.as_bytes());
         put_vec8(out, keys.peer_cid.as_bytes());
@@ -249,7 +254,7 @@ impl Session {
 
     fn read_fields(reader: &mut Reader<'_>, now: Instant) -> Result<Self, Alert> {
         let flags = reader.u8()?;
-        if flags & !(IS_SERVER | EXTENDED_MASTER_SECRET | CLEAN) != 0 {
+        if flags & !(IS_SERVER | EXTENDED_MASTER_SECRET | CLEAN | ENCRYPT_THEN_MAC) != 0 {
             return Err(Alert::DecodeError);
         }
         let suite = Suite::from_code(reader.u16()?).ok_or(Alert::DecodeError)?;
@@ -258,6 +263,11 @@ impl Session {
             Ok::<_, Alert>(DirectionKey {
                 key: reader.array()?,
                 iv: reader.array()?,
+                mac: if suite.is_cbc() {
+                    Some(Box::new(reader.array()?))
+                } else {
+                    None
+                },
             })
         };
         let (write, read) = (direction(reader)?, direction(reader)?);
@@ -281,6 +291,11 @@ impl Session {
         Ok(Self {
             keys: Protection {
                 suite,
+                mac_order: if flags & ENCRYPT_THEN_MAC == 0 {
+                    MacOrder::MacThenEncrypt
+                } else {
+                    MacOrder::EncryptThenMac
+                },
                 write,
                 read,
                 send_next: mark,

@@ -9,19 +9,21 @@ use crate::message::{
 use crate::prf::DirectionKey;
 use crate::reassembly::{Fragment, Reassembly};
 use crate::record::{MAX_SENT, Protection, Records};
-use crate::suite::Suite;
+use crate::suite::{MacOrder, Suite};
 use crate::window::Window;
 use crate::wire::{MAX_CONTENT, Reader, content, handshake};
 
-fn ends(suite: Suite, cid: &[u8]) -> [Protection; 2] {
+fn ends(suite: Suite, mac_order: MacOrder, cid: &[u8]) -> [Protection; 2] {
     let key = |byte| DirectionKey {
         key: [byte; 16],
         iv: [byte; 4],
+        mac: Some(Box::new([byte; 32])),
     };
     let cid = ConnectionId::new(cid).unwrap_or_default();
     let none = ConnectionId::default();
     [(1, 2, cid, none), (2, 1, none, cid)].map(|(write, read, peer_cid, own_cid)| Protection {
         suite,
+        mac_order,
         write: key(write),
         read: key(read),
         send_next: 0,
@@ -38,7 +40,8 @@ fn ends(suite: Suite, cid: &[u8]) -> [Protection; 2] {
 pub fn records(selector: u8, bytes: &[u8]) {
     let suite = Suite::ALL[usize::from(selector) % Suite::ALL.len()];
     let cid = vec![7; usize::from(selector >> 4) % (MAX_CID + 1)];
-    let [mut us, mut peer] = ends(suite, &cid);
+    let order = [MacOrder::MacThenEncrypt, MacOrder::EncryptThenMac][usize::from(bytes.len() % 2 == 1)];
+    let [mut us, mut peer] = ends(suite, order, &cid);
     let mut buf = Vec::new();
     let (mut count, mut length) = (0, 0);
     for record in Records::new(bytes, cid.len()) {

@@ -20,7 +20,7 @@ use crate::prf::{self, Master};
 use crate::random::Source;
 use crate::reassembly::{Fragment, Message, Reassembly, Taken, put_fragment};
 use crate::record::{MAX_SENT, Opened, Protection, Record, Refused, put_header};
-use crate::suite::Suite;
+use crate::suite::{MacOrder, Suite};
 use crate::ticket::Tickets;
 use crate::window::Window;
 use crate::wire::{MAX_CONTENT, Reader, VERSION, content, handshake};
@@ -91,6 +91,7 @@ pub(crate) struct Core {
     pub(crate) client_random: [u8; 32],
     pub(crate) server_random: [u8; 32],
     pub(crate) suite: Suite,
+    pub(crate) mac_order: MacOrder,
     pub(crate) has_extended_master_secret: bool,
     pub(crate) own_cid: ConnectionId,
     pub(crate) peer_cid: ConnectionId,
@@ -135,6 +136,7 @@ impl Core {
             client_random: [0; 32],
             server_random: [0; 32],
             suite: Suite::PskCcm8,
+            mac_order: MacOrder::default(),
             has_extended_master_secret: false,
             own_cid: ConnectionId::default(),
             peer_cid: ConnectionId::default(),
@@ -236,7 +238,12 @@ impl Core {
     }
 
     fn protection(&self, master: &Master) -> Protection {
-        let [client_key, server_key] = prf::key_block(master, &self.client_random, &self.server_random);
+        let [client_key, server_key] = prf::key_block(
+            master,
+            &self.client_random,
+            &self.server_random,
+            self.suite.is_cbc(),
+        );
         let (write, read) = if self.role == Role::Server {
             (server_key, client_key)
         } else {
@@ -244,6 +251,7 @@ impl Core {
         };
         Protection {
             suite: self.suite,
+            mac_order: self.mac_order,
             write,
             read,
             send_next: 0,

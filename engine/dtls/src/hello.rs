@@ -21,6 +21,7 @@ mod extension {
     pub(super) const SIGNATURE_ALGORITHMS: u16 = 13;
     pub(super) const CLIENT_CERTIFICATE_TYPE: u16 = 19;
     pub(super) const SERVER_CERTIFICATE_TYPE: u16 = 20;
+    pub(super) const ENCRYPT_THEN_MAC: u16 = 22;
     pub(super) const EXTENDED_MASTER_SECRET: u16 = 23;
     pub(super) const RECORD_SIZE_LIMIT: u16 = 28;
     pub(super) const SESSION_TICKET: u16 = 35;
@@ -51,6 +52,7 @@ impl CertificateType {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extensions<'a> {
     pub(crate) extended_master_secret: bool,
+    pub(crate) encrypt_then_mac: bool,
     pub(crate) renegotiation_info: Option<&'a [u8]>,
     /// The ticket; empty asks for one, or promises one.
     pub(crate) session_ticket: Option<&'a [u8]>,
@@ -103,6 +105,7 @@ impl<'a> Extensions<'a> {
         };
         match kind {
             extension::EXTENDED_MASTER_SECRET => self.extended_master_secret = true,
+            extension::ENCRYPT_THEN_MAC => self.encrypt_then_mac = true,
             extension::RENEGOTIATION_INFO => self.renegotiation_info = Some(body.vec8()?),
             extension::SESSION_TICKET => {
                 self.session_ticket = Some(body.take(body.0.len())?);
@@ -295,6 +298,9 @@ impl Offer<'_> {
         put_vec8(&mut out, &[0]);
         let mut list = List::new(&mut out);
         list.put(extension::EXTENDED_MASTER_SECRET, &[]);
+        if self.suites.iter().any(|suite| suite.is_cbc()) {
+            list.put(extension::ENCRYPT_THEN_MAC, &[]);
+        }
         if let Some(ticket) = self.session_ticket {
             list.put(extension::SESSION_TICKET, ticket);
         }
@@ -419,6 +425,9 @@ impl<'a> ServerHello<'a> {
         }
         if extensions.extended_master_secret {
             list.put(extension::EXTENDED_MASTER_SECRET, &[]);
+        }
+        if extensions.encrypt_then_mac {
+            list.put(extension::ENCRYPT_THEN_MAC, &[]);
         }
         if let Some(ticket) = extensions.session_ticket {
             list.put(extension::SESSION_TICKET, ticket);

@@ -12,6 +12,7 @@ mod accept;
 mod aead;
 mod alert;
 mod bounds;
+mod cbc;
 mod ccm;
 pub mod certificate;
 mod cid;

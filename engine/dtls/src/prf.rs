@@ -82,44 +82,59 @@ pub(crate) fn verify_data(master: &Master, label: &[u8], transcript: &[u8; 32]) 
     data
 }
 
-/// The key and the implicit part of the nonce of one direction.
+/// The keys of one direction: the cipher's, the implicit part of the nonce with AEAD, the MAC's with CBC.
 #[derive(Clone)]
 pub(crate) struct DirectionKey {
     pub(crate) key: [u8; 16],
     pub(crate) iv: [u8; 4],
+    pub(crate) mac: Option<Box<[u8; 32]>>,
 }
 
 impl Drop for DirectionKey {
     fn drop(&mut self) {
         zeroize::Zeroize::zeroize(&mut self.key);
         zeroize::Zeroize::zeroize(&mut self.iv);
+        if let Some(mac) = self.mac.as_deref_mut() {
+            zeroize::Zeroize::zeroize(mac);
+        }
     }
 }
 
-/// Client's and server's write keys: no MAC keys, two keys, two implicit nonces (RFC 5288 3).
-pub(crate) fn key_block(master: &Master, client: &[u8; 32], server: &[u8; 32]) -> [DirectionKey; 2] {
-    let mut block = Zeroizing::new([0; 40]);
-    prf(
-        master.as_ref(),
-        b"key expansion",
-        [server, client],
-        block.as_mut(),
-    );
-    let (keys, ivs) = block.split_at(32);
-    let direction = |at: usize| {
-        let mut direction = DirectionKey {
-            key: [0; 16],
-            iv: [0; 4],
-        };
-        for (to, from) in direction.key.iter_mut().zip(keys.iter().skip(16 * at)) {
-            *to = *from;
-        }
-        for (to, from) in direction.iv.iter_mut().zip(ivs.iter().skip(4 * at)) {
-            *to = *from;
-        }
-        direction
-    };
-    [direction(0), direction(1)]
+/// Client's and server's write keys (RFC 5246 6.3): MAC keys where the suite has a MAC, keys, implicit nonces where it
+/// has none (RFC 5288 3).
+pub(crate) fn key_block(
+    master: &Master,
+    client: &[u8; 32],
+    server: &[u8; 32],
+    with_mac: bool,
+) -> [DirectionKey; 2] {
+    let mut block = Zeroizing::new([0; 96]);
+    let length = if with_mac { 96 } else { 40 };
+    let block = block.get_mut(..length).unwrap_or_default();
+    prf(master.as_ref(), b"key expansion", [server, client], block);
+    let mut left = &*block;
+    let mut macs = [None, None];
+    if with_mac {
+        macs = [(); 2].map(|()| Some(Box::new(take(&mut left))));
+    }
+    let [client_mac, server_mac] = macs;
+    let [client_key, server_key] = [(); 2].map(|()| take(&mut left));
+    let [client_iv, server_iv] = [(); 2].map(|()| if with_mac { [0; 4] } else { take(&mut left) });
+    [
+        (client_key, client_iv, client_mac),
+        (server_key, server_iv, server_mac),
+    ]
+    .map(|(key, iv, mac)| DirectionKey { key, iv, mac })
+}
+
+/// The next bytes of a key block, whose length is known.
+fn take<const N: usize>(left: &mut &[u8]) -> [u8; N] {
+    let mut bytes = [0; N];
+    if let Some((head, rest)) = left.split_first_chunk::<N>() {
+        bytes = *head;
+        *left = rest;
+    }
+    bytes
 }
 
 trait Zeroed {

@@ -4,9 +4,10 @@ use std::fmt;
 
 use crate::aead;
 use crate::alert::Alert;
+use crate::cbc;
 use crate::cid::ConnectionId;
 use crate::prf::DirectionKey;
-use crate::suite::Suite;
+use crate::suite::{MacOrder, Suite};
 use crate::window::Window;
 use crate::wire::{MAX_CONTENT, Reader, VERSION, VERSION_1_0, content, put_u16};
 
@@ -131,6 +132,8 @@ pub(crate) struct Opened {
 #[derive(Clone)]
 pub(crate) struct Protection {
     pub(crate) suite: Suite,
+    /// Of a suite with CBC.
+    pub(crate) mac_order: MacOrder,
     pub(crate) write: DirectionKey,
     pub(crate) read: DirectionKey,
     pub(crate) send_next: u64,
@@ -154,10 +157,20 @@ impl fmt::Debug for Protection {
 }
 
 impl Protection {
-    /// Bytes that a protected record is longer than its content.
+    fn cbc<'a>(&self, direction: &'a DirectionKey) -> Option<cbc::Keys<'a>> {
+        Some(cbc::Keys {
+            cipher: &direction.key,
+            mac: direction.mac.as_deref()?,
+            encrypt_then_mac: self.mac_order == MacOrder::EncryptThenMac,
+        })
+    }
+
+    /// Bytes that a protected record is longer than its content; the most with CBC.
     pub(crate) fn overhead(&self) -> usize {
         let cid = self.peer_cid.len();
-        HEADER + EXPLICIT + self.suite.aead().tag_length() + cid + usize::from(cid > 0)
+        let cipher = self.suite.aead();
+        let cipher = cipher.map_or(cbc::OVERHEAD, |aead| EXPLICIT + aead.tag_length());
+        HEADER + cipher + cid + usize::from(cid > 0)
     }
 
     /// Appends a record to `out`; false when all the numbers are used or the content is too long.
@@ -175,8 +188,17 @@ impl Protection {
         out.extend_from_slice(&VERSION.to_be_bytes());
         out.extend_from_slice(&number.to_be_bytes());
         out.extend_from_slice(self.peer_cid.as_bytes());
-        put_u16(out, EXPLICIT + inner + self.suite.aead().tag_length());
-        out.extend_from_slice(&number.to_be_bytes());
+        let aead = self.suite.aead();
+        let cbc = self.cbc(&self.write);
+        let body = match (aead, cbc) {
+            (Some(aead), _) => EXPLICIT + inner + aead.tag_length(),
+            (None, Some(keys)) => cbc::body_length(inner, keys.encrypt_then_mac),
+            (None, None) => return false,
+        };
+        put_u16(out, body);
+        if aead.is_some() {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
         let start = out.len();
         for part in payload {
             out.extend_from_slice(part);
@@ -184,16 +206,36 @@ impl Protection {
         if with_cid {
             out.push(kind);
         }
-        let aad = Aad::new(kind, number, self.peer_cid.as_bytes(), inner);
-        let nonce = nonce(self.write.iv, number.to_be_bytes());
-        aead::seal(
-            self.suite.aead(),
-            &self.write.key,
-            &nonce,
-            aad.as_bytes(),
-            out,
-            start,
-        )
+        let header = |length| Aad::new(kind, number, self.peer_cid.as_bytes(), length);
+        if let Some(aead) = aead {
+            let nonce = nonce(self.write.iv, number.to_be_bytes());
+            return aead::seal(aead, &self.write.key, &nonce, header(inner).as_ref(), out, start);
+        }
+        if let Some(keys) = cbc {
+            cbc::seal(keys, header, number, out, start);
+        }
+        true
+    }
+
+    /// Decrypts into `buf`; the length of what comes out.
+    fn decrypt(&self, record: &Record<'_>, buf: &mut Vec<u8>) -> Result<usize, Refused> {
+        let number = 1 << 48 | record.sequence;
+        let header = |length| Aad::new(record.kind, number, record.cid, length);
+        let Some(aead) = self.suite.aead() else {
+            let keys = self.cbc(&self.read).ok_or(Refused::Foreign)?;
+            return cbc::open(keys, header, record.body, buf).ok_or(Refused::Forged);
+        };
+        let tag = aead.tag_length();
+        let (explicit, sealed) = record
+            .body
+            .split_first_chunk::<EXPLICIT>()
+            .filter(|(_, sealed)| sealed.len() >= tag)
+            .ok_or(Refused::Foreign)?;
+        buf.clear();
+        buf.extend_from_slice(sealed);
+        let nonce = nonce(self.read.iv, *explicit);
+        let header = header(sealed.len() - tag);
+        aead::open(aead, &self.read.key, &nonce, header.as_ref(), buf).ok_or(Refused::Forged)
     }
 
     /// Replay check, decryption, and only then the window (RFC 6347 4.1.2.6).
@@ -209,22 +251,11 @@ impl Protection {
         if !self.window.admits(record.sequence) {
             return Err(Refused::Replayed);
         }
-        let tag = self.suite.aead().tag_length();
-        let (explicit, sealed) = record
-            .body
-            .split_first_chunk::<EXPLICIT>()
-            .filter(|(_, sealed)| sealed.len() >= tag)
-            .ok_or(Refused::Foreign)?;
-        buf.clear();
-        buf.extend_from_slice(sealed);
-        let number = 1 << 48 | record.sequence;
-        let aad = Aad::new(record.kind, number, record.cid, sealed.len() - tag);
-        let nonce = nonce(self.read.iv, *explicit);
-        let opened = aead::open(self.suite.aead(), &self.read.key, &nonce, aad.as_bytes(), buf);
-        let Some(length) = opened else {
-            self.forged = self.forged.saturating_add(1);
-            return Err(Refused::Forged);
-        };
+        let length = self.decrypt(record, buf).inspect_err(|refused| {
+            if *refused == Refused::Forged {
+                self.forged = self.forged.saturating_add(1);
+            }
+        })?;
         let newest = self.window.is_newest(record.sequence);
         self.window.note(record.sequence);
         let (kind, length) = if with_cid {
@@ -294,8 +325,10 @@ impl Aad {
             self.length = end;
         }
     }
+}
 
-    fn as_bytes(&self) -> &[u8] {
+impl AsRef<[u8]> for Aad {
+    fn as_ref(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
@@ -304,14 +337,16 @@ impl Aad {
 mod tests {
     use super::*;
 
-    fn pair(suite: Suite, to_peer: &[u8], to_us: &[u8]) -> [Protection; 2] {
+    fn pair(suite: Suite, mac_order: MacOrder, to_peer: &[u8], to_us: &[u8]) -> [Protection; 2] {
         let key = |byte| DirectionKey {
             key: [byte; 16],
             iv: [byte; 4],
+            mac: Some(Box::new([byte; 32])),
         };
         let cid = |bytes: &[u8]| ConnectionId::new(bytes).expect("short");
         [(1, 2, to_peer, to_us), (2, 1, to_us, to_peer)].map(|(write, read, peer, own)| Protection {
             suite,
+            mac_order,
             write: key(write),
             read: key(read),
             send_next: 0,
@@ -329,17 +364,20 @@ mod tests {
 
     #[test]
     fn records_pass_once_with_and_without_connection_ids_of_differing_length() {
-        for suite in Suite::ALL {
+        let cbc = (Suite::PskCbc, MacOrder::EncryptThenMac);
+        let all = Suite::ALL.iter().map(|suite| (*suite, MacOrder::MacThenEncrypt));
+        for (suite, order) in all.chain([cbc]) {
             for (to_peer, to_us) in [
                 ("", ""),
                 ("x", ""),
                 ("", "12345678"),
                 ("12345678901234567890", "abc"),
             ] {
-                let [mut us, mut peer] = pair(*suite, to_peer.as_bytes(), to_us.as_bytes());
+                let [mut us, mut peer] = pair(suite, order, to_peer.as_bytes(), to_us.as_bytes());
                 let mut datagram = Vec::new();
                 assert!(us.seal(content::APPLICATION_DATA, &[b"hel", b"lo"], &mut datagram));
-                assert_eq!(datagram.len(), us.overhead() + 5);
+                let most = us.overhead() + 5;
+                assert!(datagram.len() == most || suite.is_cbc() && datagram.len() < most);
                 let record = first(&datagram, to_peer.len());
                 let mut buf = Vec::new();
                 let opened = peer.open(&record, &mut buf).expect("authentic");
@@ -352,8 +390,35 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_which_any_bit_is_changed_is_forged() {
+        for (suite, order) in [
+            (Suite::PskCcm8, MacOrder::MacThenEncrypt),
+            (Suite::PskCbc, MacOrder::MacThenEncrypt),
+            (Suite::PskCbc, MacOrder::EncryptThenMac),
+        ] {
+            let [mut us, mut peer] = pair(suite, order, b"", b"");
+            let mut datagram = Vec::new();
+            let mut buf = Vec::new();
+            assert!(us.seal(content::APPLICATION_DATA, &[b"hello"], &mut datagram));
+            for bit in (8 * HEADER)..(8 * datagram.len()) {
+                let mut bad = datagram.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                let opened = peer.open(&first(&bad, 0), &mut buf);
+                assert_eq!(opened, Err(Refused::Forged), "{suite:?} {order:?} {bit}");
+            }
+            for length in HEADER..datagram.len() {
+                let mut bad = datagram[..length].to_vec();
+                let body = u16::try_from(length - HEADER).expect("short").to_be_bytes();
+                bad[11..13].copy_from_slice(&body);
+                assert!(peer.open(&first(&bad, 0), &mut buf).is_err());
+            }
+            assert!(peer.open(&first(&datagram, 0), &mut buf).is_ok());
+        }
+    }
+
+    #[test]
     fn a_forged_record_moves_no_window_and_is_counted() {
-        let [mut us, mut peer] = pair(Suite::PskCcm8, b"", b"");
+        let [mut us, mut peer] = pair(Suite::PskCcm8, MacOrder::default(), b"", b"");
         let mut datagram = Vec::new();
         assert!(us.seal(content::APPLICATION_DATA, &[b"x"], &mut datagram));
         let mut forged = datagram.clone();
@@ -366,7 +431,7 @@ mod tests {
 
     #[test]
     fn inner_padding_is_stripped_and_all_zeros_is_malformed() {
-        let [mut us, mut peer] = pair(Suite::PskCcm8, b"c", b"");
+        let [mut us, mut peer] = pair(Suite::PskCcm8, MacOrder::default(), b"c", b"");
         let mut buf = Vec::new();
         for (inner, expected) in [
             (b"hi\x17\0\0\0".as_slice(), Ok(2)),
@@ -378,10 +443,10 @@ mod tests {
             let aad = Aad::new(25, number, b"c", inner.len());
             let nonce = nonce(us.write.iv, number.to_be_bytes());
             assert!(aead::seal(
-                us.suite.aead(),
+                crate::suite::Aead::Ccm8,
                 &us.write.key,
                 &nonce,
-                aad.as_bytes(),
+                aad.as_ref(),
                 &mut body,
                 0
             ));
@@ -401,7 +466,7 @@ mod tests {
 
     #[test]
     fn keys_stop_sending_at_their_limit() {
-        let [mut us, _] = pair(Suite::PskCcm8, b"", b"");
+        let [mut us, _] = pair(Suite::PskCcm8, MacOrder::default(), b"", b"");
         us.send_next = MAX_SENT - 1;
         assert!(us.seal(content::APPLICATION_DATA, &[], &mut Vec::new()));
         assert!(!us.seal(content::APPLICATION_DATA, &[], &mut Vec::new()));

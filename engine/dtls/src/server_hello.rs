@@ -10,7 +10,7 @@ use crate::handshake::{Context, Core, Step};
 use crate::hello::{CertificateType, ClientHello, Extensions, ServerHello};
 use crate::reassembly::Message;
 use crate::server_handshake::{ServerHandshake, State, draw_cid};
-use crate::suite::{KeyExchange, Suite};
+use crate::suite::{KeyExchange, MacOrder, Suite};
 use crate::ticket::{Check, Ticket, check};
 use crate::wire::{MAX_CONTENT, handshake};
 
@@ -90,11 +90,17 @@ impl ServerHandshake {
         let types = certificate_types(context.config, extensions);
         let suites = context.config.suites.iter();
         let core = &mut self.core;
-        core.suite = suites
+        let suite = suites
             .copied()
             .find(|suite| hello.offers(*suite) && is_possible(*suite, extensions, types))
             .ok_or(Failure::new(Alert::HandshakeFailure, "no-common-suite"))?;
-        let exchange = core.suite.key_exchange();
+        core.suite = suite;
+        // RFC 7366 2: in suites with a MAC only.
+        let encrypt_then_mac = suite.is_cbc() && extensions.encrypt_then_mac;
+        if encrypt_then_mac {
+            core.mac_order = MacOrder::EncryptThenMac;
+        }
+        let exchange = suite.key_exchange();
         let (address, now) = (core.address, context.now);
         if let Some(budget) = context.budget.as_deref_mut().filter(|_| exchange.has_ecdhe())
             && !budget.take(address, context.config, now)
@@ -111,8 +117,10 @@ impl ServerHandshake {
         self.terms = extensions
             .session_ticket
             .filter(|_| context.config.ticket_lifetime.is_some() && extensions.extended_master_secret)
+            .filter(|_| !suite.is_cbc())
             .map(|_| terms(extensions));
         let special = Extensions {
+            encrypt_then_mac,
             session_ticket: self.terms.map(|_| [].as_slice()),
             ec_point_formats: (exchange.has_ecdhe() && extensions.ec_point_formats.is_some()).then_some(&[0]),
             client_certificate_type: client_type.as_deref(),

@@ -236,11 +236,13 @@ mod tests {
         let key = |byte| DirectionKey {
             key: [byte; 16],
             iv: [byte; 4],
+            mac: Some(Box::new([byte; 32])),
         };
         let (write, read) = if role == Role::Server { (1, 2) } else { (2, 1) };
         Session {
             keys: Protection {
                 suite: Suite::PskCcm8,
+                mac_order: crate::suite::MacOrder::default(),
                 write: key(write),
                 read: key(read),
                 send_next: 0,

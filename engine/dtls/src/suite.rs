@@ -1,4 +1,4 @@
-//! Cipher suites (RFC 6655, 7251, 5487, 5289, 8442): AEAD only, AES-128, SHA-256.
+//! Cipher suites (RFC 6655, 7251, 5487, 5289, 8442): AES-128 and SHA-256; AEAD, and the two with CBC that OMA demands.
 
 /// How the premaster secret comes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl KeyExchange {
     }
 }
 
-/// The record cipher.
+/// The record cipher of a suite that authenticates as it encrypts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aead {
     Ccm8,
@@ -38,8 +38,16 @@ impl Aead {
     }
 }
 
+/// Which comes first in a suite with CBC (RFC 7366).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum MacOrder {
+    #[default]
+    MacThenEncrypt,
+    EncryptThenMac,
+}
+
 macro_rules! suites {
-    ($($name:ident = $code:literal, $exchange:ident, $aead:ident, $text:literal;)*) => {
+    ($($name:ident = $code:literal, $exchange:ident, $aead:expr, $text:literal;)*) => {
         /// A cipher suite.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u16)]
@@ -84,23 +92,30 @@ macro_rules! suites {
                 }
             }
 
-            pub(crate) const fn aead(self) -> Aead {
+            /// `None` is CBC.
+            pub(crate) const fn aead(self) -> Option<Aead> {
                 match self {
-                    $(Self::$name => Aead::$aead,)*
+                    $(Self::$name => $aead,)*
                 }
+            }
+
+            pub(crate) const fn is_cbc(self) -> bool {
+                self.aead().is_none()
             }
         }
     };
 }
 
 suites! {
-    PskCcm8 = 0xc0a8, Psk, Ccm8, "TLS_PSK_WITH_AES_128_CCM_8";
-    EcdheEcdsaCcm8 = 0xc0ae, EcdheEcdsa, Ccm8, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8";
-    PskGcm = 0x00a8, Psk, Gcm, "TLS_PSK_WITH_AES_128_GCM_SHA256";
-    EcdheEcdsaGcm = 0xc02b, EcdheEcdsa, Gcm, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
-    PskCcm = 0xc0a4, Psk, Ccm, "TLS_PSK_WITH_AES_128_CCM";
-    EcdheEcdsaCcm = 0xc0ac, EcdheEcdsa, Ccm, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM";
-    EcdhePskGcm = 0xd001, EcdhePsk, Gcm, "TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256";
-    EcdhePskCcm8 = 0xd003, EcdhePsk, Ccm8, "TLS_ECDHE_PSK_WITH_AES_128_CCM_8_SHA256";
-    EcdhePskCcm = 0xd005, EcdhePsk, Ccm, "TLS_ECDHE_PSK_WITH_AES_128_CCM_SHA256";
+    PskCcm8 = 0xc0a8, Psk, Some(Aead::Ccm8), "TLS_PSK_WITH_AES_128_CCM_8";
+    EcdheEcdsaCcm8 = 0xc0ae, EcdheEcdsa, Some(Aead::Ccm8), "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8";
+    PskGcm = 0x00a8, Psk, Some(Aead::Gcm), "TLS_PSK_WITH_AES_128_GCM_SHA256";
+    EcdheEcdsaGcm = 0xc02b, EcdheEcdsa, Some(Aead::Gcm), "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
+    PskCcm = 0xc0a4, Psk, Some(Aead::Ccm), "TLS_PSK_WITH_AES_128_CCM";
+    EcdheEcdsaCcm = 0xc0ac, EcdheEcdsa, Some(Aead::Ccm), "TLS_ECDHE_ECDSA_WITH_AES_128_CCM";
+    EcdhePskGcm = 0xd001, EcdhePsk, Some(Aead::Gcm), "TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256";
+    EcdhePskCcm8 = 0xd003, EcdhePsk, Some(Aead::Ccm8), "TLS_ECDHE_PSK_WITH_AES_128_CCM_8_SHA256";
+    EcdhePskCcm = 0xd005, EcdhePsk, Some(Aead::Ccm), "TLS_ECDHE_PSK_WITH_AES_128_CCM_SHA256";
+    PskCbc = 0x00ae, Psk, None, "TLS_PSK_WITH_AES_128_CBC_SHA256";
+    EcdheEcdsaCbc = 0xc023, EcdheEcdsa, None, "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256";
 }

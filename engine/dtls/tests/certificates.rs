@@ -9,7 +9,12 @@ use common::network::{Link, Network};
 use common::pki::{Authority, raw_key_config, x509};
 use dtls::{Config, Event, HandshakeId, Identity, LookUp, Suite, Trust, Usage};
 
-const ECDSA: [Suite; 3] = [Suite::EcdheEcdsaCcm8, Suite::EcdheEcdsaCcm, Suite::EcdheEcdsaGcm];
+const ECDSA: [Suite; 4] = [
+    Suite::EcdheEcdsaCcm8,
+    Suite::EcdheEcdsaCcm,
+    Suite::EcdheEcdsaGcm,
+    Suite::EcdheEcdsaCbc,
+];
 
 /// Why the side that knows says that the handshake failed.
 fn refusal(events: &[Event]) -> Option<&'static str> {

@@ -317,6 +317,106 @@ fn openssl_server_with_certificates() {
     ours.expect("received and back");
 }
 
+const CBC: &str = "TLS_PSK_WITH_AES_128_CBC_SHA256,TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256";
+
+/// With encrypt-then-MAC and without.
+#[test]
+fn openssl_client_with_cbc() {
+    if !is_installed("openssl") {
+        return;
+    }
+    let files = Files::new("openssl-cbc");
+    let certificates = files.ours("server");
+    let with_certificates = [
+        "-cert",
+        &files.path("client.pem"),
+        "-key",
+        &files.path("client-key.pem"),
+    ];
+    let with_psk = ["-psk_identity", "dev1", "-psk", KEY_HEX];
+    for (ours, theirs, cipher) in [
+        (&PSK[..], &with_psk[..], "PSK-AES128-CBC-SHA256"),
+        (
+            &strs(&certificates)[..],
+            &with_certificates[..],
+            "ECDHE-ECDSA-AES128-SHA256",
+        ),
+    ] {
+        for order in ["", "-no_etm"] {
+            let (mut ours, port) = serve(&[ours, &["suites", CBC]].concat());
+            let mut theirs = Running::start(
+                Command::new("openssl")
+                    .args(words("s_client -dtls1_2"))
+                    .args(theirs)
+                    .args(words(order))
+                    .args(["-cipher", cipher, "-connect", &format!("127.0.0.1:{port}")]),
+            );
+            theirs.say("hello there\n");
+            ours.expect("Established");
+            theirs.expect("hello there");
+        }
+    }
+}
+
+#[test]
+fn openssl_server_with_cbc() {
+    if !is_installed("openssl") {
+        return;
+    }
+    for order in ["", "-no_etm"] {
+        let port = free_port();
+        let mut theirs = Running::start(
+            Command::new("openssl")
+                .args(words(
+                    "s_server -dtls1_2 -listen -psk_identity dev1 -psk_hint h -nocert -cipher",
+                ))
+                .args([
+                    "PSK-AES128-CBC-SHA256",
+                    "-psk",
+                    KEY_HEX,
+                    "-accept",
+                    &port.to_string(),
+                ])
+                .args(words(order)),
+        );
+        theirs.expect("ACCEPT");
+        let mut command = Command::new(our_peer());
+        command.args([
+            "call",
+            &format!("127.0.0.1:{port}"),
+            "hello from us",
+            "suites",
+            CBC,
+        ]);
+        let mut ours = Running::start(command.args(PSK));
+        theirs.expect("hello from us");
+        theirs.say("and back\n");
+        ours.expect("received and back");
+    }
+}
+
+#[test]
+fn gnutls_client_with_cbc() {
+    if !is_installed("gnutls-cli") {
+        return;
+    }
+    for order in ["", ":%NO_ETM"] {
+        let (mut ours, port) = serve(&[&PSK[..], &["suites", CBC]].concat());
+        let mut theirs = Running::start(
+            Command::new("gnutls-cli")
+                .args(["--udp", "--pskusername", "dev1", "--pskkey", KEY_HEX, "--priority"])
+                .arg(format!(
+                    "NORMAL:-VERS-ALL:+VERS-DTLS1.2:-KX-ALL:+PSK:-CIPHER-ALL:+AES-128-CBC:-MAC-ALL:+SHA256{order}"
+                ))
+                .args(["-p", &port.to_string(), "127.0.0.1"]),
+        );
+        theirs.expect("Handshake was completed");
+        theirs.say("hello there\n");
+        ours.expect("Established");
+        theirs.expect("hello there");
+    }
+}
+
 #[test]
 fn openssl_client_resumes_with_psk_and_certificates() {
     if !is_installed("openssl") {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::network::Network;
 use common::psk_config;
+use common::wire::without_extension;
 use dtls::{Config, ConnectionIds, Handler, Suite};
 
 #[test]
@@ -17,6 +18,7 @@ fn client_and_server_agree_with_every_psk_suite() {
         Suite::EcdhePskCcm8,
         Suite::EcdhePskCcm,
         Suite::EcdhePskGcm,
+        Suite::PskCbc,
     ] {
         let config = Config {
             suites: vec![suite],
@@ -30,6 +32,69 @@ fn client_and_server_agree_with_every_psk_suite() {
             "{suite:?}"
         );
         network.assert_no_half_open();
+    }
+}
+
+#[test]
+fn suites_with_cbc_are_taken_only_where_they_are_switched_on() {
+    let client = Config {
+        suites: vec![Suite::PskCbc, Suite::EcdheEcdsaCbc],
+        ..psk_config()
+    };
+    let mut network = Network::perfect(
+        &client,
+        &Config {
+            psk: None,
+            ..Config::default()
+        },
+    );
+    network.connect();
+    network.run(Duration::from_secs(1));
+    let refused = |event: &dtls::Event| {
+        matches!(
+            event,
+            dtls::Event::Failed {
+                reason: "no-common-suite",
+                ..
+            }
+        )
+    };
+    assert!(network.server_events.iter().any(refused));
+    assert_eq!(network.established(), (0, 0));
+}
+
+#[test]
+fn rfc_7366_encrypt_then_mac_is_answered_with_cbc_only_and_used_where_it_is() {
+    const ENCRYPT_THEN_MAC: u16 = 22;
+    let config = |suites: &[Suite]| Config {
+        suites: suites.to_vec(),
+        connection_ids: None,
+        ..psk_config()
+    };
+    let both = config(&[Suite::PskCcm8, Suite::PskCbc]);
+    for (server, is_answered) in [
+        (config(&[Suite::PskCcm8]), false),
+        (config(&[Suite::PskCbc]), true),
+    ] {
+        let mut network = Network::perfect(&both, &server);
+        network.shake_hands();
+        network.exchange();
+        let hello = network
+            .log
+            .iter()
+            .find(|(to_server, datagram)| !to_server && datagram[13] == 2);
+        let (_, hello) = hello.expect("sent");
+        let stripped = without_extension(hello, ENCRYPT_THEN_MAC);
+        assert_eq!(stripped.len() < hello.len(), is_answered);
+        // IV, padded text, MAC; the MAC below the encryption makes another length.
+        let (_, last) = network
+            .log
+            .iter()
+            .rfind(|(to_server, _)| *to_server)
+            .expect("sent");
+        if is_answered {
+            assert_eq!(last.len(), 13 + 16 + 16 + 32);
+        }
     }
 }
 

@@ -63,6 +63,25 @@ fn a_device_goes_on_after_a_crash_also_from_a_new_address() {
 }
 
 #[test]
+fn a_device_with_cbc_goes_on_after_a_crash() {
+    let config = Config {
+        suites: vec![dtls::Suite::PskCbc],
+        ..psk_config()
+    };
+    let (mut network, row) = exported(&config);
+    network.server = fresh_server(&config, 99);
+    let now = network.now;
+    network
+        .server
+        .import(&row.sealed, row.record, row.generation + 1, &key(), now)
+        .expect("claimed");
+    network.client.send(b"still me").expect("established");
+    network.run(Duration::from_secs(1));
+    let last = network.server_handler.payloads().last().copied();
+    assert_eq!(last, Some(b"still me".as_slice()));
+}
+
+#[test]
 fn a_clean_stop_keeps_the_exact_window() {
     let config = psk_config();
     let mut network = Network::perfect(&config, &config);
