@@ -171,7 +171,7 @@ class UpdateActor:
             _log.info("update superseded", endpoint=self._deployment.endpoint)
         except asyncio.CancelledError:
             stopping = True
-            self._stop_push()
+            await self._end_push()
             await self._save_progress()
             raise
         finally:
@@ -295,6 +295,13 @@ class UpdateActor:
         if self._push is not None:
             self._push.cancel()
             self._push = None
+
+    async def _end_push(self) -> None:
+        """End a push and wait until it has told how far it came."""
+        push = self._push
+        self._stop_push()
+        if push is not None:
+            await asyncio.wait({push})
 
     async def _finish(self, outcome: Outcome) -> None:
         """Store how the attempt ended: for good, or back to pending for another one."""

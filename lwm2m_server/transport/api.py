@@ -230,7 +230,8 @@ class Transport(Protocol):
         """PUT a blob by Block1 from `offset` bytes (a multiple of `block_size`) on; return the final answer.
 
         An answer with an error code ends the push and is returned; the last Progress before it tells how far
-        it came. Raises `TransferFailed` when it stops without an answer, and `TransportBusy`.
+        it came, and so does it when the awaiting task is cancelled. Raises `TransferFailed` when it stops
+        without an answer, and `TransportBusy`.
         """
         ...
 

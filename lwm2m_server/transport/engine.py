@@ -23,6 +23,8 @@ from lwm2m_server.transport.api import (
     Request,
     Response,
     SecurityEvent,
+    TransferFailed,
+    TransportError,
 )
 from lwm2m_server.transport.codes import Code, dotted, is_success
 from lwm2m_server.transport.dispatch import (
@@ -110,6 +112,7 @@ class EngineTransport:
             )
         self._handlers = Handlers()
         self._calls: dict[int, _Call] = {}
+        self._sizes: dict[bytes, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flushing = False
         self._closed = False
@@ -231,7 +234,25 @@ class EngineTransport:
             handle = self._engine.push(
                 peer, path, digest, offset=offset, block_size=block_size, content_format=content_format
             )
-        return await self._answer(handle, _Call(self._future(), is_push=True, on_progress=on_progress))
+        call, size = _Call(self._future(), is_push=True, on_progress=on_progress), self._sizes[digest]
+        try:
+            return await self._answer(handle, call)
+        except asyncio.CancelledError:
+            await self._tell_last_progress(handle, call, size)
+            raise
+
+    async def _tell_last_progress(self, handle: int, call: _Call, size: int) -> None:
+        """Wait for the end of a push that was cancelled: the engine says then how far it has come."""
+        if self._closed:
+            return
+        call.answer = self._future()
+        self._calls[handle] = call
+        with suppress(TransportError):
+            try:
+                await call.answer
+            except TransferFailed as error:
+                progress = Progress(handle=handle, offset=error.offset, size=size)
+                self._handlers.call(call.on_progress, progress)
 
     # as server
 
@@ -289,12 +310,14 @@ class EngineTransport:
     def add_blob(self, digest: bytes, file: str) -> int:
         """Map a file."""
         with engine_errors:
-            return self._engine.add_blob(digest, file)
+            size = self._sizes[digest] = self._engine.add_blob(digest, file)
+        return size
 
     def remove_blob(self, digest: bytes) -> None:
         """Forget a file."""
         if self._closed:
             return
+        self._sizes.pop(digest, None)
         with self._submission:
             self._engine.remove_blob(digest)
 

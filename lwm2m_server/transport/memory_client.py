@@ -104,6 +104,9 @@ async def send_blocks(exchanges: Exchanges, transfer: Transfer) -> Answer:
             answer = await exchanges.send(transfer.peer, message)
         except TransportError as error:
             raise TransferFailed(error.message, offset=offset, reason=error.code) from error
+        except asyncio.CancelledError:
+            transfer.report(offset)
+            raise
         if is_success(answer.code):
             offset += len(chunk)
         final = not more or answer.code != Code.CONTINUE

@@ -280,6 +280,28 @@ async def test_a_smaller_block_size_in_an_answer_holds_from_then_on(ends: Ends, 
     assert [len(request.payload) for request in ends.requests] == [1024, 256, 256, 256, 208]
 
 
+async def test_a_push_that_is_cancelled_tells_how_far_it_came(ends: Ends, tmp_path) -> None:
+    digest, _, file = blob(tmp_path, 5000)
+    ends.client.add_blob(digest, file)
+    ends.server.stream(("5",))
+    seen: list[Progress] = []
+    silent = asyncio.Event()
+
+    def take(request: Request) -> None:
+        if request.block1[0] == 3:
+            silent.set()
+        else:
+            ends.server.respond(request.exchange, Code.CONTINUE, block1=request.block1)
+
+    ends.answer = take
+    push = asyncio.create_task(ends.client.push(ends.server_peer, ("5",), digest, on_progress=seen.append))
+    await silent.wait()
+    push.cancel()
+    await asyncio.wait({push})
+    assert push.cancelled()
+    assert (seen[-1].offset, seen[-1].size) == (3072, 5000)
+
+
 async def test_an_error_ends_a_push_and_tells_how_far_it_came(ends: Ends, tmp_path) -> None:
     digest, _, file = blob(tmp_path, 5000)
     ends.client.add_blob(digest, file)
