@@ -102,10 +102,12 @@ fn config(suite: u8, cid: u8) -> Arc<Config> {
         Suite::PskGcm,
         Suite::EcdhePskCcm8,
         Suite::EcdheEcdsaCcm8,
+        Suite::PskCbc,
+        Suite::PskCcm8,
     ];
     let ids = [None, Some(0), Some(1), Some(8)];
     Arc::new(Config {
-        suites: vec![suites[usize::from(suite & 3)]],
+        suites: vec![suites[usize::from(suite & 3 | suite >> 2 & 4) % suites.len()]],
         psk: Some(PreSharedKey {
             identity: b"dev1".to_vec(),
             key: Secret::new(b"key".to_vec()),
