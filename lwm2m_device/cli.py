@@ -8,13 +8,16 @@ import asyncio
 import json
 import signal
 import sys
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from lwm2m_device import options, uri
+from lwm2m_device import files, options, uri
+from lwm2m_device.credentials import CredentialFiles
+from lwm2m_device.fleet_security import Kind
 from lwm2m_device.settings import DELTA_METHODS, Delivery, DeviceSettings, Faults
 from lwm2m_server import versions
 from lwm2m_server.errors import Conflict, InvalidInput, Lwm2mError, Unavailable
@@ -43,6 +46,18 @@ def run(
     class_name: options.ClassName = "",
     trust: options.Trust = None,
     plain: options.Plain = False,
+    psk_identity: options.PskIdentity = "",
+    psk_key: options.PskKey = "",
+    psk_key_file: options.PskKeyFile = None,
+    key: options.Key = None,
+    certificate: options.Certificate = None,
+    server_key: options.ServerKey = None,
+    server_certificate: options.ServerCertificate = None,
+    authority: options.Authority = None,
+    certificate_usage: options.CertificateUsage = None,
+    server_name: options.ServerName = "",
+    connection_id: options.ConnectionId = True,
+    handshake_timeout: options.HandshakeTimeout = 9.0,
     manufacturer: options.Manufacturer = "Acme",
     model: options.Model = "M1",
     serial: options.Serial = "",
@@ -94,7 +109,7 @@ def show(
 
 @app.command()
 def fleet(
-    server: Annotated[str, typer.Option(help="URI of the LwM2M server.", metavar="coap://HOST:PORT")],
+    server: options.FleetServer = "",
     count: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of devices.")] = 1000,
     prefix: Annotated[str, typer.Option(help="Endpoint names are this and a number.")] = "sim-",
     lifetime: Annotated[int, typer.Option(min=1, max=0xFFFFFFFF, help="Seconds.")] = 300,
@@ -102,18 +117,34 @@ def fleet(
     failing: Annotated[float, typer.Option(min=0, max=1, help="Share that fails to install.")] = 0.0,
     vanishing: Annotated[float, typer.Option(min=0, max=1, help="Share that never comes back.")] = 0.0,
     spread: Annotated[float, typer.Option(min=0, help="Seconds that first registrations take.")] = 1.0,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="End after so long; by default on Ctrl-C.")
-    ] = None,
+    seconds: options.Seconds = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is left to chance.")] = 0,
+    security: options.FleetSecurity = Kind.PSK,
+    secret: options.Secret = None,
+    server_key: options.ServerKey = None,
+    authority: options.Authority = None,
+    server_name: options.ServerName = "",
+    connection_id: options.ConnectionId = True,
+    handshake_timeout: options.HandshakeTimeout = 2.0,
+    credentials_out: options.CredentialsOut = None,
+    authority_out: options.AuthorityOut = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable sum at the end.")] = False,
 ) -> None:
-    """Run many light devices that register, update and take images, for load and for trying campaigns."""
-    from lwm2m_device.fleet import run_fleet
+    """Run many light devices that register, update and take images, for load and for trying campaigns.
 
+    On coaps the credentials of all of them come from one secret; --credentials-out writes them down for
+    `lwm2m credentials import` and ends.
+    """
+    from lwm2m_device.fleet import FleetFiles, run_fleet
+
+    named = FleetFiles(security, secret, server_key, authority, server_name, connection_id, handshake_timeout)
+    if credentials_out is not None or authority_out is not None:
+        named.write(prefix, count, credentials_out, authority_out)
+        return
     sums = run_fleet(
         server,
         count,
+        files=named,
         prefix=prefix,
         lifetime=lifetime,
         version=versions.parse(version).text,
@@ -162,6 +193,7 @@ async def _run(settings: DeviceSettings) -> None:
 
 def _settings(
     *,
+    server: str,
     endpoint: str,
     trust: list[Path] | None,
     initial_version: str,
@@ -178,11 +210,14 @@ def _settings(
     **same: Any,
 ) -> DeviceSettings:
     """Turn the flags of `run` into settings; `same` are those that need no change."""
+    credentials = CredentialFiles(**{each.name: same.pop(each.name) for each in fields(CredentialFiles)})
     return DeviceSettings(
         endpoint=_endpoint(endpoint),
+        server=server,
+        security=credentials.load(uri.parse(server, field="server"), endpoint),
         initial_version=versions.parse(initial_version).text,
-        initial_image=None if initial_image is None else _read(initial_image, "initial-image"),
-        trust=tuple(_read(each, "trust") for each in trust or []),
+        initial_image=None if initial_image is None else files.read(initial_image, "initial-image"),
+        trust=tuple(files.read(each, "trust") for each in trust or []),
         lwm2m_version=_one_of(lwm2m_version, _LWM2M_VERSIONS, "lwm2m-version"),
         local=_local(bind),
         block_size=_one_of(block_size, _BLOCK_SIZES, "block-size"),
@@ -195,7 +230,6 @@ def _settings(
 
 
 def _check_identity(settings: DeviceSettings) -> None:
-    uri.parse(settings.server, field="server")
     if settings.plain:
         return
     for name, given in (
@@ -225,13 +259,6 @@ def _one_of(value: _Choice, allowed: tuple[_Choice, ...], field: str) -> _Choice
         listed = ", ".join(str(each) for each in allowed)
         raise InvalidInput(f"{value} is not one of {listed}.", field=field, hint=f"Choose one of {listed}.")
     return value
-
-
-def _read(file: Path, field: str) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"The file {file} can't be read: {error.strerror}.", field=field) from None
 
 
 def _local(text: str) -> tuple[str, int] | None:

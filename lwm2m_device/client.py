@@ -3,7 +3,8 @@
 Registers until it is told to stop: back-off when the server is silent or busy, a new Register at once
 when the server does not know the registration any more, an Update at about half of the lifetime or when
 something has changed. The server's name is looked up again for every Register, so a server that has
-moved is found.
+moved is found. A server that stays silent over DTLS may have lost the association: the next Register
+begins with a handshake.
 """
 
 import asyncio
@@ -14,7 +15,16 @@ from dataclasses import dataclass, field
 from lwm2m_device.objects import Account
 from lwm2m_device.pace import Backoff, Pace, wait_for
 from lwm2m_device.settings import Log
-from lwm2m_server.transport import Code, Peer, Response, Transport, TransportError, dotted, is_success
+from lwm2m_server.transport import (
+    Code,
+    Peer,
+    RequestTimeout,
+    Response,
+    Transport,
+    TransportError,
+    dotted,
+    is_success,
+)
 
 _VERSIONS = ("1.2", "1.1", "1.0")
 _LINK_FORMAT = 40
@@ -99,6 +109,7 @@ class Registration:
                 self.log(f"The server does not speak LwM2M {version}")
         except TransportError as error:
             self.log(f"Register failed: {error.message}")
+            self._forget(error)
             return 0.0
         if response.code != Code.CREATED or not response.location_path:
             said = response.payload.decode("utf-8", "replace")
@@ -110,6 +121,10 @@ class Registration:
         self.log(f"Registered as {self.endpoint} with {self.peer.address} at /{'/'.join(self.location)}")
         self.registered()
         return 0.0
+
+    def _forget(self, error: TransportError) -> None:
+        if isinstance(error, RequestTimeout) and self.peer is not None and self.peer.scheme == "coaps":
+            self.transport.forget(self.peer)
 
     async def _send_register(self, peer: Peer, version: str, lifetime: int, links: bytes) -> Response:
         query = (f"ep={self.endpoint}", f"lt={lifetime}", f"lwm2m={version}", f"b={self.account.binding}")
@@ -154,6 +169,7 @@ class Registration:
         except TransportError as error:
             self.log(f"Update was not answered ({error.message}); registering again")
             self.location = None
+            self._forget(error)
             return None
         if is_success(response.code):
             self._announced = (lifetime, links)

@@ -20,6 +20,7 @@ from lwm2m_device.settings import DeviceSettings, Log
 from lwm2m_device.stack import Stack
 from lwm2m_device.storage import Storage, open_storage, start_up
 from lwm2m_device.updater import Updater
+from lwm2m_device.uri import CoapUri
 from lwm2m_server.clock import Clock, SystemClock
 from lwm2m_server.transport import Peer, Transport, TransportError
 
@@ -106,7 +107,7 @@ class Device:
         await transport.start()
         tasks: list[asyncio.Task[None]] = []
         try:
-            await transport.listen(*await self._local())
+            await self._open(transport)
             stack = Stack(
                 self.settings,
                 updater,
@@ -165,27 +166,34 @@ class Device:
 
         return lambda: tasks.append(_spawn(later()))
 
-    async def _local(self) -> tuple[str, int]:
-        if self.settings.local is not None:
-            return self.settings.local
+    async def _open(self, transport: Transport) -> None:
+        """Bind what the device talks to its server through."""
         server = uri.parse(self.settings.server, field="server")
-        with contextlib.suppress(TransportError):
-            peer = await find_peer(server.host, server.port)
-            return ("::" if ":" in peer.host else "0.0.0.0"), 0
-        return "0.0.0.0", 0
+        if self.settings.security is not None:
+            transport.secure(self.settings.security)
+        local = self.settings.local
+        if local is None:
+            local = "0.0.0.0", 0
+            with contextlib.suppress(TransportError):
+                peer = await find_peer(server)
+                local = ("::" if ":" in peer.host else "0.0.0.0"), 0
+        await transport.listen(*local, secure=server.is_secure)
 
 
-async def find_peer(host: str, port: int) -> Peer:
+async def find_peer(target: CoapUri) -> Peer:
     """Look a host up; raises TransportError when there is no address for it."""
+    host = target.host
     try:
-        return Peer(uri.address(str(ipaddress.ip_address(host)), port))
+        host = str(ipaddress.ip_address(host))
     except ValueError:
-        pass
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port)
-    except OSError as error:
-        raise TransportError(f"The host {host} has no address: {error.strerror}.", field="server") from None
-    return Peer(uri.address(str(found[0][4][0]), port))
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, target.port)
+        except OSError as error:
+            raise TransportError(
+                f"The host {host} has no address: {error.strerror}.", field="server"
+            ) from None
+        host = str(found[0][4][0])
+    return Peer(uri.address(host, target.port), scheme=target.scheme)
 
 
 def _spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

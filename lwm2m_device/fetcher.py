@@ -72,7 +72,7 @@ class Fetcher:
     transport: Transport
     updater: Target
     pace: Pace
-    find: Callable[[str, int], Awaitable[Peer]]
+    find: Callable[[CoapUri], Awaitable[Peer]]
     log: Log
     block_size: int = 1024
     patience: float = 900.0
@@ -120,7 +120,7 @@ class Fetcher:
 
     async def ask(self, code: Code, source: CoapUri) -> Response:
         """Send one small request to the same server; raises TransportError."""
-        peer = await self.find(source.host, source.port)
+        peer = await self.find(source)
         return await self.transport.request(peer, code, source.path, query=source.query)
 
     async def _patiently(self, source: CoapUri, block2: tuple[int, int] | None) -> Response:
@@ -129,7 +129,7 @@ class Fetcher:
         give_up = self.pace.now() + self.patience
         while True:
             try:
-                peer = await self.find(source.host, source.port)
+                peer = await self.find(source)
                 response = await self.transport.request(
                     peer, Code.GET, source.path, query=source.query, block2=block2
                 )

@@ -16,7 +16,7 @@ from lwm2m_server.lwm2m.model import SUIT_AGENT
 from lwm2m_server.lwm2m.model import ResourceType as Type
 from lwm2m_server.lwm2m.values import Value
 
-_COAP = 0
+_COAP, _COAPS = 0, 1
 
 
 class Agent(Protocol):
@@ -55,6 +55,7 @@ def firmware_object(updater: Updater, agent: Agent, settings: DeviceSettings) ->
         """Give name and version of the package only while there is one."""
         return lambda: value() if updater.state.state in (State.DOWNLOADED, State.UPDATING) else ""
 
+    protocols = {0: _COAP} if settings.security is None else {0: _COAPS, 1: _COAP}
     instance = Instance.of(
         Resource(define(0, "Package", Type.OPAQUE, operations="W", mandatory=True), write=write_package),
         Resource(
@@ -71,7 +72,7 @@ def firmware_object(updater: Updater, agent: Agent, settings: DeviceSettings) ->
         Resource(define(6, "PkgName", Type.STRING), package_text(lambda: settings.model)),
         Resource(define(7, "PkgVersion", Type.STRING), package_text(lambda: updater.state.version)),
         Resource(
-            define(8, "Firmware Update Protocol Support", Type.INTEGER, multiple=True), lambda: {0: _COAP}
+            define(8, "Firmware Update Protocol Support", Type.INTEGER, multiple=True), lambda: protocols
         ),
         Resource(
             define(9, "Firmware Update Delivery Method", Type.INTEGER, mandatory=True),

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lwm2m_device import credentials
 from lwm2m_device.settings import DeviceSettings
 from lwm2m_device.tree import BAD_REQUEST, Instance, ObjectNode, RequestError, Resource, define
 from lwm2m_server.clock import Clock
@@ -17,8 +18,6 @@ from lwm2m_server.lwm2m.values import Value
 ERROR_NONE = 0
 ERROR_FLASH_DAMAGED = 16  # the first of the device-specific codes of object 3 v1.2
 ERROR_NO_IMAGE = 17
-
-_NO_SECURITY = 3
 
 
 @dataclass
@@ -59,14 +58,27 @@ class Health:
 
 
 def security_object(settings: DeviceSettings) -> ObjectNode:
-    """Object 0: how the server is reached. Servers may not see it."""
-    instance = Instance.of(
+    """Object 0: how the server is reached, and by which credentials. Servers may not see it."""
+    security = settings.security
+    mode = credentials.mode(security)
+    resources = [
         Resource(define(0, "LWM2M Server URI", Type.STRING), lambda: settings.server),
         Resource(define(1, "Bootstrap-Server", Type.BOOLEAN), lambda: False),
-        Resource(define(2, "Security Mode", Type.INTEGER), lambda: _NO_SECURITY),
+        Resource(define(2, "Security Mode", Type.INTEGER), lambda: mode),
+        Resource(
+            define(3, "Public Key or Identity", Type.OPAQUE), lambda: credentials.own_identity(security)
+        ),
+        Resource(define(4, "Server Public Key", Type.OPAQUE), lambda: credentials.server_identity(security)),
+        Resource(define(5, "Secret Key", Type.OPAQUE), lambda: credentials.secret_key(security)),
         Resource(define(10, "Short Server ID", Type.INTEGER), lambda: 1),
-    )
-    return ObjectNode(0, "1.1", {0: instance}, hidden=True)
+    ]
+    if security is not None and mode == credentials.MODE_X509:
+        usage = security.certificate_usage
+        resources.append(Resource(define(15, "Certificate Usage", Type.UNSIGNED), lambda: usage))
+        if security.server_name is not None:
+            name = security.server_name
+            resources.append(Resource(define(14, "SNI", Type.STRING), lambda: name))
+    return ObjectNode(0, "1.1", {0: Instance.of(*resources)}, hidden=True)
 
 
 def server_object(account: Account, hooks: Hooks) -> ObjectNode:

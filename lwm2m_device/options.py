@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from lwm2m_device.fleet_security import Kind
 from lwm2m_device.layout import LayoutKind
 from lwm2m_device.settings import Delivery
 
-Server = Annotated[str, typer.Option(help="URI of the LwM2M server.", metavar="coap://HOST:PORT")]
+Server = Annotated[str, typer.Option(help="URI of the LwM2M server.", metavar="coaps://HOST:PORT")]
 Endpoint = Annotated[str, typer.Option(help="Endpoint name of this device.")]
 Flash = Annotated[Path, typer.Option(help="File that holds the simulated flash; made when it is missing.")]
 Vendor = Annotated[str, typer.Option(help="Vendor domain; makes the vendor identifier.")]
@@ -38,6 +39,61 @@ Layout = Annotated[
 BlockSize = Annotated[int, typer.Option(help="Bytes of a block of a download.")]
 MaxBoots = Annotated[int, typer.Option(min=1, max=250, help="Boots on trial before a revert.")]
 ConfirmTimeout = Annotated[float, typer.Option(min=1, help="Seconds of a boot on trial.")]
+FleetServer = Annotated[
+    str, typer.Option(help="URI of the LwM2M server.", metavar="coaps://HOST:PORT", show_default=False)
+]
+Seconds = Annotated[float | None, typer.Option(min=0.1, help="End after so long; by default on Ctrl-C.")]
+FleetSecurity = Annotated[Kind, typer.Option(help="What the devices prove themselves with on coaps.")]
+Secret = Annotated[
+    Path | None, typer.Option(help="File with the secret that all credentials come from; made when missing.")
+]
+CredentialsOut = Annotated[
+    Path | None, typer.Option(help="Write the credentials of the devices as CSV to this new file, and end.")
+]
+AuthorityOut = Annotated[
+    Path | None, typer.Option(help="Write the authority of the devices' certificates (PEM) there, and end.")
+]
+PskIdentity = Annotated[
+    str, typer.Option(help="Identity of the pre-shared key; the endpoint name when left out.")
+]
+PskKey = Annotated[
+    str,
+    typer.Option(
+        help="Pre-shared key in hex; better in the environment or a file than here.",
+        metavar="HEX",
+        envvar="LWM2M_DEVICE_PSK_KEY",
+        show_envvar=True,
+    ),
+]
+PskKeyFile = Annotated[Path | None, typer.Option(help="File with the pre-shared key in hex.")]
+Key = Annotated[Path | None, typer.Option(help="Private key of P-256 (PEM or DER): raw public key.")]
+Certificate = Annotated[
+    Path | None, typer.Option(help="Certificate of --key with its chain (PEM or DER): X.509.")
+]
+ServerKey = Annotated[
+    Path | None, typer.Option(help="The server's public key (PEM or DER), with --key alone.")
+]
+ServerCertificate = Annotated[
+    Path | None, typer.Option(help="The certificate that --certificate-usage speaks of (PEM or DER).")
+]
+Authority = Annotated[Path | None, typer.Option(help="Authorities of the server's certificate (PEM or DER).")]
+CertificateUsage = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=3,
+        help="Certificate Usage, /0/*/15; 3 with --server-certificate, else 2 with the first authority.",
+    ),
+]
+ServerName = Annotated[
+    str, typer.Option(help="Name in the server's certificate; that of the URI when left out.")
+]
+ConnectionId = Annotated[
+    bool, typer.Option("--connection-id/--no-connection-id", help="Send with the server's connection id.")
+]
+HandshakeTimeout = Annotated[
+    float, typer.Option(min=0.1, max=60, help="Seconds until a flight of a handshake is sent again.")
+]
 AckTimeout = Annotated[
     float,
     typer.Option(min=0.01, max=60, help="Seconds until a message is sent again (RFC 7252 ACK_TIMEOUT)."),

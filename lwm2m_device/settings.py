@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lwm2m_device.layout import LayoutKind
+from lwm2m_server.transport import Security
 
 DELTA_METHODS = ("thumb", "bsdiff", "detools-heatshrink", "lzma", "heatshrink")
 """The methods of deltas that this device applies as it writes, without either image in memory."""
@@ -45,9 +46,10 @@ class Faults:
 class DeviceSettings:
     """The device's identity, its server and its limits.
 
-    `server` is a URI such as coap://127.0.0.1:5683. `trust` are PEM public keys (files' contents) that
-    may sign manifests. `plain` takes images without manifests. `local` is the host and port to bind;
-    None: any of the server's address family. Times in seconds; `lifetime` 0 never expires.
+    `server` is a URI such as coaps://127.0.0.1:5684; `security` are the credentials for it, needed for coaps.
+    `trust` are PEM public keys (files' contents) that may sign manifests. `plain` takes images without
+    manifests. `local` is the host and port to bind; None: any of the server's address family. Times in
+    seconds; `lifetime` 0 never expires.
     """
 
     endpoint: str
@@ -78,6 +80,7 @@ class DeviceSettings:
     fetch_patience: float = 900.0
     delta_methods: tuple[str, ...] = DELTA_METHODS
     reboot_delay: float = 0.5
+    security: Security | None = None
     faults: Faults = field(default_factory=Faults)
 
 

@@ -27,6 +27,7 @@ from lwm2m_device.settings import DeviceSettings, Log
 from lwm2m_device.tree import RequestError, Tree
 from lwm2m_device.update_agent import PACKAGE_PATH, UpdateAgent
 from lwm2m_device.updater import Updater
+from lwm2m_device.uri import CoapUri
 from lwm2m_server.clock import Clock
 from lwm2m_server.lwm2m.formats import ContentFormat
 from lwm2m_server.lwm2m.links import ObjectEntry, ObjectList
@@ -50,7 +51,7 @@ class Stack:
         damaged: bool,
         pace: Pace,
         clock: Clock,
-        find: Callable[[str, int], Awaitable[Peer]],
+        find: Callable[[CoapUri], Awaitable[Peer]],
         reboot: Callable[[], None],
         log: Log,
     ) -> None:
@@ -77,7 +78,7 @@ class Stack:
             settings.endpoint,
             self.account,
             settings.lwm2m_version,
-            lambda: find(self._server.host, self._server.port),
+            lambda: find(self._server),
             self._object_list,
             pace,
             log,
@@ -133,7 +134,7 @@ class Stack:
 
     def _is_server(self, peer: Peer) -> bool:
         known = self.registration.peer
-        return known is not None and _same_host(known.host, peer.host)
+        return known is not None and known.scheme == peer.scheme and _same_host(known.host, peer.host)
 
     def _changed(self) -> None:
         self._notify_due()

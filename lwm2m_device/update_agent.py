@@ -19,6 +19,7 @@ from lwm2m_device.pace import Pace
 from lwm2m_device.settings import Delivery, DeviceSettings, Log
 from lwm2m_device.tree import METHOD_NOT_ALLOWED, RequestError
 from lwm2m_device.updater import Updater
+from lwm2m_device.uri import CoapUri
 from lwm2m_server.errors import InvalidInput, Lwm2mError
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode
 from lwm2m_server.lwm2m.formats import ContentFormat
@@ -39,7 +40,7 @@ class UpdateAgent:
         transport: Transport,
         *,
         pace: Pace,
-        find: Callable[[str, int], Awaitable[Peer]],
+        find: Callable[[CoapUri], Awaitable[Peer]],
         installing: Callable[[], None],
         log: Log,
     ) -> None:

@@ -5,8 +5,8 @@ from urllib.parse import unquote, urlsplit
 
 from lwm2m_server.errors import InvalidInput
 
-DEFAULT_PORT = 5683
-SCHEMES = frozenset({"coap"})
+COAPS = "coaps"
+_PORTS = {"coap": 5683, COAPS: 5684}
 
 
 class UnsupportedScheme(InvalidInput):
@@ -23,10 +23,16 @@ class CoapUri:
     port: int
     path: tuple[str, ...] = ()
     query: tuple[str, ...] = ()
+    scheme: str = "coap"
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether it is reached over DTLS."""
+        return self.scheme == COAPS
 
 
 def parse(uri: str, *, field: str = "uri") -> CoapUri:
-    """Read an absolute URI; raises InvalidInput, UnsupportedScheme for a scheme other than coap."""
+    """Read an absolute URI; raises InvalidInput, UnsupportedScheme for a scheme other than coap and coaps."""
     if (
         not uri
         or len(uri.encode()) > 255
@@ -40,15 +46,16 @@ def parse(uri: str, *, field: str = "uri") -> CoapUri:
         raise InvalidInput(f"{uri!r} is not a URI.", field=field) from None
     if not parts.scheme or not parts.hostname or parts.username is not None or parts.fragment:
         raise InvalidInput(
-            f"{uri!r} is not an absolute CoAP URI.", field=field, hint="Write coap://host:port/path."
+            f"{uri!r} is not an absolute CoAP URI.", field=field, hint="Write coaps://host:port/path."
         )
-    if parts.scheme not in SCHEMES:
+    if parts.scheme not in _PORTS:
         raise UnsupportedScheme(
-            f"The scheme {parts.scheme!r} is not supported.", field=field, hint="Use coap://host:port/path."
+            f"The scheme {parts.scheme!r} is not supported.", field=field, hint="Use coaps://host:port/path."
         )
     path = () if parts.path in ("", "/") else tuple(unquote(each) for each in parts.path[1:].split("/"))
     query = tuple(unquote(each) for each in parts.query.split("&")) if parts.query else ()
-    return CoapUri(parts.hostname, DEFAULT_PORT if port is None else port, path, query)
+    port = _PORTS[parts.scheme] if port is None else port
+    return CoapUri(parts.hostname, port, path, query, parts.scheme)
 
 
 def resolve(reference: str, base: str) -> str:

@@ -46,6 +46,9 @@ def flags(tmp_path, *more: str) -> list[str]:
     [
         (["--server", "http://host"], "server"),
         (["--server", "host:5683"], "server"),
+        (["--server", "coaps://host"], "psk-key-file"),
+        (["--server", "coaps://host", "--psk-key", "no"], "psk-key"),
+        (["--server", "coaps://host", "--certificate-usage", "4"], "certificate-usage"),
         (["--endpoint", ""], "endpoint"),
         (["--lifetime", "-1"], "lifetime"),
         (["--lwm2m-version", "2.0"], "lwm2m-version"),
@@ -141,6 +144,8 @@ def test_show_refuses_what_is_no_flash_file(call, tmp_path, content):
         (["--server", "coap://127.0.0.1:5683", "--count", "0"], "count"),
         (["--server", "coap://127.0.0.1:5683", "--failing", "2"], "failing"),
         (["--server", "coap://127.0.0.1:5683", "--version", "x"], "version"),
+        (["--server", "coaps://127.0.0.1:5684"], "secret"),
+        (["--server", "coaps://127.0.0.1:5684", "--security", "none"], "security"),
     ],
 )
 def test_a_fleet_that_can_not_be_is_refused(call, more, named):
@@ -148,3 +153,14 @@ def test_a_fleet_that_can_not_be_is_refused(call, more, named):
     assert code == 2
     assert named in err
     assert out == ""
+
+
+def test_a_fleets_credentials_are_written_for_the_import_and_nothing_runs(call, tmp_path):
+    secret, table, authority = (tmp_path / name for name in ("secret", "fleet.csv", "authority.pem"))
+    flags = ["--security", "x509", "--count", "2", "--prefix", "m-", "--secret", str(secret)]
+    code, _, err = call("fleet", *flags, "--credentials-out", str(table), "--authority-out", str(authority))
+    assert (code, err) == (0, "")
+    header, *rows = table.read_text().splitlines()
+    assert header == "endpoint,kind,identity,key,public_key,certificate"
+    assert [row.split(",")[:2] for row in rows] == [["m-000000", "x509"], ["m-000001", "x509"]]
+    assert authority.read_text().startswith("-----BEGIN CERTIFICATE-----")
