@@ -139,8 +139,26 @@ impl<const SEAL: bool> BlockCipherEncClosure for Pass<'_, SEAL> {
 mod tests {
     use ccm::Ccm;
     use ccm::aead::{AeadInOut, KeyInit};
-    use ccm::consts::{U8, U12, U16};
+    use ccm::consts::{U8, U12, U13, U16};
     use proptest::prelude::*;
+
+    /// Packet vector 1 of RFC 3610. Its nonce is longer than that of RFC 6655, so the oracle is what is held to it.
+    #[test]
+    fn the_oracle_gives_the_vector_of_rfc_3610() {
+        let counting = |first: u8, count: u8| (first..first + count).collect::<Vec<_>>();
+        let key: [u8; 16] = counting(0xc0, 16).try_into().expect("16 bytes");
+        let nonce = [0, 0, 0, 3, 2, 1, 0, 0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5];
+        let mut text = counting(8, 23);
+        let cipher = Ccm::<aes::Aes128, U8, U13>::new(&key.into());
+        let tag = cipher.encrypt_inout_detached(&nonce.into(), &counting(0, 8), text.as_mut_slice().into());
+        let expected = [
+            0x58, 0x8c, 0x97, 0x9a, 0x61, 0xc6, 0x63, 0xd2, 0xf0, 0x66, 0xd0, 0xc2, 0xc0, 0xf9, 0x89, 0x80,
+            0x6d, 0x5f, 0x6b, 0x61, 0xda, 0xc3, 0x84,
+        ];
+        assert_eq!(text, expected);
+        let expected = [0x17, 0xe8, 0xd1, 0x2c, 0xfd, 0xf9, 0x26, 0xe0];
+        assert_eq!(tag.expect("short").as_slice(), expected);
+    }
 
     proptest! {
         #[test]

@@ -173,6 +173,51 @@ mod tests {
         assert_eq!(out.as_slice(), expected);
     }
 
+    /// The first vectors for TLS 1.2 with SHA-256 of NIST's validation programme (SP 800-135).
+    #[test]
+    fn secrets_and_keys_give_the_vectors_of_nist() {
+        let array = |text: &str| -> [u8; 32] { hex(text).try_into().expect("32 bytes") };
+        let premaster = hex(
+            "f8938ecc9edebc5030c0c6a441e213cd24e6f770a50dda07876f8d55da062bcadb386b411fd4fe4313a604fce6c17fbc",
+        );
+        let client = array("36c129d01a3200894b9179faac589d9835d58775f9b5ea3587cb8fd0364cae8c");
+        let server = array("f6c9575ed7ddd73e1f7d16eca115415812a43c2b747daaaae043abfb50053fce");
+        let master = master_secret(&premaster, &client, &server);
+        let expected = hex(
+            "202c88c00f84a17a20027079604787461176455539e705be730890602c289a5001e34eeb3a043e5d52a65e66125188bf",
+        );
+        assert_eq!(master.as_slice(), expected);
+        let client = array("62e1fd91f23f558a605f28478c58cf72637b89784d959df7e946d3f07bd1b616");
+        let server = array("ae6c806f8ad4d80784549dff28a4b58fd837681a51d928c3e30ee5ff14f39868");
+        let [of_client, of_server] = key_block(&master, &client, &server, true);
+        let block = [
+            of_client.mac.as_deref().expect("with MAC").as_slice(),
+            of_server.mac.as_deref().expect("with MAC").as_slice(),
+            &of_client.key,
+            &of_server.key,
+        ]
+        .concat();
+        let expected = hex("d06139889fffac1e3a71865f504aa5d0d2a2e89506c6f2279b670c3e1b74f531
+             016a2530c51a3a0f7e1d6590d0f0566b2f387f8d11fd4f731cdd572d2eae927f
+             6f2f81410b25e6960be68985add6c38445ad9f8c64bf8068bf9a6679485d966f");
+        assert_eq!(block, expected);
+        let [of_client, of_server] = key_block(&master, &client, &server, false);
+        let block = [of_client.key, of_server.key].concat();
+        assert_eq!(block, expected[..32]);
+        assert_eq!([of_client.iv, of_server.iv].concat(), expected[32..40]);
+    }
+
+    /// RFC 7627 has no vector; this one is of OpenSSL's `TLS1-PRF`.
+    #[test]
+    fn an_extended_master_secret_comes_from_its_label_and_the_session_hash() {
+        let premaster = hex("9bbe436ba940f017b17652849a71db35");
+        let expected = hex(
+            "fe7ce20931f62010f06228524c17ec316ad337b10ed71e0972971a5365955b861a2737ff7abe1f04f1ae496f9a806eaa",
+        );
+        let master = extended_master_secret(&premaster, &sha256(b"session"));
+        assert_eq!(master.as_slice(), expected);
+    }
+
     #[test]
     fn a_psk_premaster_is_lengths_zeros_and_the_key() {
         assert_eq!(*psk_premaster(None, b"abc"), b"\0\x03\0\0\0\0\x03abc");

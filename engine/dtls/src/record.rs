@@ -430,12 +430,15 @@ mod tests {
     }
 
     #[test]
-    fn inner_padding_is_stripped_and_all_zeros_is_malformed() {
+    fn inner_padding_is_stripped_up_to_the_limit_and_all_zeros_is_malformed() {
+        let longest = [b"hi\x17".as_slice(), &vec![0; MAX_CONTENT - 2]].concat();
         let [mut us, mut peer] = pair(Suite::PskCcm8, MacOrder::default(), b"c", b"");
         let mut buf = Vec::new();
         for (inner, expected) in [
             (b"hi\x17\0\0\0".as_slice(), Ok(2)),
+            (&longest, Ok(2)),
             (&[0; 9], Err(Refused::Malformed)),
+            (&vec![0x17; MAX_CONTENT + 2], Err(Refused::Malformed)),
         ] {
             let number = 1 << 48 | us.send_next;
             us.send_next += 1;

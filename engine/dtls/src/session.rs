@@ -297,6 +297,39 @@ mod tests {
     }
 
     #[test]
+    fn a_repeated_finished_is_answered_with_the_final_flight_until_application_data_has_come() {
+        let (mut us, mut peer) = (session(Role::Server), session(Role::Client));
+        let config = Config::default();
+        let mut flight = Flight::new(&config);
+        flight.push_change_cipher_spec();
+        us.linger = Some(Box::new(Linger { flight, finished: 3 }));
+        let mut finished = Vec::new();
+        put_fragment(&mut finished, handshake::FINISHED, 12, 3, 0, 12);
+        finished.extend_from_slice(&[7; 12]);
+        let mut other = finished.clone();
+        other[5] = 4;
+        let mut out = Outbox::new(1 << 16);
+        let mut now = NOW;
+        let mut answers = |kind, body: &[u8]| {
+            now = now + config.resend_gap;
+            let mut datagram = Vec::new();
+            assert!(peer.keys.seal(kind, &[body], &mut datagram));
+            let record = Records::new(&datagram, 0).next().expect("a record");
+            us.receive(&record, address(), &mut Vec::new(), &mut out, &config, now);
+            std::iter::from_fn(|| out.pop().map(drop)).count()
+        };
+        assert_eq!(answers(content::HANDSHAKE, &finished), 1);
+        assert_eq!(
+            answers(content::HANDSHAKE, &other),
+            0,
+            "not the one that it answers"
+        );
+        assert_eq!(answers(content::HANDSHAKE, &finished), 1);
+        assert_eq!(answers(content::APPLICATION_DATA, b"x"), 0);
+        assert_eq!(answers(content::HANDSHAKE, &finished), 0);
+    }
+
+    #[test]
     fn another_handshake_inside_an_association_is_refused_with_a_warning() {
         let warning = Some(vec![WARNING, Alert::NoRenegotiation as u8]);
         let hello = message(handshake::CLIENT_HELLO);
