@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,14 +54,26 @@ class FileStore:
         self._store = LocalStore(self._root)
 
     @property
+    def root(self) -> Path:
+        """The directory of it all."""
+        return self._root
+
+    @property
     def used(self) -> int:
         """Bytes of all files, those that are being written included."""
         return self._used
 
-    async def put(self, chunks: AsyncIterable[bytes], *, expected: bytes | None = None) -> StoredFile:
+    async def put(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        expected: bytes | None = None,
+        check: Callable[[Path, bytes], None] | None = None,
+    ) -> StoredFile:
         """Store the bytes under their digest; nothing is kept when it fails.
 
-        Raises `InvalidInput` (code `too-large`), `StoreError` (`storage-full`, disk errors) and `Untrusted`
+        `check` sees the whole file and its digest, in a thread, before anyone else can; what it raises refuses
+        the file. Raises `InvalidInput` (code `too-large`), `StoreError` (`storage-full`, disk errors) and `Untrusted`
         (`digest-mismatch`) when `expected` is another digest.
         """
         name = f"{_INCOMING}/{secrets.token_hex(16)}"
@@ -74,6 +86,8 @@ class FileStore:
                     field="digest",
                     hint="send the file again; it was damaged on the way, or it is another one",
                 )
+            if check is not None:
+                await asyncio.to_thread(check, self._root / name, digest)
             path = self._path(digest)
             async with self._publishing:
                 if path.exists():
@@ -81,6 +95,18 @@ class FileStore:
                 await self._publish(name, digest)
                 reservation.keep = True
             return StoredFile(digest, reservation.size, path, created=True)
+
+    async def adopt(self, file: Path, digest: bytes, size: int) -> StoredFile:
+        """Make a file under `root` that is whole, on the disk and counted already one of ours."""
+        path = self._path(digest)
+        async with self._publishing:
+            if created := not path.exists():
+                await asyncio.to_thread(file.rename, path)
+                await asyncio.to_thread(_sync, path.parent)
+            else:
+                await asyncio.to_thread(file.unlink)
+                self.release(size)
+        return StoredFile(digest, size, path, created=created)
 
     def path(self, digest: bytes) -> Path:
         """Return where the file is, for mapping it into memory. Raises `NotFound`."""
@@ -184,9 +210,13 @@ class FileStore:
                 f"the files would take more than {self._quota} bytes",
                 code="storage-full",
                 field="file",
-                hint="delete images that are no longer needed",
+                hint="delete images that are no longer needed, or raise images.quota",
             )
         self._used += size
+
+    def release(self, size: int) -> None:
+        """Count `size` bytes no longer."""
+        self._used -= size
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 Nothing here waits, so each method is atomic. Records are frozen and handed out as they are.
 """
 
+from lwm2m_server.store.image_keys import MemoryImageKeyStore
 from lwm2m_server.store.memory_campaigns import MemoryCampaignStore, MemoryDeploymentStore
 from lwm2m_server.store.memory_content import (
     MemoryImageStore,
@@ -36,6 +37,7 @@ class MemoryStore:
         self.images = MemoryImageStore(tables)
         self.manifests = MemoryManifestStore(tables)
         self.trust = MemoryTrustStore(tables)
+        self.image_keys = MemoryImageKeyStore(tables)
         self.campaigns = MemoryCampaignStore(tables)
         self.deployments = MemoryDeploymentStore(tables)
         self.deltas = MemoryDeltaStore(tables)

@@ -18,6 +18,7 @@ from lwm2m_server.devices.attributes import AttributeType
 from lwm2m_server.devices.filter import Filter
 from lwm2m_server.devices.records import AttributeValue, Device, Facts, Observation, Registration
 from lwm2m_server.store.delta_ports import DeltaStore
+from lwm2m_server.store.image_keys import ImageKeyStore
 from lwm2m_server.store.records import (
     Event,
     LiveRegistration,
@@ -428,6 +429,11 @@ class Store(Protocol):
     @property
     def trust(self) -> TrustStore:
         """Public keys whose signatures count."""
+        ...
+
+    @property
+    def image_keys(self) -> ImageKeyStore:
+        """Public keys of boot loaders."""
         ...
 
     @property

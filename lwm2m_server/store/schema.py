@@ -186,6 +186,18 @@ trusted_keys = Table(
     Column("requires", String),
 )
 
+# Boot loaders' keys, not those of manifests: other algorithms, and other ways to name them.
+image_keys = Table(
+    "image_keys",
+    metadata,
+    Column("key_id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("algorithm", String, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", String, nullable=False),
+)
+
 campaigns = Table(
     "campaigns",
     metadata,

@@ -6,6 +6,7 @@ from pathlib import Path
 from lwm2m_server.store import migrate
 from lwm2m_server.store.database import Database
 from lwm2m_server.store.errors import StoreError
+from lwm2m_server.store.image_keys import SqlImageKeyStore
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.sql_campaigns import SqlCampaignStore, SqlDeploymentStore
 from lwm2m_server.store.sql_content import SqlImageStore, SqlManifestStore, SqlTokenStore, SqlTrustStore
@@ -27,6 +28,7 @@ class SqliteStore:
         self.images = SqlImageStore(database)
         self.manifests = SqlManifestStore(database)
         self.trust = SqlTrustStore(database)
+        self.image_keys = SqlImageKeyStore(database)
         self.campaigns = SqlCampaignStore(database)
         self.deployments = SqlDeploymentStore(database)
         self.deltas = SqlDeltaStore(database)
