@@ -8,6 +8,7 @@ use std::sync::Arc;
 use coap::Instant;
 
 use crate::alert::Failure;
+use crate::associations::id_of;
 use crate::client_handshake::ClientHandshake;
 use crate::config::Config;
 use crate::event::{Association, Event, Handler, Reason, SendError};
@@ -15,7 +16,6 @@ use crate::handshake::{self, Context, Step};
 use crate::outbox::{Outbox, Transmit};
 use crate::random::{Random, Source};
 use crate::record::Records;
-use crate::server::id_of;
 use crate::session::{Received, Session};
 use crate::ticket::Resumable;
 

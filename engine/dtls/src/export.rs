@@ -15,13 +15,14 @@ use ring::{aead, hmac};
 use zeroize::Zeroizing;
 
 use crate::alert::Alert;
+use crate::associations::id_of;
 use crate::cid::ConnectionId;
 use crate::client::Client;
 use crate::event::{AssociationId, Identity, Role};
 use crate::prf::DirectionKey;
 use crate::random::Source;
 use crate::record::{MAX_SENT, Protection};
-use crate::server::{Server, id_of};
+use crate::server::Server;
 use crate::session::{RESERVED, Session};
 use crate::suite::{MacOrder, Suite};
 use crate::window::Window;

@@ -11,6 +11,7 @@
 mod accept;
 mod aead;
 mod alert;
+mod associations;
 mod bounds;
 mod cbc;
 mod ccm;
