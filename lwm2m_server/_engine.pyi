@@ -266,9 +266,11 @@ class Alive:
 
 @final
 class LookUp:
-    """A handshake that waits: for `Engine.provide_psk` when `der` is empty, else for `Engine.provide_verdict`.
+    """A handshake that waits: for `Engine.provide_psk` when the identity begins with `psk:`, else for
+    `Engine.provide_verdict`.
 
-    The identity is what the peer claims; of a certificate the path and the dates have been checked.
+    The identity is what the peer claims; of a certificate the path and the dates have been checked. `der` is the
+    certificate or SubjectPublicKeyInfo; empty for a pre-shared key, and where a session is resumed.
     """
 
     def __new__(
@@ -283,7 +285,7 @@ class LookUp:
     @property
     def names(self) -> tuple[str, ...]: ...
     @property
-    def der(self) -> bytes: ...  # the certificate or SubjectPublicKeyInfo
+    def der(self) -> bytes: ...
     def __eq__(self, value: object, /) -> bool: ...
 
 @final

@@ -317,14 +317,14 @@ class Transport(Protocol):
         ...
 
     def provide_psk(self, handshake: int, keys: Sequence[bytes]) -> None:
-        """Answer a `LookUp` without `der`: the current key, then at most one former; none: unknown.
+        """Answer a `LookUp` of a `psk:` identity: the current key, then at most one former; none: unknown.
 
         Found keys are remembered, so that a later handshake of the identity does not ask again.
         """
         ...
 
     def provide_verdict(self, handshake: int, *, accepted: bool) -> None:
-        """Answer a `LookUp` with `der`."""
+        """Answer a `LookUp` of another identity."""
         ...
 
     def forget_key(self, identity: str) -> None:

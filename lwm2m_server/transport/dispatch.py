@@ -54,7 +54,7 @@ def transfer_error(failure: Failure) -> TransferFailed:
 
 
 def _text(failure: Failure) -> str:
-    text = f"{failure.peer.address}: {_TEXT.get(failure.reason, failure.reason)}"
+    text = f"{failure.peer.identity or failure.peer.address}: {_TEXT.get(failure.reason, failure.reason)}"
     return f"{text} ({failure.detail})" if failure.detail else text
 
 

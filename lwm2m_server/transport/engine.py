@@ -494,10 +494,10 @@ class EngineTransport:
         """Deliver a batch; without a receiver, and when it breaks, nobody is known."""
         if self._handlers.on_security is None or not self._handlers.call(self._handlers.on_security, events):
             for event in events:
-                if isinstance(event, LookUp) and event.der:
-                    self.provide_verdict(event.handshake, accepted=False)
-                elif isinstance(event, LookUp):
+                if isinstance(event, LookUp) and event.identity.startswith("psk:"):
                     self.provide_psk(event.handshake, ())
+                elif isinstance(event, LookUp):
+                    self.provide_verdict(event.handshake, accepted=False)
 
     def _answered(self, response: Response) -> None:
         call = self._calls.get(response.handle)

@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use coap::{Delivery, Exchange, Request, Response};
+use dtls::{AssociationId, Identity, Secret};
 use socket2::Socket;
 
 use crate::blob::{Blob, Digest};
-use crate::key::{PeerKey, Principal};
+use crate::key::{IdentityHash, PeerKey, Principal};
+use crate::secure::Gate;
+use crate::security::Secured;
 
 /// Whom an action is about.
 pub enum To {
@@ -16,7 +19,7 @@ pub enum To {
     /// Whoever has an association with this identity now.
     Identity {
         /// The identity.
-        principal: Principal,
+        hash: IdentityHash,
         /// Its text.
         name: Arc<str>,
         /// Where it was when the caller heard of it.
@@ -24,10 +27,35 @@ pub enum To {
     },
 }
 
+/// A socket to serve.
+pub struct Listener {
+    pub socket: Socket,
+    /// What its datagrams go through.
+    pub gate: Gate,
+    /// Associations that were restored, each with its row.
+    pub restored: Vec<(AssociationId, u64)>,
+}
+
+/// What concerns DTLS.
+pub enum SecurityAction {
+    /// Credentials from now on.
+    Secure(Box<Secured>),
+    /// The keys of an identity, if it is known.
+    Psk { handshake: u64, keys: Vec<Secret> },
+    /// Whether a peer is taken.
+    Verdict { handshake: u64, accepted: bool },
+    /// Ask again next time.
+    ForgetKey(Identity),
+    /// End all that an identity has.
+    Revoke(Identity),
+    /// An export is durable.
+    Confirm { record: u64, mark: u64 },
+}
+
 /// One action, applied in the order of submission.
 pub enum Action {
     /// Serve this socket; listeners are numbered in the order of these actions.
-    Listen(Socket),
+    Listen(Box<Listener>),
     /// Send a request.
     Request {
         handle: u64,
@@ -72,4 +100,6 @@ pub enum Action {
     Drop { location: String },
     /// The other side is no longer there.
     ForgetPeer { to: To },
+    /// Do something about DTLS.
+    Security(SecurityAction),
 }

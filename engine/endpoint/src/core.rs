@@ -9,9 +9,10 @@ use coap::{Handle, Instant, RequestError, Stack};
 
 use crate::action::{Action, To};
 use crate::event::{Claim, Event, Remote, reason};
-use crate::key::PeerKey;
+use crate::key::{PeerKey, Route};
 use crate::offers::Offers;
 use crate::reporter::Reporter;
+use crate::secure::Secure;
 use crate::settings::Checked;
 use crate::shared::Shared;
 use crate::site::Site;
@@ -30,9 +31,16 @@ pub struct Core {
     pub stack: Stack<PeerKey>,
     pub site: Site,
     pub reporter: Reporter,
+    pub secure: Secure,
     handles: HashMap<u64, Handle>,
     calls: HashMap<Handle, Call>,
     report_due: Option<Instant>,
+    /// Whose association is just ending.
+    leaving: Option<(PeerKey, Arc<dtls::Identity>)>,
+    /// Why the calls that are just ending do so.
+    handshake_failure: Option<&'static str>,
+    /// News of DTLS that may wait for Python.
+    max_security: usize,
     panics: u64,
     responses: u64,
     answers: u64,
@@ -45,10 +53,14 @@ impl Core {
         Self {
             site: Site::new(Arc::clone(shared), offers, settings.max_events, busy_max_age),
             reporter: Reporter::new(Arc::clone(shared), settings.max_events),
+            secure: Secure::new(settings.max_events),
             stack: Stack::new(settings.coap, seed),
             handles: HashMap::new(),
             calls: HashMap::new(),
             report_due: None,
+            leaving: None,
+            handshake_failure: None,
+            max_security: settings.max_events,
             panics: 0,
             responses: 0,
             answers: 0,
@@ -75,6 +87,7 @@ impl Core {
             self.guarded(|core| core.stack.handle_timeout(now));
             self.collect();
         }
+        self.secure_timeout(now);
         if self.site.liveness.has_news() {
             let due = *self.report_due.get_or_insert(now + REPORT_PERIOD);
             if due <= now || self.site.liveness.is_full() {
@@ -102,10 +115,14 @@ impl Core {
 
     /// When `timeout` wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.stack.next_timeout(), self.report_due]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.stack.next_timeout(),
+            self.secure.next_timeout(),
+            self.report_due,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Applies one action; sockets are the thread's business.
@@ -160,10 +177,20 @@ impl Core {
             Action::RemoveBlob { digest } => self.site.offers.remove_blob(&digest),
             Action::Keep { location, owner } => self.site.liveness.keep(&location, owner),
             Action::Drop { location } => self.site.liveness.forget(&location),
-            Action::ForgetPeer { to: To::Key(peer) } => self.stack.forget_peer(peer, now),
+            Action::ForgetPeer { to: To::Key(peer) } => {
+                self.stack.forget_peer(peer, now);
+                if let Route::Server(address) = peer.route() {
+                    self.secure.links.forget(peer, address);
+                }
+            }
             Action::ForgetPeer {
-                to: To::Identity { .. },
-            } => {}
+                to: To::Identity { hash, .. },
+            } => {
+                for peer in self.secure.associations.of(hash) {
+                    self.stack.forget_peer(peer, now);
+                }
+            }
+            Action::Security(action) => self.secure_action(action, now),
         }
     }
 
@@ -171,7 +198,11 @@ impl Core {
     fn resolve(&mut self, handle: u64, to: To) -> Option<PeerKey> {
         match to {
             To::Key(key) => Some(key),
-            To::Identity { name, address, .. } => {
+            To::Identity { hash, name, address } => {
+                let current = self.secure.associations.current(hash);
+                if current.is_some() {
+                    return current;
+                }
                 let peer = Remote {
                     key: PeerKey::new(0, address),
                     address,
@@ -200,9 +231,10 @@ impl Core {
             Err(RequestError::TooMany) => (reason::BUSY, "too many requests in total"),
             Err(RequestError::Invalid(what)) => (reason::INVALID, what),
         };
+        let peer = self.remote(peer);
         self.reporter.emit(Event::Failure {
             handle,
-            peer: Remote::of_key(peer),
+            peer,
             reason,
             detail,
             offset: 0,
@@ -222,8 +254,9 @@ impl Core {
                 self.reporter.emit(event);
             }
         }
-        for news in self.site.news.drain(..) {
-            self.reporter.emit(news);
+        for mut download in std::mem::take(&mut self.site.news) {
+            download.peer = self.remote(download.peer.key);
+            self.reporter.emit(Event::Download(download));
         }
     }
 
@@ -235,7 +268,7 @@ impl Core {
                 request,
             } => Event::Request {
                 exchange: exchange.0,
-                peer: Remote::of_key(peer),
+                peer: self.remote(peer),
                 request,
             },
             coap::Event::Response {
@@ -250,7 +283,7 @@ impl Core {
                 }
                 Event::Response {
                     handle: own,
-                    peer: Remote::of_key(peer),
+                    peer: self.remote(peer),
                     response,
                 }
             }
@@ -265,7 +298,7 @@ impl Core {
                 }
                 Event::Notification {
                     handle: own,
-                    peer: Remote::of_key(peer),
+                    peer: self.remote(peer),
                     response,
                 }
             }
@@ -276,10 +309,10 @@ impl Core {
                 detail,
             } => {
                 let call = self.ended(handle)?;
-                let reason = reason.as_str();
+                let (reason, detail) = self.cause(reason, detail);
                 Event::Failure {
                     handle: call.handle,
-                    peer: Remote::of_key(peer),
+                    peer: self.remote(peer),
                     reason,
                     detail,
                     offset: call.offset,
@@ -339,8 +372,10 @@ impl Core {
             ("offers", offers.len() as u64),
             ("downloads", offers.downloads() as u64),
         ]);
+        self.secure.statistics(into);
     }
 }
 
+mod secure;
 #[cfg(test)]
 mod tests;

@@ -9,19 +9,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use coap::Instant;
 use coap::{Code, Delivery, Exchange, Request, Response};
-use dtls::{Identity, Secret};
-use socket2::Socket;
+use dtls::{Identity, ImportError, SealingKey, Secret, Server, SystemRandom};
 
-use crate::action::{Action, To};
+use crate::action::{Action, Listener, SecurityAction, To};
 use crate::blob::{Blob, Digest};
 use crate::core::Core;
 use crate::error::Error;
 use crate::event::Event;
 use crate::identity;
-use crate::key::{PeerKey, Principal};
-use crate::security::Security;
-use crate::settings::Settings;
+use crate::key::{MAX_LISTENERS, PeerKey, Principal};
+use crate::secure::{Devices, Gate, Place};
+use crate::security::{Secured, Security};
+use crate::settings::{Checked, Settings};
 use crate::shared::{Shared, lock};
 use crate::socket;
 use crate::worker::Worker;
@@ -49,12 +50,23 @@ pub enum Target {
     },
 }
 
+/// What speaks at a listener.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    /// Our client role alone.
+    Servers,
+    /// Devices, and our client role.
+    Devices,
+}
+
 #[derive(Default)]
 struct Front {
-    /// Bound addresses, by the number of the listener.
-    listeners: Vec<SocketAddr>,
+    /// Bound addresses and what speaks there, by the number of the listener.
+    listeners: Vec<(SocketAddr, Kind)>,
     /// Sockets that are bound and not served yet; later ones wait behind them, because their order is their number.
-    held: Vec<Socket>,
+    held: Vec<Listener>,
+    secured: Option<Secured>,
     blobs: HashMap<Digest, Arc<Blob>>,
 }
 
@@ -65,6 +77,7 @@ pub struct Engine {
     front: Mutex<Front>,
     next_handle: AtomicU64,
     closed: AtomicBool,
+    checked: Checked,
     process: u32,
 }
 
@@ -78,9 +91,10 @@ impl Engine {
         let system = |error: std::io::Error| Error::Invalid(format!("engine: cannot start: {error}"));
         let shared = Arc::new(Shared::new(checked.max_actions).map_err(system)?);
         let of_thread = Arc::clone(&shared);
+        let of_core = checked.clone();
         let thread = thread::Builder::new()
             .name("lwm2m-engine".into())
-            .spawn(move || Worker::new(Core::new(checked, seed, &of_thread), of_thread).run())
+            .spawn(move || Worker::new(Core::new(of_core, seed, &of_thread), of_thread).run())
             .map_err(system)?;
         Ok(Self {
             shared,
@@ -88,6 +102,7 @@ impl Engine {
             front: Mutex::default(),
             next_handle: AtomicU64::new(1),
             closed: AtomicBool::new(false),
+            checked,
             process: process::id(),
         })
     }
@@ -129,15 +144,17 @@ impl Engine {
     /// As [`Engine::listen`].
     pub fn bind(&self, host: &str, port: u16, secure: bool) -> Result<SocketAddr> {
         self.check_open()?;
-        if secure {
-            return Err(not_yet());
-        }
         let failed = |error: std::io::Error| Error::Invalid(format!("listen: {host} port {port}: {error}"));
         let mut found = (host, port).to_socket_addrs().map_err(failed)?;
         let address = found
             .next()
             .ok_or_else(|| Error::Invalid(format!("listen: {host} has no address")))?;
-        Self::add_listener(&mut lock(&self.front), address).map_err(failed)
+        let mut front = lock(&self.front);
+        let kind = if secure { Kind::Devices } else { Kind::Plain };
+        if secure && front.secured.is_none() {
+            return Err(unsecured());
+        }
+        Self::add_listener(&mut front, address, kind).map_err(failed)
     }
 
     /// Takes datagrams from all listeners that are bound.
@@ -151,48 +168,69 @@ impl Engine {
     }
 
     fn release(&self, front: &mut Front) {
-        for socket in front.held.drain(..) {
-            self.shared.submit_or_wait(Action::Listen(socket));
+        for listener in front.held.drain(..) {
+            self.shared.submit_or_wait(Action::Listen(Box::new(listener)));
         }
         self.shared.wake();
     }
 
-    fn add_listener(front: &mut Front, address: SocketAddr) -> std::io::Result<SocketAddr> {
+    fn add_listener(front: &mut Front, address: SocketAddr, kind: Kind) -> std::io::Result<SocketAddr> {
+        if front.listeners.len() >= usize::from(MAX_LISTENERS) {
+            return Err(std::io::Error::other("too many listeners"));
+        }
         let socket = socket::bind(address)?;
         let bound = socket
             .local_addr()?
             .as_socket()
             .ok_or_else(|| std::io::Error::other("not an IP socket"))?;
-        front.listeners.push(bound);
-        front.held.push(socket);
+        let gate = match (kind, &front.secured) {
+            (Kind::Devices, Some(secured)) => {
+                let server = Server::new(Arc::clone(&secured.server), Box::new(SystemRandom));
+                Gate::Devices(Box::new(Devices::new(server, bound)))
+            }
+            (Kind::Plain, _) => Gate::Plain,
+            (Kind::Devices | Kind::Servers, _) => Gate::Servers,
+        };
+        front.listeners.push((bound, kind));
+        front.held.push(Listener {
+            socket,
+            gate,
+            restored: Vec::new(),
+        });
         Ok(bound)
     }
 
     fn to(&self, target: Target) -> Result<To> {
-        match target {
+        Ok(match target {
             Target::Plain {
                 address,
                 listener: Some(listener),
-            } => Ok(To::Key(PeerKey::new(listener, address))),
-            Target::Plain { address, .. } => self
-                .listener(address)
-                .map(|listener| To::Key(PeerKey::new(listener, address))),
-            Target::Server(address) => self
-                .listener(address)
-                .map(|listener| To::Key(PeerKey::server(listener, address))),
-            Target::Identity { name, address } => Ok(To::Identity {
-                principal: Principal::of_identity(identity::hash(&name)),
+            } => To::Key(PeerKey::new(listener, address)),
+            Target::Plain { address, .. } => {
+                To::Key(PeerKey::new(self.listener(address, Kind::Plain)?, address))
+            }
+            Target::Server(address) => {
+                To::Key(PeerKey::server(self.listener(address, Kind::Servers)?, address))
+            }
+            Target::Identity { name, address } => To::Identity {
+                hash: identity::hash(&name),
                 name,
                 address,
-            }),
-        }
+            },
+        })
     }
 
-    /// The listener to send by to an address.
-    fn listener(&self, address: SocketAddr) -> Result<u16> {
+    /// The listener to send by to an address; one is bound to any port where there is none.
+    fn listener(&self, address: SocketAddr, kind: Kind) -> Result<u16> {
         let mut front = lock(&self.front);
-        let ipv6 = address.is_ipv6();
-        let position = |front: &Front| front.listeners.iter().position(|bound| bound.is_ipv6() == ipv6);
+        if kind == Kind::Servers && front.secured.is_none() {
+            return Err(unsecured());
+        }
+        let (ipv6, plain) = (address.is_ipv6(), kind == Kind::Plain);
+        let position = |front: &Front| {
+            let mut listeners = front.listeners.iter();
+            listeners.position(|(bound, kind)| bound.is_ipv6() == ipv6 && (*kind == Kind::Plain) == plain)
+        };
         if position(&front).is_none() {
             let any: IpAddr = if ipv6 {
                 Ipv6Addr::UNSPECIFIED.into()
@@ -200,16 +238,14 @@ impl Engine {
                 Ipv4Addr::UNSPECIFIED.into()
             };
             let alone = front.held.is_empty();
-            Self::add_listener(&mut front, SocketAddr::new(any, 0))
+            Self::add_listener(&mut front, SocketAddr::new(any, 0), kind)
                 .map_err(|error| Error::Invalid(format!("peer: no socket for {address}: {error}")))?;
             if alone {
                 self.release(&mut front);
             }
         }
-        let listener = position(&front)
-            .and_then(|index| u16::try_from(index).ok())
-            .unwrap_or(u16::MAX);
-        Ok(listener)
+        let listener = position(&front).and_then(|index| u16::try_from(index).ok());
+        Ok(listener.unwrap_or(u16::MAX))
     }
 
     /// Takes up to `limit` events, and hands waiting actions over.
@@ -391,7 +427,7 @@ impl Engine {
         self.check_open()?;
         let owner = match self.to(target)? {
             To::Key(key) => key.principal(),
-            To::Identity { principal, .. } => principal,
+            To::Identity { hash, .. } => Principal::of_identity(hash),
         };
         self.submit(Action::Keep { location, owner })
     }
@@ -414,61 +450,109 @@ impl Engine {
         self.submit(Action::ForgetPeer { to })
     }
 
-    /// Sets credentials and trust.
+    /// Sets credentials and trust, of listeners and of our client role; sessions go on.
     ///
     /// # Errors
-    /// A field cannot be used.
+    /// A field cannot be used, or the engine is closed.
     pub fn secure(&self, security: &Security) -> Result<()> {
-        security.check(&Settings::default().check()?)?;
-        Err(not_yet())
+        self.check_open()?;
+        let secured = security.check(&self.checked)?;
+        let mut front = lock(&self.front);
+        let is_other = |before: &Secured| before.cid_length() != secured.cid_length();
+        if front.secured.as_ref().is_some_and(is_other) {
+            return Err(Error::Invalid(
+                "connection_id_length: must stay what it was while the engine lives".into(),
+            ));
+        }
+        for listener in &mut front.held {
+            if let Gate::Devices(devices) = &mut listener.gate {
+                devices.server.reconfigure(Arc::clone(&secured.server));
+            }
+        }
+        front.secured = Some(secured.clone());
+        self.shared
+            .submit_or_wait(Action::Security(SecurityAction::Secure(Box::new(secured))));
+        Ok(())
     }
 
-    /// Gives the keys of an identity.
+    /// Gives the keys of an identity that a handshake asked for, the current one first; none: it is unknown.
     ///
     /// # Errors
-    /// Always.
-    pub fn provide_psk(&self, _: u64, _: Vec<Secret>) -> Result<()> {
-        Err(not_yet())
+    /// There are more than two, or the engine is closed.
+    pub fn provide_psk(&self, handshake: u64, keys: Vec<Secret>) -> Result<()> {
+        if keys.len() > 2 {
+            return Err(Error::Invalid(
+                "keys: at most the current and one former key".into(),
+            ));
+        }
+        self.security(SecurityAction::Psk { handshake, keys })
     }
 
-    /// Takes a peer or not.
+    /// Takes the peer of a handshake, or does not.
     ///
     /// # Errors
-    /// Always.
-    pub fn provide_verdict(&self, _: u64, _: bool) -> Result<()> {
-        Err(not_yet())
+    /// The engine is closed.
+    pub fn provide_verdict(&self, handshake: u64, accepted: bool) -> Result<()> {
+        self.security(SecurityAction::Verdict { handshake, accepted })
     }
 
-    /// Asks again.
+    /// Asks for the keys of this identity again at its next handshake.
     ///
     /// # Errors
-    /// Always.
-    pub fn forget_key(&self, _: Identity) -> Result<()> {
-        Err(not_yet())
+    /// The engine is closed.
+    pub fn forget_key(&self, identity: Identity) -> Result<()> {
+        self.security(SecurityAction::ForgetKey(identity))
     }
 
-    /// Ends what an identity has.
+    /// Ends the associations and handshakes of this identity and forgets its keys.
     ///
     /// # Errors
-    /// Always.
-    pub fn revoke(&self, _: Identity) -> Result<()> {
-        Err(not_yet())
+    /// The engine is closed.
+    pub fn revoke(&self, identity: Identity) -> Result<()> {
+        self.security(SecurityAction::Revoke(identity))
     }
 
-    /// Restores.
+    /// Says that what was exported with this mark is durable.
     ///
     /// # Errors
-    /// Always.
-    pub fn restore(&self, _: &[(u64, u64, Vec<u8>)]) -> Result<Vec<(&'static str, u64)>> {
-        Err(not_yet())
+    /// The engine is closed.
+    pub fn confirm_session(&self, record: u64, mark: u64) -> Result<()> {
+        self.security(SecurityAction::Confirm { record, mark })
     }
 
-    /// Confirms.
+    fn security(&self, action: SecurityAction) -> Result<()> {
+        self.submit(Action::Security(action))
+    }
+
+    /// Goes on with stored associations at listeners that are bound and not yet served: row, generation that the
+    /// claim has raised it to, and what was stored. Returns how many were `restored`, and how many were refused by
+    /// reason.
     ///
     /// # Errors
-    /// Always.
-    pub fn confirm_session(&self, _: u64, _: u64) -> Result<()> {
-        Err(not_yet())
+    /// The engine is closed.
+    pub fn restore(&self, sessions: &[(u64, u64, Vec<u8>)]) -> Result<Vec<(&'static str, u64)>> {
+        self.check_open()?;
+        let mut front = lock(&self.front);
+        let sealing_key = front
+            .secured
+            .as_ref()
+            .and_then(|secured| secured.sealing_key.clone());
+        let now = self.shared.now();
+        let mut counts: Vec<(&'static str, u64)> = Vec::new();
+        for (record, generation, export) in sessions {
+            let outcome = restore(
+                &mut front.held,
+                (*record, *generation),
+                export,
+                sealing_key.as_ref(),
+                now,
+            );
+            match counts.iter_mut().find(|(word, _)| *word == outcome) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((outcome, 1)),
+            }
+        }
+        Ok(counts)
     }
 
     /// Counters, table sizes and queue depths by name.
@@ -504,8 +588,42 @@ impl Engine {
     }
 }
 
-fn not_yet() -> Error {
-    Error::Invalid("secure: the engine does not speak DTLS yet".into())
+/// Gives a stored association to the listener that it came in by, or one of the same family; a word for what became
+/// of it.
+fn restore(
+    held: &mut [Listener],
+    (record, generation): (u64, u64),
+    export: &[u8],
+    key: Option<&SealingKey>,
+    now: Instant,
+) -> &'static str {
+    let Some(((place, sealed), key)) = Place::split(export).zip(key) else {
+        return ImportError::Unreadable.as_str();
+    };
+    let place_of = |listener: &Listener| match &listener.gate {
+        Gate::Devices(devices) => Some(devices.place()),
+        Gate::Plain | Gate::Servers => None,
+    };
+    let same = held.iter().position(|listener| place_of(listener) == Some(place));
+    let like = |listener: &Listener| place_of(listener).is_some_and(|of| of.is_like(place));
+    let found = same.or_else(|| held.iter().position(like));
+    let Some(listener) = found.and_then(|index| held.get_mut(index)) else {
+        return "no-listener";
+    };
+    let Gate::Devices(devices) = &mut listener.gate else {
+        return "no-listener";
+    };
+    match devices.server.import(sealed, record, generation, key, now) {
+        Ok(id) => {
+            listener.restored.push((id, record));
+            "restored"
+        }
+        Err(error) => error.as_str(),
+    }
+}
+
+fn unsecured() -> Error {
+    Error::Invalid("secure: call it before the first secure listener or request".into())
 }
 
 /// Who owns what is offered to a target.

@@ -164,7 +164,7 @@ pub enum Event {
 /// News of handshakes and associations. A `handshake` is a number to answer with.
 #[derive(Debug)]
 pub enum SecurityEvent {
-    /// A handshake waits for [`crate::Engine::provide_psk`] (no `der`) or [`crate::Engine::provide_verdict`].
+    /// A handshake waits for [`crate::Engine::provide_psk`] or, where it is no PSK, [`crate::Engine::provide_verdict`].
     LookUp {
         /// To answer with.
         handshake: u64,
@@ -172,7 +172,7 @@ pub enum SecurityEvent {
         address: SocketAddr,
         /// Who the peer claims to be; of a certificate the path has been checked, but not yet the signature.
         identity: Arc<Identity>,
-        /// The certificate or `SubjectPublicKeyInfo`.
+        /// The certificate or `SubjectPublicKeyInfo`; empty where a session is resumed.
         der: Box<[u8]>,
     },
     /// A device has an association.

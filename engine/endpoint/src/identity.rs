@@ -33,7 +33,8 @@ pub fn text(identity: &Identity) -> String {
     }
 }
 
-fn hexadecimal(scheme: &str, bytes: &[u8]) -> String {
+/// Bytes in lower-case hexadecimal behind a scheme.
+pub(crate) fn hexadecimal(scheme: &str, bytes: &[u8]) -> String {
     let mut text = String::with_capacity(scheme.len() + 2 * bytes.len());
     text.push_str(scheme);
     for byte in bytes {
@@ -48,10 +49,10 @@ pub fn parse(identity: &str) -> Option<Identity> {
     let found = if let Some(rest) = identity.strip_prefix(PSK) {
         Identity::Psk(percent_decoded(rest)?.into())
     } else if let Some(rest) = identity.strip_prefix(RPK) {
-        Identity::RawPublicKey(fingerprint(rest)?)
+        Identity::RawPublicKey(parse_fingerprint(rest)?)
     } else {
         Identity::Certificate {
-            fingerprint: fingerprint(identity.strip_prefix(X509)?)?,
+            fingerprint: parse_fingerprint(identity.strip_prefix(X509)?)?,
             names: Box::default(),
         }
     };
@@ -81,7 +82,7 @@ fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn fingerprint(text: &str) -> Option<[u8; 32]> {
+fn parse_fingerprint(text: &str) -> Option<[u8; 32]> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
         return None;
     };
@@ -90,6 +91,12 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
         .map(|&[high, low]| Some(nibble(high)? << 4 | nibble(low)?))
         .collect::<Option<Vec<u8>>>()?;
     bytes.try_into().ok()
+}
+
+/// The SHA-256 of a key or certificate.
+pub(crate) fn fingerprint(der: &[u8]) -> [u8; 32] {
+    let digest = digest(&SHA256, der);
+    digest.as_ref().try_into().unwrap_or_default()
 }
 
 /// The names in a certificate, the common name first (empty without one); none for other identities.

@@ -79,7 +79,7 @@ impl PeerKey {
         Self {
             body,
             port: 0,
-            listener: listener % MAX_LISTENERS | ASSOCIATION,
+            listener: (listener % MAX_LISTENERS) | ASSOCIATION,
         }
     }
 
@@ -110,6 +110,13 @@ impl PeerKey {
     #[must_use]
     pub const fn listener(self) -> u16 {
         self.listener % MAX_LISTENERS
+    }
+
+    /// The identity of an association.
+    #[must_use]
+    pub fn identity(self) -> Option<IdentityHash> {
+        let hash = self.body.last_chunk().copied();
+        hash.filter(|_| self.listener & ASSOCIATION != 0)
     }
 
     /// Who it is, whatever its association: the identity, or without one the address.

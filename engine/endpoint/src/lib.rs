@@ -16,6 +16,7 @@ mod key;
 mod liveness;
 mod offers;
 mod reporter;
+mod secure;
 mod security;
 mod settings;
 mod shared;

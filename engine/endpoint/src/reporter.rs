@@ -37,6 +37,8 @@ pub struct Reporter {
     max_news: usize,
     /// News in `batch`.
     news: usize,
+    /// News of DTLS in `batch`.
+    security: usize,
     /// Requests in `batch`.
     pub requests: usize,
     /// News that gave way to newer ones.
@@ -52,6 +54,7 @@ impl Reporter {
             held_back: HashMap::new(),
             max_news,
             news: 0,
+            security: 0,
             requests: 0,
             superseded: 0,
         }
@@ -65,6 +68,7 @@ impl Reporter {
     pub fn emit(&mut self, event: Event) {
         match &event {
             Event::Request { .. } => self.requests += 1,
+            Event::Security(_) => self.security += 1,
             Event::Response { handle, .. } | Event::Failure { handle, .. } if !self.held_back.is_empty() => {
                 let last = self.held_back.remove(&Subject::Handle(*handle));
                 self.batch.extend(last);
@@ -81,6 +85,11 @@ impl Reporter {
             self.news += 1;
             self.batch.push(event);
         }
+    }
+
+    /// How much news of DTLS waits for Python.
+    pub fn security(&self) -> usize {
+        self.security + self.shared.depths.security.load(Ordering::Relaxed)
     }
 
     /// How many more reports of liveness may wait.
@@ -105,6 +114,7 @@ impl Reporter {
             .store(!self.held_back.is_empty(), Ordering::Relaxed);
         self.shared.publish(&mut self.batch);
         self.news = 0;
+        self.security = 0;
         self.requests = 0;
     }
 }

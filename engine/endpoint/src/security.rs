@@ -81,6 +81,13 @@ pub struct Secured {
     pub sealing_key: Option<SealingKey>,
 }
 
+impl Secured {
+    /// Length of the connection ids that we give out; None for none at all.
+    pub fn cid_length(&self) -> Option<usize> {
+        self.server.connection_ids.map(|ids| ids.length)
+    }
+}
+
 fn wrong(name: &'static str, rule: &str) -> SettingError {
     SettingError {
         name,

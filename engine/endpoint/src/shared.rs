@@ -8,7 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant as Monotonic;
 
+use coap::Instant;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::action::Action;
@@ -117,6 +119,7 @@ pub struct Shared {
     stopping: AtomicBool,
     finished: AtomicBool,
     max_actions: usize,
+    started: Monotonic,
     /// Latest counters of the thread.
     pub statistics: Mutex<Vec<(&'static str, u64)>>,
 }
@@ -139,8 +142,14 @@ impl Shared {
             stopping: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             max_actions,
+            started: Monotonic::now(),
             statistics: Mutex::default(),
         })
+    }
+
+    /// The time of this engine.
+    pub fn now(&self) -> Instant {
+        Instant::from_micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
     // Python's side

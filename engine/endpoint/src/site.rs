@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coap::{Code, Local, Message, Reply, Verdict};
 
-use crate::event::Event;
+use crate::event::Download;
 use crate::key::PeerKey;
 use crate::liveness::Liveness;
 use crate::offers::{Offers, Outcome};
@@ -21,7 +21,9 @@ pub struct Site {
     /// Seconds since the engine's start.
     pub seconds: u32,
     /// Progress of downloads, to be emitted by the caller.
-    pub news: Vec<Event>,
+    pub news: Vec<Download>,
+    /// The association that something was last sent to /rd by.
+    pub registered_by: Option<PeerKey>,
     /// Requests collected in this batch that are not in the shared queue yet.
     pub collected: usize,
     pub counters: SiteCounters,
@@ -47,6 +49,7 @@ impl Site {
             epoch: 0.0,
             seconds: 0,
             news: Vec::new(),
+            registered_by: None,
             collected: 0,
             counters: SiteCounters::default(),
             shared,
@@ -69,13 +72,19 @@ impl Local<PeerKey> for Site {
         #[cfg(test)]
         assert!(!request.options.path_is(&["panic"]), "a test asked for it");
         self.counters.requests += 1;
+        if request.code == Code::POST
+            && peer.identity().is_some()
+            && request.options.path().next() == Some("rd")
+        {
+            self.registered_by = Some(peer);
+        }
         if self.liveness.refresh(peer, request, self.epoch) {
             self.counters.updates += 1;
             reply.code(Code::CHANGED);
             return Verdict::Answered;
         }
         if let Outcome::Answered(progress) = self.offers.answer(peer, request, self.seconds, reply) {
-            self.news.extend(progress.map(Event::Download));
+            self.news.extend(progress);
             return Verdict::Answered;
         }
         if self

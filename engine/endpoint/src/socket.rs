@@ -136,6 +136,15 @@ pub struct Sent {
     pub lost: u64,
 }
 
+impl Sent {
+    /// Counts another batch.
+    pub fn add(&mut self, more: Self) {
+        self.datagrams += more.datagrams;
+        self.bytes += more.bytes;
+        self.lost += more.lost;
+    }
+}
+
 impl<'a> Outbox<'a> {
     /// Adds a datagram.
     pub fn push(&mut self, address: SocketAddr, datagram: &'a [u8]) {

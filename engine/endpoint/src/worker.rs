@@ -3,7 +3,7 @@
 //! `inbound` and `outbound` are the only places where datagrams pass between sockets and `CoAP`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant as Monotonic, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use coap::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,12 +11,15 @@ use socket2::Socket;
 
 use crate::action::Action;
 use crate::core::Core;
-use crate::key::{PeerKey, Route};
+use crate::key::Route;
+use crate::secure::Outgoing;
 use crate::shared::{Shared, lock};
 use crate::socket::{Inbox, Outbox, Sent};
 
 /// Batches read from one socket before the others, the actions and the timers get their turn.
 const BATCHES_A_TURN: usize = 4;
+/// Times that what DTLS says to what is sent may lead to more that is to be sent, in one turn.
+const ROUNDS: usize = 4;
 
 #[derive(Default)]
 struct Traffic {
@@ -29,13 +32,20 @@ struct Traffic {
     errors: u64,
 }
 
+impl Traffic {
+    fn add(&mut self, sent: Sent) {
+        self.sent += sent.datagrams;
+        self.sent_bytes += sent.bytes;
+        self.lost += sent.lost;
+    }
+}
+
 /// State of the thread.
 pub struct Worker {
     core: Core,
     shared: Arc<Shared>,
     sockets: Vec<Socket>,
     inbox: Inbox,
-    started: Monotonic,
     traffic: Traffic,
 }
 
@@ -55,7 +65,6 @@ impl Worker {
             shared,
             sockets: Vec::new(),
             inbox: Inbox::new(),
-            started: Monotonic::now(),
             traffic: Traffic::default(),
         }
     }
@@ -74,17 +83,18 @@ impl Worker {
         }
         let now = self.now();
         self.core.last_report();
+        self.core.suspend();
         self.turn(now);
     }
 
     fn now(&mut self) -> Instant {
-        let passed = self.started.elapsed();
+        let now = self.shared.now();
         self.core.site.epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs_f64();
-        self.core.site.seconds = u32::try_from(passed.as_secs()).unwrap_or(u32::MAX);
-        Instant::from_micros(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX))
+        self.core.site.seconds = u32::try_from(now.as_micros() / 1_000_000).unwrap_or(u32::MAX);
+        now
     }
 
     /// Sleeps until a socket is readable, Python calls, or a timer is due; says which sockets are readable.
@@ -136,7 +146,7 @@ impl Worker {
             for (address, datagram) in self.inbox.datagrams() {
                 usable += 1;
                 self.traffic.received_bytes += datagram.len() as u64;
-                self.core.datagram(PeerKey::new(listener, address), datagram, now);
+                self.core.inbound(listener, address, datagram, now);
             }
             self.traffic.received += count as u64;
             self.traffic.unusable += (count as u64).saturating_sub(usable);
@@ -150,7 +160,10 @@ impl Worker {
     fn actions(&mut self, now: Instant) {
         for action in self.shared.take_actions() {
             match action {
-                Action::Listen(socket) => self.sockets.push(socket),
+                Action::Listen(listener) => {
+                    self.sockets.push(listener.socket);
+                    self.core.open(listener.gate, &listener.restored);
+                }
                 action => self.core.act(action, now),
             }
         }
@@ -160,34 +173,53 @@ impl Worker {
     fn turn(&mut self, now: Instant) {
         self.actions(now);
         self.core.timeout(now);
-        self.outbound();
+        self.outbound(now);
         self.report();
     }
 
-    /// Sends what the core has ready, in batches for each run of datagrams by the same socket.
-    fn outbound(&mut self) {
-        let mut total = Sent::default();
+    /// Sends what the core has ready.
+    fn outbound(&mut self, now: Instant) {
+        for _ in 0..ROUNDS {
+            let count = self.stack_outbound(now);
+            if count == 0 {
+                break;
+            }
+            self.core.stack.sent(count);
+            self.core.sent(now);
+        }
+        let (sockets, traffic) = (&self.sockets, &mut self.traffic);
+        self.core.secure.transmit(|listener, outgoing| {
+            let (count, sent) = match outgoing {
+                Outgoing::Devices(server) => send_all(sockets, listener, server.transmits()),
+                Outgoing::Server(client) => send_all(sockets, listener, client.transmits()),
+            };
+            traffic.add(sent);
+            count
+        });
+    }
+
+    /// Sends the datagrams of the stack to plain peers, in batches for each run by the same socket, and gives the
+    /// others to DTLS. Returns how many there were.
+    fn stack_outbound(&mut self, now: Instant) -> usize {
         let mut count = 0;
         let mut outbox = Outbox::default();
         let mut current = None;
+        let secure = &mut self.core.secure;
         for transmit in self.core.stack.transmits() {
             count += 1;
-            let listener = transmit.peer.listener();
             let Route::Plain(address) = transmit.peer.route() else {
+                secure.send(transmit.peer, transmit.datagram, now);
                 continue;
             };
+            let listener = transmit.peer.listener();
             if outbox.is_full() || current.is_some_and(|current| current != listener) {
-                add(&mut total, flush(&self.sockets, current, &mut outbox));
+                self.traffic.add(flush(&self.sockets, current, &mut outbox));
             }
             current = Some(listener);
             outbox.push(address, transmit.datagram);
         }
-        add(&mut total, flush(&self.sockets, current, &mut outbox));
-        drop(outbox);
-        self.core.stack.sent(count);
-        self.traffic.sent += total.datagrams;
-        self.traffic.sent_bytes += total.bytes;
-        self.traffic.lost += total.lost;
+        self.traffic.add(flush(&self.sockets, current, &mut outbox));
+        count
     }
 
     /// Publishes counters, then events: who sees an event sees its effect on the counters.
@@ -217,8 +249,22 @@ fn flush(sockets: &[Socket], listener: Option<u16>, outbox: &mut Outbox<'_>) -> 
     }
 }
 
-fn add(total: &mut Sent, more: Sent) {
-    total.datagrams += more.datagrams;
-    total.bytes += more.bytes;
-    total.lost += more.lost;
+/// Sends the datagrams of one listener; returns how many there were.
+fn send_all<'a>(
+    sockets: &[Socket],
+    listener: u16,
+    transmits: impl Iterator<Item = dtls::Transmit<'a>>,
+) -> (usize, Sent) {
+    let mut total = Sent::default();
+    let mut count = 0;
+    let mut outbox = Outbox::default();
+    for transmit in transmits {
+        count += 1;
+        outbox.push(transmit.address, transmit.datagram);
+        if outbox.is_full() {
+            total.add(flush(sockets, Some(listener), &mut outbox));
+        }
+    }
+    total.add(flush(sockets, Some(listener), &mut outbox));
+    (count, total)
 }

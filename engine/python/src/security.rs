@@ -19,7 +19,8 @@ fn checked(address: &str, identity: Option<&str>) -> PyResult<()> {
     Ok(())
 }
 
-/// A handshake that waits for `Engine.provide_psk` (`der` is empty) or `Engine.provide_verdict`.
+/// A handshake that waits: for `Engine.provide_psk` when the identity begins with `psk:`, else for
+/// `Engine.provide_verdict`.
 #[pyclass(frozen, eq, module = "lwm2m_server._engine")]
 #[derive(PartialEq)]
 pub struct LookUp {
