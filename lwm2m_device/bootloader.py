@@ -62,7 +62,7 @@ class BootLoader:
     @property
     def floor(self) -> int:
         """The lowest sequence number that may run: the highest that any trace of a confirmation shows."""
-        return max([self.state.floor, *self._confirmed_sequences()])
+        return max(self.state.floor, self._floor_elsewhere())
 
     @property
     def installing(self) -> bool:
@@ -90,7 +90,7 @@ class BootLoader:
             if boot is not None:
                 return boot
         if self.state.phase is Phase.REVERTING:
-            self._installer.perform(PlanKind.REVERT, self.state.serial)
+            self._installer.perform(PlanKind.REVERT, self.state.serial, self.floor)
             self._store(replace(self.state, phase=Phase.NONE))
         return self._boot_active(notes)
 
@@ -160,7 +160,7 @@ class BootLoader:
                 notes.append(f"The downloaded image is not installed: {_reason(outcome, state)}.")
                 self._store(replace(state, phase=Phase.NONE, outcome=outcome))
                 return
-        self._installer.perform(PlanKind.INSTALL, state.serial)
+        self._installer.perform(PlanKind.INSTALL, state.serial, self.floor)
         notes.append("The downloaded image was brought to where it runs.")
         self._store(replace(state, phase=Phase.TRIAL, slot=0, attempts=0))
 
@@ -236,13 +236,16 @@ class BootLoader:
         state = self.state
         self._store(BootState(active=slot.index, serial=state.serial, floor=max(self.floor, sequence)))
 
-    def _confirmed_sequences(self) -> list[int]:
+    def _floor_elsewhere(self) -> int:
+        """Return the highest sequence number that other places than the boot state know to be confirmed."""
         headers = [slot.header() for slot in self.slots if slot.is_confirmed()]
-        return [header.sequence for header in headers if header is not None]
+        plan = self._installer.plan
+        confirmed = [header.sequence for header in headers if header is not None]
+        return max([0 if plan is None else plan.floor, *confirmed])
 
     def _rebuild(self) -> BootState:
         """Work out the state from what lies in the slots, after its record was lost."""
-        floor = max([0, *self._confirmed_sequences()])
+        floor = self._floor_elsewhere()
         if self._layout.runs_in_place:
             return replace(self._rebuild_in_place(), floor=floor)
 

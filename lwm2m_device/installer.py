@@ -42,13 +42,13 @@ class Installer:
         """Say whether a plan is half done: what the slots hold makes no sense until `finish`."""
         return self._journal.is_open()
 
-    def perform(self, kind: PlanKind, serial: int) -> None:
-        """Do all of an order, or what is left of it."""
+    def perform(self, kind: PlanKind, serial: int, floor: int) -> None:
+        """Do all of an order, or what is left of it; `floor` is kept with the plan."""
         plan = self.plan
         if plan is None or plan.serial != serial:
             envelope, image = self._extent()
             steps = len(self._steps(envelope, image))
-            self._journal.begin(Plan(kind, steps, serial, envelope, image))
+            self._journal.begin(Plan(kind, steps, serial, envelope, image, floor))
         self.finish()
 
     def finish(self) -> None:

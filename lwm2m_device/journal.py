@@ -12,12 +12,12 @@ is done. The page is erased first and written last, so what can be read as a pla
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from lwm2m_device.flash import Flash
 from lwm2m_device.layout import Layout
 
-_HEADER = struct.Struct("<4sHBxIQII")  # magic, form, kind, steps, serial, pages of envelope and image
+_HEADER = struct.Struct("<4sHBxIQIIQ")  # magic, form, kind, steps, serial, pages of envelope and image, floor
 _MAGIC = b"PLAN"
 _FORM = 1
 _CRC = struct.Struct("<I")
@@ -37,6 +37,7 @@ class Plan:
 
     `kind` is a number of whoever makes plans, `serial` tells one order from the next; `envelope_pages` and
     `image_pages` are how much of a slot is concerned: all that is needed to make the same steps again.
+    `floor` is the sequence counter at that time, which must outlive the images that are overwritten.
     """
 
     kind: int
@@ -44,6 +45,7 @@ class Plan:
     serial: int
     envelope_pages: int
     image_pages: int
+    floor: int
 
 
 class Journal:
@@ -90,9 +92,7 @@ class Journal:
             if not self._flash.is_erased(start, self._page_size):
                 self._flash.erase(start, self._page_size)
         self._flash.sync()
-        body = _HEADER.pack(
-            _MAGIC, _FORM, plan.kind, plan.steps, plan.serial, plan.envelope_pages, plan.image_pages
-        )
+        body = _HEADER.pack(_MAGIC, _FORM, *astuple(plan))
         self._flash.write(self._region.start, body + _CRC.pack(zlib.crc32(body)))
         self._flash.sync()
 
