@@ -2,13 +2,16 @@
 
 import os
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from lwm2m_server.cli.checking import ManifestFile, diff, lint, verify
+from lwm2m_server.cli.keys import PassphraseFile
 from lwm2m_server.cli.output import Column, Output, Record, moment, size
-from lwm2m_server.cli.session import Session, offline, read_file, remote, unreadable
+from lwm2m_server.cli.session import Session, offline, pairs, read_file, remote, unreadable
 from lwm2m_server.errors import InvalidInput
 
 app = typer.Typer(help="Make, sign, verify and upload manifests (SUIT).", no_args_is_help=True)
@@ -16,8 +19,8 @@ app = typer.Typer(help="Make, sign, verify and upload manifests (SUIT).", no_arg
 MEDIA_TYPE = "application/suit-envelope+cose"
 OFFLINE = "Offline"
 SERVER = "On the server"
+_LATEST = 253_402_300_799  # the last second that a calendar can say
 
-ManifestFile = Annotated[Path, typer.Argument(help="The manifest.", metavar="FILE")]
 ManifestId = Annotated[str, typer.Argument(help="Its id, or the beginning.", metavar="ID")]
 
 _COLUMNS: list[Column] = [
@@ -53,70 +56,99 @@ def _write(path: Path, content: bytes) -> None:
         raise unreadable(path, "output", error) from None
 
 
-def component_of(text: str) -> tuple[bytes, ...]:
-    """Read a component identifier: parts in hex, joined by `/`, as `manifest show` prints it."""
-    try:
-        parts = tuple(bytes.fromhex(part) for part in text.split("/"))
-    except ValueError:
-        parts = ()
-    if not parts or not all(parts):
-        raise InvalidInput(
-            f"'{text}' is not a component", field="component", hint="write hex parts, such as 00 or 00/01"
-        )
-    return parts
-
-
 @app.command("create", rich_help_panel=OFFLINE)
 @offline
 def create(
     out: Output,
     *,
-    image: Annotated[Path, typer.Argument(help="The image: gives digest and size.", metavar="IMAGE")],
-    vendor: Annotated[str, typer.Option(help="The vendor's domain, such as acme.example.")],
-    device_class: Annotated[str, typer.Option("--class", help="Class of devices, such as meter-v2.")],
+    image: Annotated[
+        Path | None,
+        typer.Argument(help="Image of the first component: gives digest and size.", metavar="IMAGE"),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option("--from", help="Description of the update (YAML); flags go before it.")
+    ] = None,
+    vendor: Annotated[str | None, typer.Option(help="The vendor's domain, such as acme.example.")] = None,
+    device_class: Annotated[
+        str | None, typer.Option("--class", help="Class of devices, such as meter-v2.")
+    ] = None,
     sequence: Annotated[
-        int, typer.Option(min=0, help="Sequence number; devices refuse lower ones than they took.")
-    ],
+        int | None, typer.Option(min=0, help="Sequence number; devices refuse lower ones than they took.")
+    ] = None,
     version: Annotated[
-        str | None, typer.Option(help="Version of the image; else what the image says.")
+        str | None, typer.Option(help="Version of the update; else what the image says.")
     ] = None,
     manufacturer: Annotated[str, typer.Option(help="As plain devices report it (/3/0/0).")] = "",
     model: Annotated[str, typer.Option(help="As plain devices report it (/3/0/1).")] = "",
-    component: Annotated[str, typer.Option(help="Component identifier, hex parts joined by /.")] = "00",
+    component: Annotated[
+        str, typer.Option(help="Identifier of the first component, hex parts joined by /; else 00.")
+    ] = "",
     uri: Annotated[str | None, typer.Option(help="Where to fetch it; else /fw/DIGEST on the server.")] = None,
+    integrated: Annotated[
+        bool, typer.Option("--integrated", help="The envelope carries the image itself (small ones).")
+    ] = False,
+    requires: Annotated[
+        str, typer.Option(help="What the running version must fulfil, such as '>= 1.5, < 3.0'.")
+    ] = "",
+    further: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Another component: ID=IMAGE or ID=IMAGE@VERSION; may be repeated."),
+    ] = None,
     description: Annotated[str, typer.Option(help="For people.")] = "",
+    text: Annotated[
+        list[str] | None, typer.Option(help="The description in a language: de=WORDS; may be repeated.")
+    ] = None,
+    use_before: Annotated[
+        str | None, typer.Option(help="Refused from then on, such as 2027-01-01T00:00:00Z.")
+    ] = None,
+    minimum_battery: Annotated[int | None, typer.Option(min=0, help="Charge that it takes, in mWh.")] = None,
+    authorize: Annotated[
+        int | None,
+        typer.Option(help="Ask the device's application, with this priority; less is more urgent."),
+    ] = None,
+    downgrade: Annotated[
+        bool,
+        typer.Option("--downgrade", help="It may go back to an older version; an operator must sign too."),
+    ] = False,
+    sever: Annotated[
+        list[str] | None, typer.Option(help="Put this member (text, install) beside the manifest.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Else IMAGE.suit.")] = None,
 ) -> None:
-    """Describe an image in a manifest, not yet signed."""
-    from lwm2m_server.firmware.build import ManifestDescription, build_manifest
+    """Describe an update in a manifest, not yet signed."""
+    from lwm2m_server.cli.plans import Reader, load_plan, with_flags
+    from lwm2m_server.firmware.build import build_manifest
     from lwm2m_server.firmware.describe import describe
-    from lwm2m_server.firmware.images import inspect
+    from lwm2m_server.firmware.plan import read_plan
 
-    try:
-        info = inspect(image)
-    except OSError as error:
-        raise unreadable(image, "IMAGE", error) from None
-    if info.hint is not None:
-        out.note(f"warning: {image}: {info.hint}")
-    chosen = version or info.version
-    if chosen is None:
-        raise InvalidInput(f"{image} does not say its version", field="version", hint="give --version")
-    envelope = build_manifest(
-        ManifestDescription(
-            vendor_domain=vendor,
-            class_name=device_class,
-            version=chosen,
-            sequence_number=sequence,
-            image_digest=info.digest,
-            image_size=info.size,
-            image_uri=uri or f"/fw/{info.digest.hex()}",
-            component=component_of(component),
-            manufacturer=manufacturer,
-            model=model,
-            description=description,
-        )
+    named = image or plan
+    if named is None:
+        raise InvalidInput("there is nothing to describe", field="IMAGE", hint="give IMAGE, or --from FILE")
+    flags = {
+        "vendor": vendor,
+        "class": device_class,
+        "sequence": sequence,
+        "version": version,
+        "manufacturer": manufacturer or None,
+        "model": model or None,
+        "description": description or None,
+        "text": pairs(text or [], "text") or None,
+        "use_before": use_before,
+        "minimum_battery": minimum_battery,
+        "authorize": authorize,
+        "downgrade": downgrade,
+        "sever": sever,
+    }
+    merged = with_flags(
+        {} if plan is None else load_plan(plan),
+        flags,
+        image=image,
+        component={"id": component, "uri": uri, "integrated": integrated, "requires": requires},
+        further=further or [],
     )
-    target = output or image.with_name(image.name + ".suit")
+    folder = Path() if plan is None else plan.parent
+    envelope = build_manifest(read_plan(merged, Reader(out, folder)))
+    target = output or named.with_name(named.name + ".suit")
     _write(target, envelope)
     _show(out, describe(envelope), target)
     out.note(f"next: lwm2m manifest sign {target} --key PRIVATE-KEY")
@@ -127,21 +159,26 @@ def create(
 def sign(
     out: Output,
     file: ManifestFile,
-    key: Annotated[Path, typer.Option("--key", "-k", help="Private key (PEM).")],
+    key: Annotated[Path | None, typer.Option("--key", "-k", help="Private key (PEM).")] = None,
+    passphrase_file: PassphraseFile = None,
+    sign_with: Annotated[
+        str | None,
+        typer.Option(help="Program that signs for a key that it holds: bytes on stdin, signature on stdout."),
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="The public key (PEM) that --sign-with signs for.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Else the file itself is replaced.")
     ] = None,
 ) -> None:
-    """Sign a manifest. The private key never leaves this machine."""
-    from lwm2m_server.firmware.cose import SigningKey
+    """Sign a manifest, once more where it is signed already. The private key never leaves where it is."""
+    from lwm2m_server.cli.signing import signer_of
     from lwm2m_server.firmware.describe import describe
     from lwm2m_server.firmware.envelope import sign as sign_envelope
 
-    envelope, pem = read_file(file, "FILE"), read_file(key, "key")
-    password = None
-    if b"ENCRYPTED PRIVATE KEY" in pem:
-        password = typer.prompt(f"Passphrase of {key}", hide_input=True, err=True).encode()
-    signed = sign_envelope(envelope, SigningKey.from_pem(pem, password, field="key"))
+    envelope = read_file(file, "FILE")
+    signed = sign_envelope(envelope, signer_of(key, passphrase_file, sign_with, public_key))
     target = output or file
     _write(target, signed)
     _show(out, describe(signed), target)
@@ -156,45 +193,16 @@ def show(out: Output, file: ManifestFile) -> None:
     _show(out, describe(read_file(file, "FILE")), file)
 
 
-@app.command("verify", rich_help_panel=OFFLINE)
-@offline
-def verify(
-    out: Output,
-    file: ManifestFile,
-    keys: Annotated[
-        list[Path], typer.Option("--key", "-k", help="Public key to trust (PEM); may be repeated.")
-    ],
-    image: Annotated[Path | None, typer.Option(help="Also hold this image against it.")] = None,
-) -> None:
-    """Check signature and digests of a manifest, and of the image where one is given."""
-    from lwm2m_server.firmware.cose import VerificationKey
-    from lwm2m_server.firmware.envelope import verify as verify_envelope
-    from lwm2m_server.firmware.images import check_image, inspect
-
-    envelope = read_file(file, "FILE")
-    trusted = [VerificationKey.from_pem(read_file(key, "key"), field=f"key {key}") for key in keys]
-    verified = verify_envelope(envelope, trusted)
-    if image is not None:
-        try:
-            check_image(inspect(image), verified.facts)
-        except OSError as error:
-            raise unreadable(image, "image", error) from None
-    facts = verified.facts
-    key_id = verified.key_id.hex()
-    out.done(
-        f"{file}: genuine, version {facts.version}, sequence {facts.sequence_number}, key {key_id}",
-        {
-            "valid": True,
-            "key_id": key_id,
-            "version": facts.version,
-            "sequence": facts.sequence_number,
-            "image_checked": image is not None,
-        },
-    )
+app.command("verify", rich_help_panel=OFFLINE)(verify)
+app.command("lint", rich_help_panel=OFFLINE)(lint)
+app.command("diff", rich_help_panel=OFFLINE)(diff)
 
 
 def _show(out: Output, content: Record, file: Path) -> None:
-    main = content["components"][0]
+    if out.as_json:
+        out.record({"file": str(file), **content})
+        return
+    main, *others = content["components"]
     flat = {
         "file": str(file),
         "version": content["version"],
@@ -204,14 +212,30 @@ def _show(out: Output, content: Record, file: Path) -> None:
         "class id": ", ".join(main["class_ids"]),
         "manufacturer": main["manufacturer"],
         "model": main["model"],
-        "component": main["component"],
-        "image digest": ", ".join(main["digests"]),
-        "image size": ", ".join(f"{count} bytes" for count in main["sizes"]),
-        "image URI": ", ".join(main["uris"]),
-        "signed by": ", ".join(f"{s['key_id']} ({s['algorithm']})" for s in content["signatures"])
-        or "nobody yet",
+        **_component(main),
     }
-    out.record({"file": str(file), **content} if out.as_json else flat)
+    for component in others:
+        mark = f"{component['component']}: "
+        flat |= {mark + name: value for name, value in _component(component).items() if name != "component"}
+        flat[mark + "version"] = component["version"]
+    if content["use_before"] is not None:
+        flat["use before"] = datetime.fromtimestamp(min(content["use_before"], _LATEST), UTC).isoformat()
+    if content["downgrade"]:
+        flat["downgrade"] = "may go back to an older version, with an operator's approval"
+    flat["severed"] = ", ".join(content["severed"])
+    flat["carries"] = ", ".join(f"{uri} ({part['size']} bytes)" for uri, part in content["payloads"].items())
+    flat["signed by"] = ", ".join(f"{s['key_id']} ({s['algorithm']})" for s in content["signatures"])
+    flat["signed by"] = flat["signed by"] or "nobody yet"
+    out.record({name: value for name, value in flat.items() if value or name not in ("severed", "carries")})
+
+
+def _component(component: Record) -> dict[str, Any]:
+    return {
+        "component": component["component"],
+        "image digest": ", ".join(component["digests"]),
+        "image size": ", ".join(f"{count} bytes" for count in component["sizes"]),
+        "image URI": ", ".join(component["uris"]),
+    }
 
 
 @app.command("add", rich_help_panel=SERVER)

@@ -118,7 +118,7 @@ def facts_of(manifest: Manifest) -> ManifestFacts:
         if isinstance(sequence, tuple):
             collector.select(SetComponentIndex(True if len(manifest.common.components) > 1 else 0))
             collector.go(sequence)
-    text = manifest.text[0] if isinstance(manifest.text, tuple) else None
+    text = _main_text(manifest.text) if isinstance(manifest.text, tuple) else None
     components = tuple(
         _component(component, found, text)
         for component, found in zip(manifest.common.components, collector.found, strict=True)
@@ -132,6 +132,11 @@ def facts_of(manifest: Manifest) -> ManifestFacts:
         use_before=min(collector.use_before, default=None),
         downgrade=collector.downgrade,
     )
+
+
+def _main_text(texts: tuple[LanguageText, ...]) -> LanguageText:
+    """Of several languages English, else the first one; vendor, model and version are the same in all."""
+    return next((text for text in texts if text.language.split("-")[0].lower() == "en"), texts[0])
 
 
 @dataclass

@@ -28,7 +28,7 @@ from lwm2m_server.api.models.devices import (
     Value,
     WriteBody,
 )
-from lwm2m_server.api.models.releases import Image, Key, Manifest
+from lwm2m_server.api.models.releases import Image, Key, KeyChange, Manifest
 from lwm2m_server.api.models.tokens import NewToken, Token, TokenBody
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Health",
     "Image",
     "Key",
+    "KeyChange",
     "Link",
     "Manifest",
     "NewToken",

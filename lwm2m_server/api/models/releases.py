@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
-from lwm2m_server.api.models.common import HexDigest, moment, optional_moment
+from lwm2m_server.api.models.common import Body, HexDigest, moment, optional_moment
 from lwm2m_server.store import records
 
 
@@ -81,6 +81,10 @@ class Key(BaseModel):
     id: str
     name: str
     algorithm: str
+    roles: list[str] = Field(examples=[["image-author"]])
+    not_before: datetime | None = Field(description="It counts from then on")
+    not_after: datetime | None = Field(description="It counts until before then")
+    requires: str | None = Field(description="Algorithm of a second signature that must be there too")
     created_at: datetime
     created_by: str
     revoked_at: datetime | None
@@ -92,7 +96,28 @@ class Key(BaseModel):
             id=key.key_id,
             name=key.name,
             algorithm=key.algorithm,
+            roles=list(key.roles),
+            not_before=optional_moment(key.not_before),
+            not_after=optional_moment(key.not_after),
+            requires=key.requires,
             created_at=moment(key.created_at),
             created_by=key.created_by,
             revoked_at=optional_moment(key.revoked_at),
         )
+
+
+class KeyChange(Body):
+    """What may be changed of a key; members that are left out stay as they are."""
+
+    name: str = Field(default="", min_length=1, max_length=100)
+    roles: list[str] = Field(default=[], min_length=1)
+    not_before: AwareDatetime | None = None
+    not_after: AwareDatetime | None = None
+    requires: str | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """Return the members that were sent, times as seconds since the epoch."""
+        sent = {name: getattr(self, name) for name in self.model_fields_set}
+        return {
+            name: value.timestamp() if isinstance(value, datetime) else value for name, value in sent.items()
+        }

@@ -113,3 +113,33 @@ async def test_manifests_that_do_not_hold_are_refused_with_the_reason(http, rele
     for code, answer in bad.items():
         assert (answer.status_code, answer.json()["code"]) == (422, code)
     assert (await http.get(f"{V1}/manifests")).json()["items"] == []
+
+
+async def test_roles_and_validity_of_a_key_are_given_and_changed(http, release) -> None:
+    query = "name=release&role=image-author&role=operator-approval&not_after=2030-01-01T00:00:00Z"
+    added = await http.post(f"{V1}/keys?{query}&requires=ml-dsa-44", content=release.key.public.pem())
+    key = added.json()
+    assert (added.status_code, key["roles"]) == (201, ["image-author", "operator-approval"])
+    assert (key["not_before"], key["not_after"], key["requires"]) == (
+        None,
+        "2030-01-01T00:00:00Z",
+        "ml-dsa-44",
+    )
+    url = f"{V1}/keys/{key['id']}"
+    changed = (await http.patch(url, json={"not_after": None, "roles": ["image-author"]})).json()
+    assert (changed["roles"], changed["not_after"], changed["requires"]) == (
+        ["image-author"],
+        None,
+        "ml-dsa-44",
+    )
+    for body in (
+        {"roles": ["boss"]},
+        {"roles": []},
+        {"algorithm": "x"},
+        {"not_after": "tomorrow"},
+        {"name": ""},
+    ):
+        assert (await http.patch(url, json=body)).status_code == 422
+    assert (await http.patch(f"{V1}/keys/00", json={})).status_code == 404
+    await http.delete(url)
+    assert (await http.patch(url, json={"name": "x"})).status_code == 409

@@ -57,7 +57,7 @@ USAGE = [
     ["devices", "list", "--limit", "-1"],
     ["devices", "show"],
     ["keys", "new", "k.pem", "--algorithm", "rsa"],
-    ["manifest", "create", "image.bin"],
+    ["manifest", "create", "image.bin", "--sequence", "x"],
     ["manifest", "verify", "m.suit"],
     ["campaigns", "create", "c"],
     ["campaigns", "deployments", "c", "--state", "lost"],

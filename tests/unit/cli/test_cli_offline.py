@@ -95,7 +95,7 @@ def test_a_manifest_that_makes_no_sense_is_not_written(lwm2m, tmp_path, change, 
 
 
 def test_an_image_without_a_version_needs_one_and_containers_are_warned_of(lwm2m, tmp_path) -> None:
-    (tmp_path / "pump.bin").write_bytes(b"\x7fELF" + bytes(600))
+    (tmp_path / "pump.bin").write_text(":0400000001020304F2\n:00000001FF\n")
     result = lwm2m(*CREATE)
     assert (result.exit_code, "version" in result.stderr) == (2, True)
     result = lwm2m(*CREATE, "--version", "1.0.0", "-o", "m.suit")
