@@ -30,6 +30,7 @@ from lwm2m_server.services import (
     OperationService,
     ReleaseService,
     Services,
+    UploadService,
 )
 from lwm2m_server.services.background import LoopTimers, Timers
 from lwm2m_server.services.blobs import BlobShelf
@@ -41,8 +42,10 @@ from lwm2m_server.services.observations import Observations
 from lwm2m_server.services.runner import Runner
 from lwm2m_server.services.update_actor import ActorTools
 from lwm2m_server.services.updater import UpdatePolicy, Updater
+from lwm2m_server.services.uploads import UploadLimits
 from lwm2m_server.store import FileStore, open_sqlite
 from lwm2m_server.store.ports import Store
+from lwm2m_server.store.uploads import UploadFiles
 from lwm2m_server.transport import Download, EngineTransport, Peer, Transport
 
 _log = structlog.get_logger(__name__)
@@ -155,11 +158,15 @@ class Server:
 
     def _make_services(self) -> Services:
         store, clock, campaigns = self._store, self._clock, self.settings.campaigns
+        images = self.settings.images
+        releases = ReleaseService(store, self._files, clock, require_signed=images.require_signed)
+        limits = UploadLimits(images.max_uploads, images.upload_lifetime)
         numbers = registry_of({"engine": self.transport.statistics, "server": self._numbers})
         return Services(
             directory=DirectoryService(store, clock, on_delete=self._forget),
             operations=OperationService(store, self._exchange, self._observations, clock),
-            releases=ReleaseService(store, self._files, clock),
+            releases=releases,
+            uploads=UploadService(releases, UploadFiles(self._files), clock, self._timers, limits),
             campaigns=CampaignService(
                 store,
                 clock,
@@ -194,6 +201,7 @@ class Server:
             on_alive=self.gateway.on_alive,
             on_download=self._downloaded,
         )
+        await self.services.uploads.open()
         await self.transport.start()
         for host, port in self.settings.coap.listeners:
             self.listening.append(await self.transport.bind(host, port))
@@ -209,6 +217,7 @@ class Server:
         """End the background work; what is under way stays stored and goes on at the next start."""
         for part in (self._runner, self._updater, self._inventory):
             await part.close()
+        await self.services.uploads.close()
         await self.transport.close()
         # What the transport told until its end is stored by these.
         for last in (self._observations, self.gateway):
@@ -297,7 +306,7 @@ async def serve(
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     objects = load_objects(settings)
     store = await open_sqlite(settings.database_path)
-    files = FileStore(settings.blob_dir, max_file=settings.max_image_size)
+    files = FileStore(settings.blob_dir, max_file=settings.max_image_size, quota=settings.images.quota)
     try:
         await files.open()
         engine = settings.engine.model_dump()

@@ -174,6 +174,19 @@ class EngineSettings(_Group):
     block_size: Annotated[int, AfterValidator(_block_size)] = 1024
 
 
+class ImageSettings(_Group):
+    """`[images]`: what may be uploaded, and how much of it."""
+
+    quota: Bytes = 1 << 36
+    """Bytes of all images, manifests and uploads under way together."""
+    require_signed: bool = False
+    """Take only images that a trusted image key signed (`lwm2m firmware keys`)."""
+    max_uploads: Count = 16
+    """Uploads under way at a time."""
+    upload_lifetime: Seconds = 86_400.0
+    """Seconds without a byte after which an upload that broke off is removed."""
+
+
 class UpdateSettings(_Group):
     """`[update]`: how long a device may stay in each phase of a firmware update."""
 
@@ -250,6 +263,7 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     registration: RegistrationSettings = RegistrationSettings()
     engine: EngineSettings = EngineSettings()
+    images: ImageSettings = ImageSettings()
     update: UpdateSettings = UpdateSettings()
     retry: RetrySettings = RetrySettings()
     campaigns: CampaignSettings = CampaignSettings()

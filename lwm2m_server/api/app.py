@@ -45,6 +45,8 @@ def create_app(
     problems.install(app)
 
     def limit(method: str, path: str) -> int:
+        if method == "PATCH" and path.startswith(f"{PREFIX}/firmware/uploads/"):
+            return settings.max_image_size
         upload = method == "POST" and path == f"{PREFIX}/firmware"
         return settings.max_image_size if upload else settings.api.max_body
 

@@ -1,5 +1,6 @@
 """The REST interface from the client's side: requests, pages, uploads, events, and errors as Lwm2mError."""
 
+import builtins
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from lwm2m_server.errors import (
     Unavailable,
     Untrusted,
 )
+from lwm2m_server.firmware.formats.refused import UNTRUSTED_CODES
 from lwm2m_server.firmware.refusals import UNTRUSTED
 
 PREFIX = "/api/v1"
@@ -42,7 +44,7 @@ _BY_STATUS: dict[int, type[Lwm2mError]] = {
     503: Unavailable,
     504: Unavailable,
 }
-_UNTRUSTED = frozenset({"untrusted", *(code.value for code in UNTRUSTED)})
+_UNTRUSTED = frozenset({"untrusted", *UNTRUSTED_CODES, *(code.value for code in UNTRUSTED)})
 
 
 class InvalidFilter(InvalidInput):
@@ -137,6 +139,15 @@ class Client:
 
         headers = {"Content-Type": media_type, "Content-Length": str(length)}
         return self._json("POST", path, content=chunks(), headers=headers, params=_given(parameters))
+
+    def append(self, path: str, chunks: "Iterator[builtins.bytes]", offset: int, length: int) -> Any:
+        """PATCH bytes of an upload, which belong at `offset`."""
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(length),
+            "Upload-Offset": str(offset),
+        }
+        return self._json("PATCH", path, content=chunks, headers=headers)
 
     def events(self, *, last: int | None = None, **parameters: Any) -> Iterator[dict[str, Any]]:
         """Follow events from now on, or after the one with the id `last`; ends when the connection does."""

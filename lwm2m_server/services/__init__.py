@@ -13,6 +13,7 @@ from lwm2m_server.services.events import EventFeed
 from lwm2m_server.services.health import HealthService
 from lwm2m_server.services.operations import OperationService
 from lwm2m_server.services.releases import ReleaseService
+from lwm2m_server.services.uploads import UploadService
 
 __all__ = [
     "AccessService",
@@ -23,6 +24,7 @@ __all__ = [
     "OperationService",
     "ReleaseService",
     "Services",
+    "UploadService",
 ]
 
 
@@ -33,6 +35,7 @@ class Services:
     directory: DirectoryService
     operations: OperationService
     releases: ReleaseService
+    uploads: UploadService
     campaigns: CampaignService
     access: AccessService
     events: EventFeed

@@ -12,6 +12,7 @@ from lwm2m_server.api.routes import (
     manifests,
     operations,
     tokens,
+    uploads,
 )
 
 __all__ = ["all_routes"]
@@ -23,6 +24,7 @@ def all_routes() -> APIRouter:
     for module in (
         devices,
         operations,
+        uploads,  # before the images, whose digest could be any word
         firmware,
         keys,
         manifests,

@@ -31,11 +31,14 @@ from lwm2m_server.services import (
     HealthService,
     ReleaseService,
     Services,
+    UploadService,
 )
 from lwm2m_server.services.access import Role
+from lwm2m_server.services.background import LoopTimers
 from lwm2m_server.services.operations import DiscoveredLink, PathValue, ReadResult
 from lwm2m_server.store.files import FileStore
 from lwm2m_server.store.memory import MemoryStore
+from lwm2m_server.store.uploads import UploadFiles
 from lwm2m_server.transport import RequestTimeout
 
 NOW = 1_800_000_000.0
@@ -190,10 +193,14 @@ async def make_world(folder: Path) -> World:
         if broken:
             raise NotFound(broken[0])
 
+    releases = ReleaseService(store, files, clock)
+    uploads = UploadService(releases, UploadFiles(files), clock, LoopTimers())
+    await uploads.open()
     services = Services(
         directory=DirectoryService(store, clock),
         operations=devices,  # type: ignore[arg-type]
-        releases=ReleaseService(store, files, clock),
+        releases=releases,
+        uploads=uploads,
         campaigns=CampaignService(store, clock, wake=lambda: None),
         access=AccessService(store, clock),
         events=EventFeed(store.events),
@@ -212,6 +219,7 @@ async def make_world(folder: Path) -> World:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     made = await make_world(tmp_path)
     yield made
+    await made.services.uploads.close()
     await made.store.close()
 
 
@@ -286,6 +294,7 @@ class Bridge(httpx.BaseTransport):
         return httpx.Response(response.status_code, headers=response.headers, content=body)
 
     def shut(self) -> None:
+        self.run(self.world.services.uploads.close())
         self.run(self.world.store.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

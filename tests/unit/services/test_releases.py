@@ -86,9 +86,12 @@ async def test_an_image_is_stored_under_its_digest(bench: Bench) -> None:
     assert len(await bench.files.digests()) == 1
 
 
-async def test_the_version_that_is_given_wins_over_the_one_in_the_image(bench: Bench) -> None:
-    image, _ = await bench.image(version="3.1.4")
+async def test_the_version_that_is_given_counts_where_the_image_names_none(bench: Bench) -> None:
+    image, _ = await bench.image(b"no line", version="3.1.4")
     assert image.version == "3.1.4"
+    with pytest.raises(Conflict) as caught:
+        await bench.image(b"no line", version="3.1.5")
+    assert (caught.value.code, caught.value.field) == ("version-mismatch", "version")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +100,8 @@ async def test_the_version_that_is_given_wins_over_the_one_in_the_image(bench: B
         (b"", {}, "image", "empty"),
         (b"x" * 100_001, {}, "file", "too-large"),
         (IMAGE, {"version": "not a version"}, "version", "invalid-version"),
+        (IMAGE, {"version": "2.0.1"}, "version", "version-mismatch"),
+        (b":020000040000FA\n:00000001FF\n", {}, "image", "image-container"),
         (IMAGE, {"name": ""}, "name", "invalid"),
         (IMAGE, {"name": "a\x00b"}, "name", "invalid"),
         (IMAGE, {"name": "x" * 201}, "name", "invalid"),
