@@ -1,0 +1,349 @@
+"""Which endpoint name an identity stands for; answers the handshakes that wait for a key or a verdict.
+
+A certificate that no credential names is taken when an authority itself has issued it and a name in it fits the
+authority's rule. It is noted as a credential then: from there on it is looked up, listed and revoked like any
+other, and its sessions outlive a restart.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+from cryptography import x509
+
+from lwm2m_server.clock import Clock
+from lwm2m_server.devices.identities import Kind, NameRule, Source
+from lwm2m_server.errors import InvalidInput
+from lwm2m_server.services.background import Pump, Timers
+from lwm2m_server.services.credential_input import endpoint_name
+from lwm2m_server.services.public_keys import ends_at, is_issued_by, names_of
+from lwm2m_server.services.sealing import SealBroken, Sealer
+from lwm2m_server.services.security_log import SecurityLog
+from lwm2m_server.store.ports import Store
+from lwm2m_server.store.records import Authority, Credential, JsonValue, NewEvent
+
+_log = structlog.get_logger(__name__)
+
+MAX_CACHED = 65_536  # identities
+MAX_WAITING = 8192  # look-ups
+TIDY_INTERVAL = 10.0  # seconds
+
+
+class LookUp(Protocol):
+    """A handshake that waits for an answer, as the transport tells of it."""
+
+    @property
+    def handshake(self) -> int:
+        """What the answer names."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """`host:port` of the peer."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """The identity text; not proved yet."""
+        ...
+
+    @property
+    def der(self) -> bytes:
+        """The certificate or the public key; empty for a pre-shared key."""
+        ...
+
+
+class Remote(Protocol):
+    """A peer that sent something."""
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        ...
+
+    @property
+    def identity(self) -> str | None:
+        """What it has proved."""
+        ...
+
+
+class Handshakes(Protocol):
+    """What is needed of the transport."""
+
+    def provide_psk(self, handshake: int, keys: tuple[bytes, ...]) -> None:
+        """Answer with the current key and at most one former; none: unknown."""
+        ...
+
+    def provide_verdict(self, handshake: int, *, accepted: bool) -> None:
+        """Answer for a public key or a certificate."""
+        ...
+
+    def forget_key(self, identity: str) -> None:
+        """Ask again at the next handshake of this identity."""
+        ...
+
+    def revoke(self, identity: str) -> None:
+        """End all that this identity has."""
+        ...
+
+
+class _Refused(Exception):
+    def __init__(self, reason: str, endpoint: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.endpoint = endpoint
+
+
+class IdentityService:
+    """Identities of the secure transport."""
+
+    def __init__(
+        self,
+        store: Store,
+        transport: Handshakes,
+        clock: Clock,
+        timers: Timers,
+        sealer: Sealer,
+        log: SecurityLog,
+        *,
+        on_trust_changed: Callable[[], None],
+    ) -> None:
+        """`on_trust_changed` is called when `trust` gives others than before."""
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._sealer = sealer
+        self._refusals = log
+        self._cache: OrderedDict[str, tuple[str, float | None]] = OrderedDict()
+        self._changes = 0
+        self._waiting: list[LookUp] = []
+        self._look_ups = Pump("look-ups", self._answer, timers=timers)
+        self._tidy = Pump("credentials", self._end_overdue, timers=timers, interval=TIDY_INTERVAL)
+        self._on_trust_changed = on_trust_changed
+
+    def start(self) -> None:
+        """Begin to end what is overdue."""
+        self._tidy.start()
+
+    async def close(self) -> None:
+        """End the background work; handshakes that wait get no answer."""
+        await self._tidy.close()
+        await self._look_ups.close()
+
+    async def endpoint_of(self, identity: str, names: tuple[str, ...] = ()) -> str | None:  # noqa: ARG002
+        """Return the endpoint name that this identity may use; None when it has none (any more).
+
+        `names` of a certificate don't matter here: what they stand for was noted at the handshake.
+        """
+        now = self._clock.now()
+        cached = self._cache.get(identity)
+        if cached is None:
+            changes = self._changes
+            row = await self._store.credentials.get(identity)
+            if row is None or row.revoked_at is not None:
+                return None
+            cached = (row.endpoint, row.expires_at)
+            if changes == self._changes:  # nothing was revoked while the store answered
+                self._keep(identity, cached)
+        else:
+            self._cache.move_to_end(identity)
+        endpoint, expires_at = cached
+        return None if expires_at is not None and expires_at <= now else endpoint
+
+    def foreign(self, peer: Remote, endpoint: str) -> None:
+        """Note that this peer was refused under a name that is not its own."""
+        self._refusals.refused(
+            "endpoint-not-allowed", address=peer.address, identity=peer.identity, endpoint=endpoint or None
+        )
+
+    def on_look_up(self, look_ups: Sequence[LookUp]) -> None:
+        """Take handshakes that wait; they are answered in batches, with one read each."""
+        # The oldest have given up by the time that so many wait.
+        self._waiting = [*self._waiting, *look_ups][-MAX_WAITING:]
+        self._look_ups.wake()
+
+    def revoke(self, identity: str) -> None:
+        """End the sessions of this identity, and don't answer for it from memory."""
+        self._forget(identity)
+        self._transport.revoke(identity)
+
+    def rotated(self, identity: str) -> None:
+        """Look up its keys again at the next handshake."""
+        self._forget(identity)
+        self._transport.forget_key(identity)
+
+    def trust_changed(self) -> None:
+        """Tell whoever hands the authorities to the transport."""
+        self._changes += 1
+        self._on_trust_changed()
+
+    async def trust(self) -> tuple[bytes, ...]:
+        """Return the certificates of the authorities (DER)."""
+        return tuple(authority.certificate for authority in await self._store.authorities.all())
+
+    def _keep(self, identity: str, found: tuple[str, float | None]) -> None:
+        self._cache[identity] = found
+        if len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
+
+    def _forget(self, identity: str) -> None:
+        self._changes += 1
+        self._cache.pop(identity, None)
+
+    async def _answer(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        changes = self._changes
+        try:
+            rows = await self._store.credentials.get_many({each.identity for each in waiting})
+            vouched = await self._vouch([each for each in waiting if _is_unknown_certificate(each, rows)])
+        except BaseException:
+            # Devices repeat their flights meanwhile; they must not hear that they are unknown.
+            self._waiting = [*waiting, *self._waiting][-MAX_WAITING:]
+            raise
+        if changes != self._changes:  # what was read may have been revoked meanwhile
+            self._waiting = [*waiting, *self._waiting]
+            self._look_ups.wake()
+            return
+        for look_up in waiting:
+            self._answer_one(look_up, rows.get(look_up.identity), vouched.get(look_up.identity))
+
+    def _answer_one(self, look_up: LookUp, row: Credential | None, vouched: Credential | str | None) -> None:
+        is_psk = look_up.identity.startswith(f"{Kind.PSK}:")
+        try:
+            if isinstance(vouched, str):
+                raise _Refused(vouched)  # noqa: TRY301
+            row = self._valid(vouched or row)
+            keys = self._keys(row) if is_psk else ()
+        except _Refused as refused:
+            # A session that is not resumed is no event yet: a handshake with the certificate or key itself follows.
+            if is_psk or look_up.der:
+                self._refusals.refused(
+                    refused.reason,
+                    address=look_up.address,
+                    identity=look_up.identity,
+                    endpoint=refused.endpoint,
+                )
+            keys, row = (), None
+        if is_psk:
+            self._transport.provide_psk(look_up.handshake, keys)
+        else:
+            self._transport.provide_verdict(look_up.handshake, accepted=row is not None)
+
+    def _valid(self, row: Credential | None) -> Credential:
+        if row is None:
+            raise _Refused("unknown-identity")
+        is_over = row.expires_at is not None and row.expires_at <= self._clock.now()
+        if row.revoked_at is not None or is_over:
+            raise _Refused("expired" if is_over else "revoked", row.endpoint)
+        return row
+
+    def _keys(self, row: Credential) -> tuple[bytes, ...]:
+        """Return the current key, and the former one while it counts."""
+        try:
+            keys = [self._sealer.open(row.secret or b"", row.identity)]
+            if row.previous is not None and (row.previous_until or 0.0) > self._clock.now():
+                keys.append(self._sealer.open(row.previous, row.identity))
+        except SealBroken as error:
+            _log.error("key not usable", identity=row.identity, error=error.message)
+            raise _Refused("damaged-key", row.endpoint) from None
+        return tuple(keys)
+
+    async def _vouch(self, look_ups: Sequence[LookUp]) -> dict[str, Credential | str]:
+        """Return a new credential for each certificate that an authority vouches for, else the reason."""
+        if not look_ups:
+            return {}
+        authorities = await self._store.authorities.all()
+        found: dict[str, Credential | str] = {}
+        for look_up in look_ups:
+            try:
+                found[look_up.identity] = self._by_rule(look_up, authorities)
+            except _Refused as refused:
+                found[look_up.identity] = refused.reason
+        new = [each for each in found.values() if isinstance(each, Credential)]
+        await self._store.credentials.add_many([(each, _vouched_event(each)) for each in new])
+        # An authority that was removed meanwhile has taken along only what was there before.
+        left = {authority.id for authority in await self._store.authorities.all()}
+        for each in new:
+            if each.authority not in left:
+                await self._store.credentials.delete(each.identity)
+                found[each.identity] = "foreign-authority"
+        return found
+
+    def _by_rule(self, look_up: LookUp, authorities: Sequence[Authority]) -> Credential:
+        try:
+            certificate = x509.load_der_x509_certificate(look_up.der)
+        except ValueError:
+            raise _Refused("bad-certificate") from None
+        issuer = next(
+            (each for each in authorities if is_issued_by(certificate, _loaded(each.certificate))), None
+        )
+        if issuer is None:
+            raise _Refused("foreign-authority")
+        rule = NameRule(Source(issuer.source), issuer.pattern)
+        if rule.source is Source.NONE:
+            raise _Refused("unknown-identity")
+        names = rule.endpoints(names_of(certificate, rule.source))
+        if len(names) != 1:
+            raise _Refused("ambiguous-names" if names else "no-rule-matches")
+        try:
+            endpoint = endpoint_name(names.pop())
+        except InvalidInput:
+            raise _Refused("bad-endpoint-name") from None
+        return Credential(
+            identity=look_up.identity,
+            kind=Kind.X509,
+            endpoint=endpoint,
+            created_at=self._clock.now(),
+            created_by="authority",
+            public=look_up.der,
+            expires_at=ends_at(certificate),
+            authority=issuer.id,
+        )
+
+    async def _end_overdue(self) -> None:
+        now = self._clock.now()
+        for row in await self._store.credentials.due(now=now):
+            if row.expires_at is None or row.expires_at > now:
+                new = replace(row, previous=None, previous_until=None, revision=row.revision + 1)
+                await self._store.credentials.change(row, new)
+                self.rotated(row.identity)
+                continue
+            if (
+                row.authority is not None
+            ):  # its successors may be many; the transport knows that it has expired
+                await self._store.credentials.delete(row.identity)
+            else:
+                new = replace(
+                    row,
+                    secret=None,
+                    previous=None,
+                    previous_until=None,
+                    revoked_at=row.expires_at,
+                    revision=row.revision + 1,
+                )
+                await self._store.credentials.change(row, new)
+            self.revoke(row.identity)
+
+
+def _is_unknown_certificate(look_up: LookUp, rows: dict[str, Credential]) -> bool:
+    return look_up.identity not in rows and look_up.identity.startswith(f"{Kind.X509}:")
+
+
+def _loaded(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
+
+
+def _vouched_event(credential: Credential) -> NewEvent:
+    data: dict[str, JsonValue] = {
+        "identity": credential.identity,
+        "kind": credential.kind,
+        "by": "authority",
+        "authority": credential.authority,
+    }
+    return NewEvent(
+        kind="credential.added", at=credential.created_at, endpoint=credential.endpoint, data=data
+    )
