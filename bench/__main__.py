@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import children, profile, report, scenarios
+from bench import children, images, profile, report, scenarios
 from bench.children import LOAD_CORE, Child, Server
 from bench.scenarios import Measurement, Memory
 
@@ -107,7 +107,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, for a first look")
     parser.add_argument("--json", metavar="FILE", help="write the results there too")
-    parser.add_argument("--only", choices=("blocks", "registrations"), help="one half of it")
+    parser.add_argument("--only", choices=("blocks", "registrations", "images"), help="one part of it")
     parser.add_argument("--profile", action="store_true", help="show where registrations spend their time")
     options = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})
@@ -115,10 +115,12 @@ def main() -> int:
         profile.show(5_000 if options.quick else 30_000)
         return 0
     run = Run(quick=options.quick)
-    if options.only != "registrations":
+    if options.only in {None, "blocks"}:
         run.all_blocks()
-    if options.only != "blocks":
+    if options.only in {None, "registrations"}:
         run.all_registrations()
+    if options.only in {None, "images"}:
+        run.results += images.measure()
     report.show(run.results, run.memory, run.notes)
     if options.json:
         Path(options.json).parent.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,9 @@ def _speed(results: Sequence[Measurement]) -> Table:
 
 
 def _key(m: Measurement) -> tuple[str, str]:
-    """What may be compared: of registrations, those of as many devices."""
+    """What may be compared: of registrations, those of as many devices; of images, those of a format."""
+    if m.work.startswith("image"):
+        return (m.work, m.note.partition(":")[0])
     return (m.work, m.note if m.work.startswith("registration") else "")
 
 
