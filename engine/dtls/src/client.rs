@@ -61,8 +61,9 @@ impl Client {
     }
 
     /// Takes other settings from the next handshake on: one client among very many holds its credentials only while
-    /// it needs them. The length of the connection ids must stay the same.
+    /// it needs them. The next handshake is a full one. The length of the connection ids must stay the same.
     pub fn set_config(&mut self, config: Arc<Config>) {
+        self.resumable = None;
         self.config = config;
     }
 

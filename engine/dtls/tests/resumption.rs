@@ -520,6 +520,14 @@ fn after_a_failed_resumption_the_next_handshake_is_a_full_one() {
 }
 
 #[test]
+fn a_client_with_other_settings_resumes_nothing() {
+    let mut network = with_ticket(&psk_config(), &psk_config());
+    network.client.set_config(arc(&psk_config()));
+    assert!(!resumes(&mut network));
+    assert!(resumes(&mut network));
+}
+
+#[test]
 fn a_ticket_is_offered_to_the_server_that_gave_it_only() {
     let mut network = with_ticket(&psk_config(), &psk_config());
     let offered = hello(&mut network);
