@@ -17,6 +17,7 @@ from lwm2m_server.clock import Clock, SystemClock
 from lwm2m_server.config import Settings, split_address
 from lwm2m_server.devices.records import Registration
 from lwm2m_server.errors import Unavailable
+from lwm2m_server.firmware.deltas import Method as DeltaMethod
 from lwm2m_server.firmware.update_job import Method
 from lwm2m_server.firmware.update_job import Timers as UpdateTimers
 from lwm2m_server.lwm2m.ddf import load_folder
@@ -34,6 +35,8 @@ from lwm2m_server.services import (
 )
 from lwm2m_server.services.background import LoopTimers, Timers
 from lwm2m_server.services.blobs import BlobShelf
+from lwm2m_server.services.delta_builder import Build, DeltaBuilder
+from lwm2m_server.services.deltas import DeltaPolicy, DeltaService
 from lwm2m_server.services.exchange import Exchange
 from lwm2m_server.services.gateway import Gateway
 from lwm2m_server.services.inventory import Inventory
@@ -46,7 +49,7 @@ from lwm2m_server.services.uploads import UploadLimits
 from lwm2m_server.store import FileStore, open_sqlite
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.uploads import UploadFiles
-from lwm2m_server.transport import Download, EngineTransport, Peer, Transport
+from lwm2m_server.transport import Download, EngineTransport, Peer, Request, Transport
 
 _log = structlog.get_logger(__name__)
 
@@ -77,6 +80,7 @@ class Server:
         clock: Clock | None = None,
         timers: Timers | None = None,
         objects: ObjectRegistry | None = None,
+        build_deltas: Build | None = None,
     ) -> None:
         """Connect the parts; nothing runs before `start`. Tests give a clock and timers of their own."""
         self.settings = settings
@@ -98,6 +102,7 @@ class Server:
         )
         self._observations = Observations(store, transport, self._exchange, clock, timers)
         self._inventory = Inventory(store, self._exchange, clock, then=self._known)
+        self._deltas = self._make_deltas(build_deltas)
         self._updater = self._make_updater()
         self._runner = Runner(
             store,
@@ -123,6 +128,7 @@ class Server:
             on_contact=self._heard,
             on_gone=self._gone,
             on_sent=self._observations.sent,
+            on_delta=self._delta_asked,
             grace=bounds.grace,
             min_lifetime=bounds.min_lifetime,
             max_lifetime=bounds.max_lifetime,
@@ -151,9 +157,27 @@ class Server:
             BackOff(retry.initial, retry.factor, retry.maximum, retry.jitter),
             lambda: secrets.randbelow(1 << 32) / (1 << 32),
         )
-        shelf = BlobShelf(self.transport, self._files)
         return Updater(
-            tools, self.transport, self._exchange, shelf, policy, on_done=lambda _: self._runner.wake()
+            tools,
+            self.transport,
+            self._exchange,
+            BlobShelf(self.transport, self._deltas),
+            self._deltas,
+            policy,
+            on_done=lambda _: self._runner.wake(),
+        )
+
+    def _make_deltas(self, build: Build | None) -> DeltaService:
+        own = self.settings.deltas
+        builder = DeltaBuilder(workers=own.workers, memory=own.memory, seconds=own.timeout)
+        return DeltaService(
+            self._store,
+            self._files,
+            FileStore(self.settings.delta_dir, quota=own.quota),
+            self.transport,
+            self._clock,
+            build=build or builder.build,
+            policy=DeltaPolicy(tuple(map(DeltaMethod, own.methods)), own.threshold, own.max_image),
         )
 
     def _make_services(self) -> Services:
@@ -164,6 +188,7 @@ class Server:
         numbers = registry_of({"engine": self.transport.statistics, "server": self._numbers})
         return Services(
             directory=DirectoryService(store, clock, on_delete=self._forget),
+            deltas=self._deltas,
             operations=OperationService(store, self._exchange, self._observations, clock),
             releases=releases,
             uploads=UploadService(releases, UploadFiles(self._files), clock, self._timers, limits),
@@ -207,6 +232,7 @@ class Server:
             self.listening.append(await self.transport.bind(host, port))
         # Registrations and offers are there again before the first device can ask for its next block.
         await self.gateway.start()
+        await self._deltas.start()
         await self._updater.open()
         self.transport.serve()
         self._updater.start()
@@ -215,7 +241,7 @@ class Server:
 
     async def stop(self) -> None:
         """End the background work; what is under way stays stored and goes on at the next start."""
-        for part in (self._runner, self._updater, self._inventory):
+        for part in (self._runner, self._updater, self._inventory, self._deltas):
             await part.close()
         await self.services.uploads.close()
         await self.transport.close()
@@ -259,6 +285,12 @@ class Server:
             # The engine no longer answers for it: the device learns from a 4.04 that it must register again.
             self.transport.drop(device.registration.registration_id)
             self.gateway.addresses.drop(endpoint)
+
+    def _delta_asked(self, request: Request) -> bool:
+        endpoint = self.gateway.addresses.endpoint(request.peer.address)
+        return self._deltas.answer(
+            request, lambda peer, digest: self._updater.offering(endpoint, peer, digest)
+        )
 
     def _downloaded(self, download: Download) -> None:
         endpoint = self.gateway.addresses.endpoint(download.peer.address)

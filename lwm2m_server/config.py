@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -206,6 +206,30 @@ class UpdateSettings(_Group):
     """Delivery for devices that support both (object 5, resource 9)."""
 
 
+DeltaMethod = Literal["lzma", "heatshrink", "bsdiff", "hdiffpatch", "detools-heatshrink", "thumb"]
+
+
+class DeltaSettings(_Group):
+    """`[deltas]`: patches that are sent in place of images, to devices that ask for them."""
+
+    methods: Annotated[list[DeltaMethod], NoDecode, BeforeValidator(_comma_list)] = list(
+        get_args(DeltaMethod)
+    )
+    """Methods that are tried, in this order, cheap ones first; empty: no deltas."""
+    threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
+    """A patch above this share of the image is not sent."""
+    max_image: Bytes = 16 << 20
+    """Of larger images no deltas are made."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that make deltas at the same time."""
+    memory: Bytes = 512 << 20
+    """Of each of them."""
+    timeout: Seconds = 60.0
+    """For all methods of a pair of images."""
+    quota: Bytes = 1 << 30
+    """Bytes of all patches together; what no longer fits is not kept, and devices get the image."""
+
+
 class RetrySettings(_Group):
     """`[retry]`: back-off of deployments that failed for a reason that may pass."""
 
@@ -265,6 +289,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     images: ImageSettings = ImageSettings()
     update: UpdateSettings = UpdateSettings()
+    deltas: DeltaSettings = DeltaSettings()
     retry: RetrySettings = RetrySettings()
     campaigns: CampaignSettings = CampaignSettings()
     log: LogSettings = LogSettings()
@@ -290,6 +315,11 @@ class Settings(BaseSettings):
     def blob_dir(self) -> Path:
         """Images by digest."""
         return self.data_dir / "blobs"
+
+    @property
+    def delta_dir(self) -> Path:
+        """Patches by digest."""
+        return self.data_dir / "deltas"
 
     @property
     def token_path(self) -> Path:

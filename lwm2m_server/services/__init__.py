@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lwm2m_server.services.access import AccessService
 from lwm2m_server.services.campaigns import CampaignService
+from lwm2m_server.services.deltas import DeltaService
 from lwm2m_server.services.directory import DirectoryService
 from lwm2m_server.services.events import EventFeed
 from lwm2m_server.services.health import HealthService
@@ -18,6 +19,7 @@ from lwm2m_server.services.uploads import UploadService
 __all__ = [
     "AccessService",
     "CampaignService",
+    "DeltaService",
     "DirectoryService",
     "EventFeed",
     "HealthService",
@@ -35,6 +37,7 @@ class Services:
     directory: DirectoryService
     operations: OperationService
     releases: ReleaseService
+    deltas: DeltaService
     uploads: UploadService
     campaigns: CampaignService
     access: AccessService

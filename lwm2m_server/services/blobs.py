@@ -59,6 +59,14 @@ class Offers:
             self.close()
             raise
 
+    def add(self, digest: bytes) -> None:
+        """Hold and open one blob more; raise `NotFound` when it is gone."""
+        if digest not in self._digests:
+            self._shelf.hold(digest)
+            self._digests.append(digest)
+            if self._peer is not None:
+                self._transport.offer(blob_path(digest), digest, self._peer)
+
     def open_to(self, peer: Peer) -> None:
         """Let this peer, and no longer another one, fetch them."""
         if self._is_open_to(peer):

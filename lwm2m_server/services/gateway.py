@@ -49,13 +49,15 @@ class Gateway:
         on_contact: Callable[[Sequence[Registration]], None],
         on_gone: Callable[[Sequence[str]], None],
         on_sent: Sent,
+        on_delta: Callable[[Request], bool] = lambda _: False,
         grace: float = 30.0,
         min_lifetime: float = 1.0,
         max_lifetime: float = 31_536_000.0,
         expiry_interval: float = 10.0,
     ) -> None:
         """The callbacks get new registrations (and whether the device is new), those that an Update changed,
-        endpoints whose registration has ended, and Send requests (to be answered by the receiver).
+        endpoints whose registration has ended, and Send requests (to be answered by the receiver). `on_delta`
+        gets what is for nobody else, and says whether it answers.
         """
         self._transport = transport
         self._registrations = registrations
@@ -64,6 +66,7 @@ class Gateway:
         self._on_contact = on_contact
         self._on_gone = on_gone
         self._on_sent = on_sent
+        self._on_delta = on_delta
         self._grace = grace
         self._min_lifetime = min_lifetime
         self._max_lifetime = max_lifetime
@@ -152,7 +155,7 @@ class Gateway:
             self._refuse(request, Code.NOT_FOUND, "this server does not bootstrap; register at /rd")
         elif path == ("dp",) or (path[:1] == ("rd",) and len(path) <= _SEGMENTS_OF_REGISTRATION):
             self._refuse(request, Code.METHOD_NOT_ALLOWED, "")
-        else:
+        elif not self._on_delta(request):
             self._refuse(request, Code.NOT_FOUND, "")
 
     def _refuse(self, request: Request, code: int, text: str) -> None:

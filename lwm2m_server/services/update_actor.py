@@ -26,6 +26,8 @@ from lwm2m_server.firmware.update_job import DeviceView, Kind, Phase, UpdateJob
 from lwm2m_server.services.background import AGAIN, Background, Cancellable, Timers
 from lwm2m_server.services.blobs import Offers
 from lwm2m_server.services.device_link import DeviceLink
+from lwm2m_server.services.transfers import Transfers
+from lwm2m_server.store.delta_ports import StoredDelta
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import JsonValue, NewEvent
 from lwm2m_server.transport import Peer, TransportError
@@ -110,6 +112,7 @@ class UpdateActor:
         deployment: Deployment,
         job: UpdateJob,
         view: DeviceView,
+        transfers: Transfers,
     ) -> None:
         self._tools = tools
         self._link = link
@@ -117,6 +120,7 @@ class UpdateActor:
         self._deployment = deployment
         self._job = job
         self._view = view
+        self._transfers = transfers
         self._queue: asyncio.Queue[update_events.Event] = asyncio.Queue()
         self._held: update_events.Event | None = None
         self._tasks = Background(f"update of {deployment.endpoint}")
@@ -129,6 +133,11 @@ class UpdateActor:
     def deployment(self) -> Deployment:
         """The deployment as it was stored last."""
         return self._deployment
+
+    @property
+    def endpoint(self) -> str:
+        """The device."""
+        return self._deployment.endpoint
 
     def post(self, event: update_events.Event) -> None:
         """Tell the machine what happened; returns at once."""
@@ -149,7 +158,14 @@ class UpdateActor:
     def fetched(self, digest: bytes, offset: int) -> None:
         """The device has fetched this blob up to `offset`; the few bytes of an envelope are no progress."""
         if self._job.kind is Kind.IMAGE or digest != self._job.digest:
-            self.post(update_events.DownloadProgress(offset))
+            self.post(update_events.DownloadProgress(self._transfers.fetched(digest, offset)))
+
+    def offer_patch(self, delta: StoredDelta) -> None:
+        """Let the device fetch a patch too. Raises `NotFound` when its file is gone."""
+        self._offers.add(delta.digest)
+        self._transfers.offered(delta)
+        # Known to be offered, so that it is open again after a restart before the device asks for its next block.
+        self._tasks.spawn(self._transfers.save())
 
     def cancel(self) -> None:
         """Ask for the end of the update; once it installs, the outcome is awaited all the same."""
@@ -173,6 +189,8 @@ class UpdateActor:
             stopping = True
             await self._end_push()
             await self._save_progress()
+            with contextlib.suppress(Lwm2mError):
+                await self._transfers.save()
             raise
         finally:
             if self._timer is not None:
@@ -305,6 +323,10 @@ class UpdateActor:
 
     async def _finish(self, outcome: Outcome) -> None:
         """Store how the attempt ended: for good, or back to pending for another one."""
+        if self._job.kind is Kind.IMAGE:
+            self._transfers.fetched(self._job.digest, self._job.offset)
+        succeeded = outcome.ending is Ending.SUCCEEDED
+        await lasting(self._tools, lambda: self._transfers.save(succeeded=succeeded))
         now = self._tools.clock.now()
         old = self._deployment
         if outcome.ending is Ending.SUCCEEDED:

@@ -1,5 +1,6 @@
 """All updates that are under way: begins them, resumes them after a restart, and brings them their news."""
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,10 @@ from lwm2m_server.firmware import update_events
 from lwm2m_server.firmware.update_job import DeviceView, Kind, Method, Timers, UpdateJob, new_job
 from lwm2m_server.services.background import Background, report
 from lwm2m_server.services.blobs import BlobShelf, Offers, blob_path
+from lwm2m_server.services.deltas import DeltaService
 from lwm2m_server.services.device_link import DeviceLink
 from lwm2m_server.services.exchange import Exchange
+from lwm2m_server.services.transfers import Transfers
 from lwm2m_server.services.update_actor import ActorTools, UpdateActor, deployment_event, lasting
 from lwm2m_server.store.records import StoredManifest
 from lwm2m_server.transport import Download, Peer, Transport
@@ -51,6 +54,7 @@ class Updater:
         transport: Transport,
         exchange: Exchange,
         shelf: BlobShelf,
+        deltas: DeltaService,
         policy: UpdatePolicy,
         *,
         on_done: Callable[[Deployment], None],
@@ -60,6 +64,7 @@ class Updater:
         self._transport = transport
         self._exchange = exchange
         self._shelf = shelf
+        self._deltas = deltas
         self._policy = policy
         self._on_done = on_done
         self._actors: dict[str, UpdateActor] = {}
@@ -124,7 +129,9 @@ class Updater:
             if not stored:
                 offers.close()
         if stored:
-            self._spawn(new, device, job, offers)
+            if job.kind is Kind.MANIFEST:
+                self._deltas.prepare(device.facts.running_digest, manifest.image_digest)
+            self._spawn(new, device, job, offers, self._transfers(new, manifest))
         return stored
 
     def registered(self, endpoint: str, peer: Peer) -> None:
@@ -152,6 +159,14 @@ class Updater:
             actor = there[0] if len(there) == 1 else None
         if actor is not None:
             actor.fetched(download.digest, download.offset)
+
+    def offering(self, endpoint: str | None, peer: Peer, digest: bytes) -> UpdateActor | None:
+        """Return the update in which this peer is offered these bytes, found as in `downloaded`."""
+        actor = None if endpoint is None else self._actors.get(endpoint)
+        if actor is not None and actor.fetches(peer, digest):
+            return actor
+        there = [each for each in self._actors.values() if each.fetches(peer, digest)]
+        return there[0] if len(there) == 1 else None
 
     def moved(self, endpoint: str, peer: Peer) -> None:
         """The device is another peer now."""
@@ -195,7 +210,11 @@ class Updater:
             _log.error("stored update job unusable", endpoint=deployment.endpoint, exc_info=error)
             await self._fail(deployment, "internal", "the stored update job can't be read")
         else:
-            self._spawn(deployment, device, job, offers)
+            transfers = self._transfers(deployment, manifest)
+            for digest in await transfers.restore():
+                with contextlib.suppress(NotFound):
+                    offers.add(digest)
+            self._spawn(deployment, device, job, offers, transfers)
 
     async def _fail(self, deployment: Deployment, reason: str, text: str) -> None:
         new = advance_deployment(
@@ -205,11 +224,13 @@ class Updater:
         if await lasting(self._tools, lambda: deployments.change(deployment, new, events=events)):
             self._on_done(new)
 
-    def _spawn(self, deployment: Deployment, device: Device, job: UpdateJob, offers: Offers) -> None:
+    def _spawn(
+        self, deployment: Deployment, device: Device, job: UpdateJob, offers: Offers, transfers: Transfers
+    ) -> None:
         endpoint = deployment.endpoint
         link = DeviceLink(self._exchange, self._transport, endpoint, block_size=self._policy.block_size)
         view = DeviceView(registered=device.registered)
-        actor = UpdateActor(self._tools, link, offers, deployment, job, view)
+        actor = UpdateActor(self._tools, link, offers, deployment, job, view, transfers)
         if device.registration is not None:
             actor.moved(Peer(device.registration.address))
         self._actors[endpoint] = actor
@@ -243,6 +264,16 @@ class Updater:
             prefer=self._policy.prefer,
             timers=self._policy.timers,
             now=self._tools.clock.now(),
+        )
+
+    def _transfers(self, deployment: Deployment, manifest: StoredManifest) -> Transfers:
+        return Transfers(
+            self._tools.store.deltas,
+            self._tools.clock,
+            deployment.campaign_id,
+            deployment.endpoint,
+            manifest.image_digest,
+            manifest.image_size,
         )
 
     def _offers(self, job: UpdateJob, manifest: StoredManifest) -> Offers:

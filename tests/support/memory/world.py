@@ -16,6 +16,7 @@ from lwm2m_server.store.memory import MemoryStore
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import Event, StoredManifest
 from lwm2m_server.transport import MemoryNetwork, MemoryTransport
+from memory.deltas import build_here
 from memory.device import ScriptedDevice
 
 ADDRESS = "10.0.0.1:5683"
@@ -40,6 +41,7 @@ class World:
         self.store = store or MemoryStore()
         self.files = FileStore(folder / "blobs")
         self.settings = Settings(
+            data_dir=folder,
             coap={"listen": [ADDRESS], "public_uri": f"coap://{ADDRESS}"},
             retry={"initial": 10.0, "jitter": 0.0},
             **settings,
@@ -58,6 +60,7 @@ class World:
             MemoryTransport(self.network, progress_bytes=4096),
             clock=self.network.clock,
             timers=self.network,
+            build_deltas=build_here,
             objects=_OBJECTS[0],
         )
 

@@ -1,0 +1,57 @@
+"""The process that makes the deltas between two images, apart from the server: bounded in memory, killed when late.
+
+    python -m lwm2m_server.delta_worker BASE TARGET FOLDER MEMORY METHOD...
+
+`BASE` may be `-` for methods without one, `MEMORY` are the bytes that may be taken beyond the interpreter's. Each
+patch is applied back before it is written to FOLDER under its method's name; a line of JSON on stdout tells of it.
+"""
+
+import hashlib
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from lwm2m_server.firmware.deltas import Method, PatchError, create, verify
+
+
+def main(arguments: list[str]) -> None:
+    """Make the patches and write a line for each."""
+    base, target, folder, memory, *methods = arguments
+    _limit(int(memory))
+    old = b"" if base == "-" else Path(base).read_bytes()
+    new = Path(target).read_bytes()
+    for method in methods:
+        print(json.dumps(make(Method(method), old, new, Path(folder))), flush=True)  # noqa: T201  the answer
+
+
+def make(method: Method, old: bytes, new: bytes, folder: Path) -> dict[str, object]:
+    """Make one patch and check it; return what to tell of it."""
+    began = time.perf_counter()
+    result: dict[str, object] = {"method": method.value}
+    try:
+        patch = create(method, old, new)
+        verify(method, old, patch, new)
+    except PatchError as error:
+        result["error"] = error.message
+    except MemoryError:
+        result["error"] = "it would take more memory than is allowed"
+    except Exception as error:  # noqa: BLE001  one library's fault must not cost the other methods
+        result["error"] = f"the library failed: {type(error).__name__}"
+    else:
+        (folder / method.value).write_bytes(patch)
+        result |= {"size": len(patch), "digest": hashlib.sha256(patch).hexdigest()}
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return result | {"seconds": round(seconds, 4), "memory": peak}
+
+
+def _limit(memory: int) -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + memory
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
