@@ -16,7 +16,7 @@ from lwm2m_server.campaigns.decide import BackOff
 from lwm2m_server.clock import Clock, SystemClock
 from lwm2m_server.config import Settings, split_address
 from lwm2m_server.devices.records import Registration
-from lwm2m_server.errors import Unavailable
+from lwm2m_server.errors import Lwm2mError, Unavailable
 from lwm2m_server.firmware.deltas import Method as DeltaMethod
 from lwm2m_server.firmware.update_job import Method
 from lwm2m_server.firmware.update_job import Timers as UpdateTimers
@@ -33,8 +33,10 @@ from lwm2m_server.services import (
     Services,
     UploadService,
 )
-from lwm2m_server.services.background import LoopTimers, Timers
+from lwm2m_server.services.addresses import peer_of
+from lwm2m_server.services.background import LoopTimers, Pump, Timers
 from lwm2m_server.services.blobs import BlobShelf
+from lwm2m_server.services.credentials import CredentialService
 from lwm2m_server.services.delta_builder import Build, DeltaBuilder
 from lwm2m_server.services.deltas import DeltaPolicy, DeltaService
 from lwm2m_server.services.exchange import Exchange
@@ -43,6 +45,9 @@ from lwm2m_server.services.inventory import Inventory
 from lwm2m_server.services.metrics import registry_of
 from lwm2m_server.services.observations import Observations
 from lwm2m_server.services.runner import Runner
+from lwm2m_server.services.sealing import Sealer, open_sealer
+from lwm2m_server.services.secure_transport import SecureTransport
+from lwm2m_server.services.server_key import ServerKeys
 from lwm2m_server.services.update_actor import ActorTools
 from lwm2m_server.services.updater import UpdatePolicy, Updater
 from lwm2m_server.services.uploads import UploadLimits
@@ -53,6 +58,7 @@ from lwm2m_server.transport import Download, EngineTransport, Peer, Request, Tra
 
 _log = structlog.get_logger(__name__)
 
+DEFAULT_PORT = {"coap": 5683, "coaps": 5684}
 OBJECTS = Path(__file__).resolve().parent.parent / "objects"
 
 
@@ -81,8 +87,12 @@ class Server:
         timers: Timers | None = None,
         objects: ObjectRegistry | None = None,
         build_deltas: Build | None = None,
+        sealer: Sealer | None = None,
+        server_keys: ServerKeys | None = None,
     ) -> None:
-        """Connect the parts; nothing runs before `start`. Tests give a clock and timers of their own."""
+        """Connect the parts; nothing runs before `start`. Tests give a clock and timers of their own, and may
+        leave out the keys: then there are some that end with the server.
+        """
         self.settings = settings
         self.transport = transport
         self.objects = objects or load_objects(settings)
@@ -92,6 +102,11 @@ class Server:
         self._files = files
         self._clock = clock = clock or SystemClock()
         self._timers = timers = timers or LoopTimers()
+        self._sealer = sealer or Sealer(secrets.token_bytes(32))
+        self.server_keys = server_keys or ServerKeys.temporary(settings)
+        self.secure = SecureTransport(
+            settings.coaps, store, transport, clock, timers, sealer=self._sealer, keys=self.server_keys
+        )
         self._exchange = Exchange(
             store.devices,
             transport,
@@ -113,6 +128,7 @@ class Server:
             asking=self._inventory.asking,
             interval=settings.campaigns.interval,
         )
+        self._reloading = Pump("reload", self._reload, timers=timers)
         self.gateway = self._make_gateway()
         self.access = AccessService(store, clock)
         self.services = self._make_services()
@@ -122,6 +138,7 @@ class Server:
         return Gateway(
             self.transport,
             self._store.registrations,
+            self.secure.identities,
             self._clock,
             self._timers,
             on_registered=self._registered,
@@ -199,6 +216,8 @@ class Server:
                 default_limit=campaigns.concurrency,
                 default_retries=campaigns.retries,
             ),
+            credentials=CredentialService(store, clock, self._sealer, self.secure.identities),
+            server_keys=self.server_keys,
             access=self.access,
             events=EventFeed(store.events),
             health=HealthService(numbers, {"database": self._check_store, "coap": self._check_coap}),
@@ -225,33 +244,51 @@ class Server:
             on_requests=self.gateway.on_requests,
             on_alive=self.gateway.on_alive,
             on_download=self._downloaded,
+            on_security=self.secure.on_security,
         )
         await self.services.uploads.open()
         await self.transport.start()
+        await self.secure.secure()
         for host, port in self.settings.coap.listeners:
-            self.listening.append(await self.transport.bind(host, port))
-        # Registrations and offers are there again before the first device can ask for its next block.
+            self.listening.append("coap://" + await self.transport.bind(host, port))
+        for host, port in self.settings.coaps.listeners:
+            self.listening.append("coaps://" + await self.transport.bind(host, port, secure=True))
+        # Sessions, registrations and offers are there again before the first device can ask for its next block.
+        await self.secure.restore()
         await self.gateway.start()
         await self._deltas.start()
         await self._updater.open()
         self.transport.serve()
+        self.secure.start()
         self._updater.start()
         self._observations.start()
         await self._runner.start()
 
     async def stop(self) -> None:
         """End the background work; what is under way stays stored and goes on at the next start."""
-        for part in (self._runner, self._updater, self._inventory, self._deltas):
+        for part in (self._reloading, self._runner, self._updater, self._inventory, self._deltas):
             await part.close()
         await self.services.uploads.close()
         await self.transport.close()
         # What the transport told until its end is stored by these.
-        for last in (self._observations, self.gateway):
+        for last in (self._observations, self.gateway, self.secure):
             await last.close()
+
+    def reload(self) -> None:
+        """Read key and certificate again, in the background; sessions go on."""
+        self._reloading.wake()
+
+    async def _reload(self) -> None:
+        try:
+            await self.secure.reload()
+        except Lwm2mError as error:
+            _log.error("key and certificate stay as they were", error=error.message, hint=error.hint)
+        else:
+            _log.info("key and certificate reloaded", identity=self.server_keys.current.identity)
 
     def _registered(self, arrived: Sequence[tuple[Registration, bool]]) -> None:
         for registration, _ in arrived:
-            self._updater.registered(registration.endpoint, Peer(registration.address))
+            self._updater.registered(registration.endpoint, peer_of(registration))
         if self.settings.inventory:
             self._inventory.ask([registration.endpoint for registration, _ in arrived])
             return
@@ -268,7 +305,7 @@ class Server:
 
     def _heard(self, changed: Sequence[Registration]) -> None:
         for registration in changed:
-            self._updater.moved(registration.endpoint, Peer(registration.address))
+            self._updater.moved(registration.endpoint, peer_of(registration))
 
     def _gone(self, endpoints: Sequence[str]) -> None:
         for endpoint in endpoints:
@@ -287,20 +324,22 @@ class Server:
             self.gateway.addresses.drop(endpoint)
 
     def _delta_asked(self, request: Request) -> bool:
-        endpoint = self.gateway.addresses.endpoint(request.peer.address)
+        endpoint = self.gateway.addresses.endpoint(request.peer)
         return self._deltas.answer(
             request, lambda peer, digest: self._updater.offering(endpoint, peer, digest)
         )
 
     def _downloaded(self, download: Download) -> None:
-        endpoint = self.gateway.addresses.endpoint(download.peer.address)
+        endpoint = self.gateway.addresses.endpoint(download.peer)
         self._updater.downloaded(endpoint, download)
 
-    def _base_uri(self, address: str) -> str:
+    def _base_uri(self, peer: Peer) -> str:
         """Where this device finds us: as configured, or our own address on the way to it."""
-        if self.settings.coap.public_uri is not None:
-            return self.settings.coap.public_uri.rstrip("/")
-        host = Peer(address).host if address else "127.0.0.1"
+        secure = peer.identity is not None
+        public = self.settings.coaps.public_uri if secure else self.settings.coap.public_uri
+        if public is not None:
+            return public.rstrip("/")
+        host, scheme = peer.host, "coaps" if secure else "coap"
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as way:
             try:
@@ -308,15 +347,14 @@ class Server:
                 ours = str(way.getsockname()[0])
             except OSError:
                 ours = host
-        port = next(
-            (
-                split_address(each)[1]
-                for each in self.listening
-                if (":" in split_address(each)[0]) == (":" in host)
-            ),
-            split_address(self.listening[0])[1] if self.listening else 5683,
-        )
-        return f"coap://[{ours}]:{port}" if ":" in ours else f"coap://{ours}:{port}"
+        ports = [
+            port
+            for uri in self.listening
+            for own, port in [split_address(uri.removeprefix(f"{scheme}://"))]
+            if uri.startswith(f"{scheme}://") and (":" in own) == (":" in host)
+        ]
+        port = ports[0] if ports else DEFAULT_PORT[scheme]
+        return f"{scheme}://[{ours}]:{port}" if ":" in ours else f"{scheme}://{ours}:{port}"
 
 
 class _Api(uvicorn.Server):
@@ -330,7 +368,7 @@ class _Api(uvicorn.Server):
 async def serve(
     settings: Settings, *, ready: Callable[[Server, str | None], Awaitable[None] | None] | None = None
 ) -> None:
-    """Run the server until SIGTERM or SIGINT.
+    """Run the server until SIGTERM or SIGINT; SIGHUP reads key and certificate again.
 
     `ready` is called when everything listens, with the administrator's token if one was made now. Raises
     `Lwm2mError` for what keeps the server from starting, naming the setting or the file.
@@ -342,7 +380,15 @@ async def serve(
     try:
         await files.open()
         engine = settings.engine.model_dump()
-        server = Server(settings, store, files, EngineTransport(**engine), objects=objects)
+        server = Server(
+            settings,
+            store,
+            files,
+            EngineTransport(**engine),
+            objects=objects,
+            sealer=await open_sealer(settings, store.credentials),
+            server_keys=await ServerKeys.open(settings),
+        )
         token = await server.access.ensure_admin(settings.token_path)
         await _run(server, token, ready)
     finally:
@@ -362,6 +408,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, server.reload)
     try:
         await server.start()
         serving = asyncio.create_task(api.serve(sockets=[listener]))

@@ -21,6 +21,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -120,6 +121,55 @@ class CoapSettings(_Group):
     def listeners(self) -> list[tuple[str, int]]:
         """The addresses as (host, port)."""
         return [split_address(text) for text in self.listen]
+
+
+class CoapsSettings(_Group):
+    """`[coaps]`: where devices reach the server over DTLS, and what it presents."""
+
+    listen: Annotated[
+        list[Annotated[str, AfterValidator(_listener)]], NoDecode, BeforeValidator(_comma_list)
+    ] = []
+    """Addresses to listen at, `address:port` each; the port of coaps is 5684."""
+    public_uri: Annotated[str | None, AfterValidator(_base_uri)] = None
+    """Base of the URIs from which devices download; None derives it from the address the device talks to."""
+    private_key: Path | None = None
+    """The server's key (PEM, P-256); None: `server.key` in the data directory, made at the first start."""
+    certificate: Path | None = None
+    """Certificate of that key with its chain (PEM); None: the raw public key alone."""
+    raw_public_keys: bool = True
+    """Whether devices may prove themselves by raw public keys."""
+    connection_id_length: Annotated[int, _Number, Field(ge=0, le=20)] = 8
+    """Bytes of the connection ids that the server hands out (RFC 9146); a device keeps its session when its
+    address changes.
+    """
+    handshake_timeout: Seconds = 9.0
+    """Seconds until the first retransmission of a handshake (RFC 7925 11)."""
+    key_log_file: Path | None = None
+    """Gets the secrets of all sessions (SSLKEYLOGFILE), for Wireshark: whoever has it reads the traffic."""
+    session_lifetime: Seconds = 7_776_000.0
+    """Seconds after which a stored session that was not saved again is forgotten at a start."""
+
+    @property
+    def listeners(self) -> list[tuple[str, int]]:
+        """The addresses as (host, port)."""
+        return [split_address(text) for text in self.listen]
+
+    @model_validator(mode="after")
+    def _paired(self) -> "CoapsSettings":
+        if self.certificate is not None and self.private_key is None:
+            raise ValueError("certificate needs the private_key that belongs to it")
+        return self
+
+
+class SecuritySettings(_Group):
+    """`[security]`: how secrets are kept."""
+
+    master_key_file: Path | None = None
+    """Seals pre-shared keys and sessions (32 bytes, base64); None: `master.key` in the data directory, made at
+    the first start. Keep a copy of it apart from the database.
+    """
+    master_key: SecretStr | None = None
+    """The master key itself; for the environment, instead of the file."""
 
 
 class ApiSettings(_Group):
@@ -284,6 +334,8 @@ class Settings(BaseSettings):
     """Read the Device and Firmware objects after each registration."""
     max_image_size: Bytes = 256 << 20
     coap: CoapSettings = CoapSettings()
+    coaps: CoapsSettings = CoapsSettings()
+    security: SecuritySettings = SecuritySettings()
     api: ApiSettings = ApiSettings()
     registration: RegistrationSettings = RegistrationSettings()
     engine: EngineSettings = EngineSettings()
@@ -315,6 +367,16 @@ class Settings(BaseSettings):
     def blob_dir(self) -> Path:
         """Images by digest."""
         return self.data_dir / "blobs"
+
+    @property
+    def master_key_path(self) -> Path:
+        """The key that seals secrets in the database."""
+        return self.security.master_key_file or self.data_dir / "master.key"
+
+    @property
+    def server_key_path(self) -> Path:
+        """The key by which devices know this server."""
+        return self.coaps.private_key or self.data_dir / "server.key"
 
     @property
     def delta_dir(self) -> Path:

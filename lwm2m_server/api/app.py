@@ -14,6 +14,7 @@ from lwm2m_server.clock import Clock, SystemClock
 from lwm2m_server.config import Settings
 from lwm2m_server.lwm2m.model import ObjectRegistry
 from lwm2m_server.services import Services
+from lwm2m_server.services.credential_import import MAX_BYTES
 
 PREFIX = "/api/v1"
 _DESCRIPTION = """Devices, operations on them, firmware, manifests and campaigns.
@@ -45,10 +46,10 @@ def create_app(
     problems.install(app)
 
     def limit(method: str, path: str) -> int:
+        uploads = {f"{PREFIX}/firmware": settings.max_image_size, f"{PREFIX}/credentials/import": MAX_BYTES}
         if method == "PATCH" and path.startswith(f"{PREFIX}/firmware/uploads/"):
             return settings.max_image_size
-        upload = method == "POST" and path == f"{PREFIX}/firmware"
-        return settings.max_image_size if upload else settings.api.max_body
+        return uploads.get(path, settings.api.max_body) if method == "POST" else settings.api.max_body
 
     app.add_middleware(Guard, limit=limit)
     document: dict[str, Any] = {}

@@ -6,6 +6,8 @@ import typer
 
 from lwm2m_server.cli import (
     campaigns,
+    certs,
+    credentials,
     database,
     devices,
     filters,
@@ -53,6 +55,9 @@ serve.register(app)
 operations.register(app)
 for _name, _group in (
     ("devices", devices.app),
+    ("credentials", credentials.app),
+    ("authorities", credentials.authorities),
+    ("certs", certs.app),
     ("keys", keys.app),
     ("firmware", firmware.app),
     ("manifest", manifest.app),

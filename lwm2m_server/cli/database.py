@@ -65,3 +65,36 @@ def check(out: Output, config: Config = None, data_dir: DataDir = None) -> None:
             f"{path} has the schema {schema}, this version needs {head()}", hint="run 'lwm2m db upgrade'"
         )
     out.done(f"{path}: sound, schema {schema}", {"database": str(path), "schema": schema})
+
+
+@app.command("forget-secrets")
+@offline
+def forget_secrets(
+    out: Output,
+    config: Config = None,
+    data_dir: DataDir = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Remove all pre-shared keys and sessions: the way out when the master key is lost. The server must not run."""
+    import asyncio
+
+    path = _database(config, data_dir)
+    if not path.is_file():
+        raise NotFound(f"there is no database {path}", field="data_dir", hint="'lwm2m serve' makes one")
+    if not yes and not typer.confirm("All pre-shared keys are removed for good. Go on?"):
+        raise Conflict("nothing was removed", field="--yes", hint="give --yes where nobody can be asked")
+    count = asyncio.run(_forget_secrets(path))
+    out.done(f"{path}: {count} pre-shared keys removed", {"database": str(path), "removed": count})
+
+
+async def _forget_secrets(path: Path) -> int:
+    from lwm2m_server.clock import SystemClock
+    from lwm2m_server.store import open_sqlite
+    from lwm2m_server.store.records import NewEvent
+
+    store = await open_sqlite(path)
+    try:
+        event = NewEvent(kind="credential.forgotten", at=SystemClock().now(), data={"by": "lwm2m db"})
+        return await store.credentials.forget_secrets(events=[event])
+    finally:
+        await store.close()

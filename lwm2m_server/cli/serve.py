@@ -66,7 +66,7 @@ def _ready(server: "Server", token: str | None) -> None:
     if token is not None:
         print(f"made the administrator's token; it is in {settings.token_path}", file=sys.stderr)
     for address in server.listening:
-        print(f"devices: coap://{address}", flush=True)
+        print(f"devices: {address}", flush=True)
     print(f"api: {server.api_url}/api/v1", flush=True)
 
 

@@ -47,8 +47,8 @@ def cancelled(text: str, reason: str = "aborted") -> Outcome:
     return Outcome(Ending.CANCELLED, reason, text)
 
 
-def failed(reason: str, text: str, *, max_retries: int | None = None, retry_after: float = 60.0) -> Outcome:
-    """Say that another attempt may overcome the failure."""
+def failed(reason: str, text: str, *, max_retries: int | None = None, retry_after: float = 0.0) -> Outcome:
+    """Say that another attempt may overcome the failure, as soon as the retry settings allow."""
     return Outcome(
         Ending.FAILED, reason, text, retryable=True, max_retries=max_retries, retry_after=retry_after
     )

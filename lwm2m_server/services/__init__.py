@@ -8,23 +8,27 @@ from dataclasses import dataclass
 
 from lwm2m_server.services.access import AccessService
 from lwm2m_server.services.campaigns import CampaignService
+from lwm2m_server.services.credentials import CredentialService
 from lwm2m_server.services.deltas import DeltaService
 from lwm2m_server.services.directory import DirectoryService
 from lwm2m_server.services.events import EventFeed
 from lwm2m_server.services.health import HealthService
 from lwm2m_server.services.operations import OperationService
 from lwm2m_server.services.releases import ReleaseService
+from lwm2m_server.services.server_key import ServerKeys
 from lwm2m_server.services.uploads import UploadService
 
 __all__ = [
     "AccessService",
     "CampaignService",
+    "CredentialService",
     "DeltaService",
     "DirectoryService",
     "EventFeed",
     "HealthService",
     "OperationService",
     "ReleaseService",
+    "ServerKeys",
     "Services",
     "UploadService",
 ]
@@ -40,6 +44,8 @@ class Services:
     deltas: DeltaService
     uploads: UploadService
     campaigns: CampaignService
+    credentials: CredentialService
+    server_keys: ServerKeys
     access: AccessService
     events: EventFeed
     health: HealthService

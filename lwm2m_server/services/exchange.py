@@ -18,6 +18,7 @@ from lwm2m_server.lwm2m.model import Model, ObjectRegistry
 from lwm2m_server.lwm2m.negotiation import Negotiation
 from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.lwm2m.values import Node
+from lwm2m_server.services.addresses import peer_of
 from lwm2m_server.services.background import Timers
 from lwm2m_server.store.ports import DeviceStore
 from lwm2m_server.transport import Peer, RequestTimeout, Response, Transport, is_success
@@ -92,7 +93,7 @@ class Exchange:
                 raise _asleep(endpoint)
         objects = parse_object_list(registration.links.encode())
         model = self._registry.for_device(objects, registration.lwm2m_version)
-        return Target(device, registration, Peer(registration.address), objects, model)
+        return Target(device, registration, peer_of(registration), objects, model)
 
     @asynccontextmanager
     async def turn(self, endpoint: str, *, push: bool = False) -> AsyncIterator[None]:

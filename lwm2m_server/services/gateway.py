@@ -5,17 +5,15 @@ them together; only then each device gets its answer. There is no task per regis
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
 from lwm2m_server.clock import Clock
 from lwm2m_server.devices.records import Registration
-from lwm2m_server.errors import Forbidden, InvalidInput, Lwm2mError
-from lwm2m_server.lwm2m.registration import (
-    UnsupportedVersion,
-    parse_update,
-)
-from lwm2m_server.services.addresses import AddressBook
+from lwm2m_server.errors import ForeignName, InvalidInput, Lwm2mError
+from lwm2m_server.lwm2m.registration import UnsupportedVersion, UpdateRequest, parse_update
+from lwm2m_server.services.addresses import AddressBook, peer_of
 from lwm2m_server.services.background import Cancellable, Pump, Timers
 from lwm2m_server.services.statements import new_ids, object_paths, parse_statement
 from lwm2m_server.store.ports import RegistrationStore
@@ -31,8 +29,23 @@ _RETRY_AFTER = 5  # Max-Age of 5.03, seconds
 _WELL_KNOWN = b'</rd>;rt="core.rd",</dp>'
 _SEGMENTS_OF_REGISTRATION = 2
 
+_FOREIGN = "the endpoint name is not the one that your key proves"
+
 Sent = Callable[[str, Request], None]
+Owners = dict[str, str | None]
 Arrived = Callable[[Sequence[tuple[Registration, bool]]], None]
+
+
+class Identities(Protocol):
+    """Who may use which endpoint name."""
+
+    async def endpoint_of(self, identity: str, names: tuple[str, ...]) -> str | None:
+        """Return the endpoint name of an identity; None when it has none (any more)."""
+        ...
+
+    def foreign(self, peer: Peer, endpoint: str) -> None:
+        """Note that this peer was refused under a name that is not its own."""
+        ...
 
 
 class Gateway:
@@ -42,6 +55,7 @@ class Gateway:
         self,
         transport: Transport,
         registrations: RegistrationStore,
+        identities: Identities,
         clock: Clock,
         timers: Timers,
         *,
@@ -61,6 +75,7 @@ class Gateway:
         """
         self._transport = transport
         self._registrations = registrations
+        self._identities = identities
         self._clock = clock
         self._on_registered = on_registered
         self._on_contact = on_contact
@@ -87,8 +102,9 @@ class Gateway:
         while True:
             page = await self._registrations.live(after=after, limit=_CHUNK)
             for live in page.items:
-                self._transport.keep(live.registration_id, Peer(live.address))
-                self.addresses.put(live.endpoint, live.address)
+                peer = peer_of(live)
+                self._transport.keep(live.registration_id, peer)
+                self.addresses.put(live.endpoint, peer)
             after = page.next
             if after is None:
                 break
@@ -142,7 +158,7 @@ class Gateway:
     def _other(self, request: Request) -> None:
         path = request.path
         if path == ("dp",) and request.code == Code.POST:
-            endpoint = self.addresses.endpoint(request.peer.address)
+            endpoint = self.addresses.endpoint(request.peer)
             if endpoint is None:
                 self._refuse(request, Code.FORBIDDEN, "register before you send")
             else:
@@ -162,8 +178,16 @@ class Gateway:
         # The diagnostic payload is plain UTF-8 without a Content-Format (RFC 7252 5.5.2).
         self._transport.respond(request.exchange, code, payload=text.encode())
 
+    def _forbid(self, request: Request, error: ForeignName) -> None:
+        """Refuse a name that is not the sender's, and tell the operator which."""
+        self._identities.foreign(request.peer, error.endpoint)
+        self._refuse(request, Code.FORBIDDEN, _FOREIGN)
+
     def _fail(self, request: Request, error: Exception) -> None:
-        """Answer what could not be stored; the device tries again."""
+        """Answer what was not stored: it is not the sender's to change, or the device tries again."""
+        if isinstance(error, ForeignName):
+            self._forbid(request, error)
+            return
         if isinstance(error, Lwm2mError):
             _log.warning("request not stored", path=request.path, error=error.message)
         else:
@@ -198,14 +222,20 @@ class Gateway:
 
     async def _register(self, batch: list[Request]) -> None:
         now = self._clock.now()
+        try:
+            owners = await self._owners(batch)
+        except Exception as error:  # noqa: BLE001  whatever happened, each device gets an answer
+            for request in batch:
+                self._fail(request, error)
+            return
         wanted: dict[str, tuple[Registration, list[Request]]] = {}
         for request, location in zip(batch, new_ids(now, len(batch)), strict=True):
             try:
-                registration = self._registration(request, location, now)
+                registration = self._registration(request, owners, location, now)
             except UnsupportedVersion as error:
                 self._refuse(request, Code.PRECONDITION_FAILED, error.message)
-            except Forbidden as error:
-                self._refuse(request, Code.FORBIDDEN, error.message)
+            except ForeignName as error:
+                self._forbid(request, error)
             except InvalidInput as error:
                 self._refuse(request, Code.BAD_REQUEST, f"{error.field}: {error.message}")
             else:
@@ -247,11 +277,22 @@ class Gateway:
         else:
             wanted[registration.endpoint] = registration, [*requests, request]
 
-    def _registration(self, request: Request, location: str, now: float) -> Registration:
-        endpoint, stated = parse_statement(request.query, request.payload)
+    async def _owners(self, batch: list[Request]) -> Owners:
+        """Return the endpoint names that the identities in this batch may use."""
+        peers = {
+            request.peer.identity: request.peer for request in batch if request.peer.identity is not None
+        }
+        return {
+            identity: await self._identities.endpoint_of(identity, peer.names)
+            for identity, peer in peers.items()
+        }
+
+    def _registration(self, request: Request, owners: Owners, location: str, now: float) -> Registration:
         peer = request.peer
-        if peer.identity is not None and peer.identity != endpoint:
-            raise Forbidden("the endpoint name is not the one that the key proves", field="ep")
+        owner = None if peer.identity is None else owners[peer.identity]
+        endpoint, stated = parse_statement(request.query, request.payload, owner)
+        if peer.identity is not None and owner != endpoint:
+            raise ForeignName(endpoint)
         return Registration(
             registration_id=location,
             endpoint=endpoint,
@@ -272,10 +313,10 @@ class Gateway:
         transport, peer = self._transport, requests[0].peer
         if result.replaced is not None:
             transport.drop(result.replaced)
-        left = self.addresses.put(registration.endpoint, registration.address)
+        left = self.addresses.put(registration.endpoint, peer)
         if left is not None:
             # Requests to where it was would hold up everything until their last retransmission.
-            transport.forget(Peer(left))
+            transport.forget(left)
         transport.keep(registration.registration_id, peer)
         location = ("rd", registration.registration_id)
         for request in requests:
@@ -283,29 +324,31 @@ class Gateway:
 
     async def _update(self, batch: list[Request]) -> None:
         now = self._clock.now()
-        stated: list[tuple[Request, RegistrationUpdate]] = []
+        stated: list[tuple[Request, UpdateRequest]] = []
         for request in batch:
             try:
-                stated.append((request, self._stated_update(request, now)))
+                stated.append((request, parse_update(request.query, request.payload)))
             except InvalidInput as error:
                 self._refuse(request, Code.BAD_REQUEST, f"{error.field}: {error.message}")
         if not stated:
             return
         try:
-            results = await self._registrations.update([update for _, update in stated])
+            owners = await self._owners(batch)
+            updates = [self._stated_update(request, update, owners, now) for request, update in stated]
+            results = await self._registrations.update(updates)
         except Exception as error:  # noqa: BLE001  whatever happened, each device gets an answer
             for request, _ in stated:
                 self._fail(request, error)
             return
         heard: list[Registration] = []
-        for (request, update), result in zip(stated, results, strict=True):
+        for (request, _), result in zip(stated, results, strict=True):
             if result is None:
                 self._refuse(request, Code.NOT_FOUND, "register again")
             elif isinstance(result, Registration):
-                self._transport.keep(update.registration_id, request.peer)
-                left = self.addresses.put(result.endpoint, result.address)
+                self._transport.keep(result.registration_id, request.peer)
+                left = self.addresses.put(result.endpoint, request.peer)
                 if left is not None:
-                    self._transport.forget(Peer(left))
+                    self._transport.forget(left)
                 self._transport.respond(request.exchange, Code.CHANGED)
                 heard.append(result)
             else:
@@ -313,13 +356,16 @@ class Gateway:
         if heard:
             self._on_contact(heard)
 
-    def _stated_update(self, request: Request, now: float) -> RegistrationUpdate:
-        stated = parse_update(request.query, request.payload)
+    def _stated_update(
+        self, request: Request, stated: UpdateRequest, owners: Owners, now: float
+    ) -> RegistrationUpdate:
+        identity = request.peer.identity
         return RegistrationUpdate(
             registration_id=request.path[1],
             at=now,
             address=request.peer.address,
-            identity=request.peer.identity,
+            identity=identity,
+            owner=_owner(identity, owners),
             lifetime=stated.lifetime,
             expires_at=None if stated.lifetime is None else self._expires_at(now, stated.lifetime),
             binding=stated.binding,
@@ -329,9 +375,10 @@ class Gateway:
         )
 
     async def _deregister(self, batch: list[Request]) -> None:
-        ids = [request.path[1] for request in batch]
         try:
-            results = await self._registrations.deregister(ids, now=self._clock.now())
+            owners = await self._owners(batch)
+            ends = [(request.path[1], _owner(request.peer.identity, owners)) for request in batch]
+            results = await self._registrations.deregister(ends, now=self._clock.now())
         except Exception as error:  # noqa: BLE001  whatever happened, each device gets an answer
             for request in batch:
                 self._fail(request, error)
@@ -368,3 +415,8 @@ class Gateway:
         # Lifetime 0 means for ever; what is out of bounds is moved to them for the expiry alone, never refused.
         bounded = self._max_lifetime if lifetime == 0 else lifetime
         return now + min(max(bounded, self._min_lifetime), self._max_lifetime) + self._grace
+
+
+def _owner(identity: str | None, owners: Owners) -> str | None:
+    """Return the name that a sender may touch; one whose identity has no name (any more) may touch nothing."""
+    return None if identity is None else owners[identity] or ""

@@ -56,8 +56,15 @@ def new_ids(now: float, count: int) -> list[str]:
     ]
 
 
-def parse_statement(query: tuple[str, ...], payload: bytes) -> tuple[str, Statement]:
-    """Return the endpoint name and what is stated of it; raises as `parse_register` does."""
+def parse_statement(
+    query: tuple[str, ...], payload: bytes, default: str | None = None
+) -> tuple[str, Statement]:
+    """Return the endpoint name and what is stated of it; raises as `parse_register` does.
+
+    `default` is the name that the sender's identity may use: it need not be said then (OMA LwM2M Core 1.1 6.2.1).
+    """
+    if default is not None and not any(item.startswith("ep=") for item in query):
+        query = (f"ep={default}", *query)
     if len(payload) <= _REMEMBERED_PAYLOAD:
         for at, item in enumerate(query):
             if item.startswith("ep="):

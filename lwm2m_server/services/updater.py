@@ -13,6 +13,7 @@ from lwm2m_server.devices.records import Device
 from lwm2m_server.errors import InvalidInput, Lwm2mError, NotFound
 from lwm2m_server.firmware import update_events
 from lwm2m_server.firmware.update_job import DeviceView, Kind, Method, Timers, UpdateJob, new_job
+from lwm2m_server.services.addresses import peer_of
 from lwm2m_server.services.background import Background, report
 from lwm2m_server.services.blobs import BlobShelf, Offers, blob_path
 from lwm2m_server.services.deltas import DeltaService
@@ -37,11 +38,11 @@ _RESUMED = (
 
 @dataclass(frozen=True, slots=True)
 class UpdatePolicy:
-    """How updates are delivered: bounds of each phase, preferred way, base of URIs by the device's address."""
+    """How updates are delivered: bounds of each phase, preferred way, base of URIs by the device as a peer."""
 
     timers: Timers
     prefer: Method
-    base_uri: Callable[[str], str]
+    base_uri: Callable[[Peer], str]
     block_size: int = 1024
 
 
@@ -109,7 +110,7 @@ class Updater:
         """
         if device.registration is None or device.endpoint in self._actors:
             return False
-        job = self._job(device, manifest)
+        job = self._job(device, peer_of(device.registration), manifest)
         offers = self._offers(job, manifest)
         now = self._tools.clock.now()
         new = advance_deployment(deployment, DeploymentEvent.OFFER, now=now, reason="offered")
@@ -232,7 +233,7 @@ class Updater:
         view = DeviceView(registered=device.registered)
         actor = UpdateActor(self._tools, link, offers, deployment, job, view, transfers)
         if device.registration is not None:
-            actor.moved(Peer(device.registration.address))
+            actor.moved(peer_of(device.registration))
         self._actors[endpoint] = actor
         if self._started:
             self._background.spawn(self._run(actor))
@@ -249,16 +250,15 @@ class Updater:
             del self._actors[endpoint]
         self._on_done(actor.deployment)
 
-    def _job(self, device: Device, manifest: StoredManifest) -> UpdateJob:
+    def _job(self, device: Device, peer: Peer, manifest: StoredManifest) -> UpdateJob:
         """Make the job: the signed envelope for a device that understands it, else the image."""
         envelope = bool(device.facts.understands_manifests)
         digest = bytes.fromhex(manifest.id) if envelope else manifest.image_digest
-        address = device.registration.address if device.registration is not None else ""
         return new_job(
             kind=Kind.MANIFEST if envelope else Kind.IMAGE,
             digest=digest,
             size=len(manifest.envelope) if envelope else manifest.image_size,
-            uris=("/".join((self._policy.base_uri(address), *blob_path(digest))),),
+            uris=("/".join((self._policy.base_uri(peer), *blob_path(digest))),),
             target_version=manifest.version,
             target_digest=manifest.image_digest,
             prefer=self._policy.prefer,

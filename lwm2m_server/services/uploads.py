@@ -20,6 +20,17 @@ from lwm2m_server.store.uploads import Upload, UploadFiles
 
 SWEEP_INTERVAL = 600.0  # seconds
 
+UPLOAD_REFUSALS = {
+    "too-large": "the file is larger than `max_image_size`",
+    "storage-full": "`images.quota` or the disk has no room for it",
+    "digest-mismatch": "the bytes that came are not those whose SHA-256 was announced",
+    "upload-offset": "the bytes do not belong where the upload stands; the message says where that is",
+    "upload-superseded": "another request went on with the upload meanwhile",
+    "too-many-uploads": "`images.max_uploads` are under way",
+    "sample-key": "MCUboot's published sample key is nobody's, so it can't be trusted",
+}
+"""What else may be said to an upload, beside the codes of images; for the documentation."""
+
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:

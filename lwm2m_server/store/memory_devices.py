@@ -8,6 +8,7 @@ from types import MappingProxyType
 from lwm2m_server.devices.attributes import AttributeType, check_value, clean_facts, define
 from lwm2m_server.devices.filter import Filter, matches
 from lwm2m_server.devices.records import AttributeValue, Device, Facts, Observation, Registration
+from lwm2m_server.errors import ForeignName
 from lwm2m_server.store.errors import StoreError
 from lwm2m_server.store.memory_tables import Tables, cut
 from lwm2m_server.store.records import (
@@ -18,7 +19,15 @@ from lwm2m_server.store.records import (
     Registered,
     RegistrationUpdate,
 )
-from lwm2m_server.store.rules import changed, ended_event, no_device, stale_device, updated, updated_event
+from lwm2m_server.store.rules import (
+    changed,
+    ended_event,
+    foreign,
+    no_device,
+    stale_device,
+    updated,
+    updated_event,
+)
 
 
 class MemoryDeviceStore:
@@ -128,9 +137,14 @@ class MemoryRegistrationStore:
                 self._put(updated(old, RegistrationUpdate(registration_id=id_, at=at)))
 
     async def deregister(
-        self, registration_ids: Sequence[str], *, now: float
+        self, ends: Sequence[tuple[str, str | None]], *, now: float
     ) -> list[str | Exception | None]:
-        return [self._end(id_, now, "deregistered") for id_ in registration_ids]
+        results: list[str | Exception | None] = []
+        for id_, owner in ends:
+            old = await self.find(id_)
+            refusal = old and foreign(old.endpoint, old.identity, owner)
+            results.append(refusal or self._end(id_, now, "deregistered"))
+        return results
 
     async def expire(self, *, now: float, limit: int = 1000) -> list[Registered]:
         late = sorted((r for r in self._live() if r.expires_at <= now), key=lambda r: r.expires_at)[:limit]
@@ -159,6 +173,10 @@ class MemoryRegistrationStore:
 
     def _register(self, new: Registration) -> Registered | Exception:
         old = self._tables.devices.get(new.endpoint)
+        proved = old is not None and old.registration is not None and old.registration.identity
+        claimed = any(each.endpoint == new.endpoint for each in self._tables.credentials.values())
+        if new.identity is None and (proved or claimed):
+            return ForeignName(new.endpoint)
         if self._tables.locations.get(new.registration_id, new.endpoint) != new.endpoint:
             return StoreError(f"the registration id {new.registration_id} is taken")
         replaced = None
@@ -179,11 +197,13 @@ class MemoryRegistrationStore:
         self._tables.append([event])
         return Registered(new.registration_id, new.endpoint, old is None, replaced)
 
-    def _update(self, update: RegistrationUpdate) -> Registration | None:
+    def _update(self, update: RegistrationUpdate) -> Registration | Exception | None:
         endpoint = self._tables.locations.get(update.registration_id)
         old = None if endpoint is None else self._tables.devices[endpoint].registration
         if old is None:
             return None
+        if refusal := foreign(old.endpoint, old.identity, update.owner):
+            return refusal
         new = updated(old, update)
         self._put(new)
         if changes := changed(old, new):

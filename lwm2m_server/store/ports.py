@@ -110,13 +110,18 @@ class RegistrationStore(Protocol):
     """
 
     async def register(self, registrations: Sequence[Registration]) -> list[Registered | Exception]:
-        """Make or replace registrations. The facts, attributes and observations of a known endpoint stay."""
+        """Make or replace registrations. The facts, attributes and observations of a known endpoint stay.
+
+        `ForeignName` for one without identity where the endpoint has credentials, or has registered with an
+        identity before; that an identity may use the endpoint name is the caller's to check.
+        """
         ...
 
     async def update(self, updates: Sequence[RegistrationUpdate]) -> list[Registration | Exception | None]:
         """Apply Updates.
 
-        The registration as it is then, None where the id is not registered (answer 4.04).
+        The registration as it is then, None where the id is not registered (answer 4.04), `ForeignName` where
+        it is not the sender's (see `rules.foreign`).
         """
         ...
 
@@ -128,9 +133,12 @@ class RegistrationStore(Protocol):
         ...
 
     async def deregister(
-        self, registration_ids: Sequence[str], *, now: float
+        self, ends: Sequence[tuple[str, str | None]], *, now: float
     ) -> list[str | Exception | None]:
-        """End registrations at the device's wish; the endpoint, None where the id is not registered."""
+        """End registrations at the device's wish: (registration id, owner as in `RegistrationUpdate`).
+
+        The endpoint, None where the id is not registered, `ForeignName` where it is not the sender's.
+        """
         ...
 
     async def expire(self, *, now: float, limit: int = 1000) -> list[Registered]:
@@ -461,9 +469,6 @@ class Store(Protocol):
         """Access tokens of the API."""
         ...
 
-    async def close(self) -> None:
-        """Finish what is under way and close the database."""
-        ...
     @property
     def credentials(self) -> CredentialStore:
         """Credentials of devices."""
@@ -479,3 +484,6 @@ class Store(Protocol):
         """Exported sessions."""
         ...
 
+    async def close(self) -> None:
+        """Finish what is under way and close the database."""
+        ...

@@ -74,6 +74,7 @@ class RegistrationUpdate:
 
     `expires_at` is computed by the caller from the lifetime that is now valid; None keeps the distance that
     the row has between `last_seen` and `expires_at`. `identity` is written with `address`: both or neither.
+    `owner` is the endpoint name that the sender's identity may use, None for a sender without identity.
     """
 
     registration_id: str
@@ -86,6 +87,7 @@ class RegistrationUpdate:
     queue_mode: bool | None = None
     links: str | None = None
     objects: tuple[str, ...] | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from lwm2m_server.campaigns.records import Campaign, Deployment
 from lwm2m_server.devices.records import Registration
-from lwm2m_server.errors import Conflict, InvalidInput, NotFound
+from lwm2m_server.errors import Conflict, ForeignName, InvalidInput, NotFound
 from lwm2m_server.store.records import JsonValue, NewEvent, RegistrationUpdate, StoredManifest, Token
 
 MAX_SEQUENCE = 2**63 - 1  # what a 64-bit column holds
@@ -102,6 +102,16 @@ def stale_device(endpoint: str) -> Conflict:
     return Conflict(
         f"{endpoint} was changed in the meantime", code="stale", field="revision", hint="read it again"
     )
+
+
+def foreign(endpoint: str, identity: str | None, owner: str | None) -> ForeignName | None:
+    """Return the refusal if a sender may not touch what is registered under this name with this identity.
+
+    `owner` is the name that the sender's identity may use. Who has none may touch what was registered without:
+    an identity that was proved once is not given up because somebody leaves it out.
+    """
+    may_touch = owner == endpoint or (owner is None and identity is None)
+    return None if may_touch else ForeignName(endpoint)
 
 
 def updated(old: Registration, update: RegistrationUpdate) -> Registration:

@@ -382,7 +382,7 @@ sessions = Table(
     Column("updated_at", Double, nullable=False),
 )
 
-# One row: a known text sealed with the master key, to recognise that key by.
+# One row: what is derived from the master key to recognise it by.
 sealing = Table(
     "sealing",
     metadata,

@@ -13,6 +13,7 @@ from sqlalchemy import Column, Connection, Label, String, bindparam, delete, fal
 from sqlalchemy.dialects.sqlite import insert
 
 from lwm2m_server.devices.records import Registration
+from lwm2m_server.errors import ForeignName
 from lwm2m_server.store import sql_events
 from lwm2m_server.store.database import BIND, Database, Prepared, PreparedQuery
 from lwm2m_server.store.records import (
@@ -29,8 +30,8 @@ from lwm2m_server.store.rows import (
     registered_row,
     registration_of,
 )
-from lwm2m_server.store.rules import changed, ended_event, updated, updated_event
-from lwm2m_server.store.schema import LAST_SEEN, devices, signs_of_life
+from lwm2m_server.store.rules import changed, ended_event, foreign, updated, updated_event
+from lwm2m_server.store.schema import LAST_SEEN, credentials, devices, signs_of_life
 
 _quote = json.encoder.encode_basestring
 _d = devices.c
@@ -45,9 +46,11 @@ def _by_key(columns: tuple[Column[Any] | Label[Any], ...], key: Column[Any]) -> 
     return PreparedQuery(select(*columns, _d.registered).where(key.in_(_KEYS)), "keys")
 
 
-_KNOWN = _by_key((_d.endpoint, _d.registration_id), _d.endpoint)
+_KNOWN = _by_key((_d.endpoint, _d.registration_id, _d.identity), _d.endpoint)
 _REGISTRATIONS = _by_key(REGISTRATION_COLUMNS, _d.registration_id)
-_ENDPOINTS = _by_key((_d.registration_id, _d.endpoint), _d.registration_id)
+_ENDPOINTS = _by_key((_d.registration_id, _d.endpoint, _d.identity), _d.registration_id)
+
+_CLAIMED = PreparedQuery(select(credentials.c.endpoint).where(credentials.c.endpoint.in_(_KEYS)), "keys")
 
 _insert = insert(devices)
 _REGISTER = Prepared(
@@ -109,9 +112,9 @@ class SqlRegistrationStore:
                 raise result
 
     async def deregister(
-        self, registration_ids: Sequence[str], *, now: float
+        self, ends: Sequence[tuple[str, str | None]], *, now: float
     ) -> list[str | Exception | None]:
-        return await self._database.submit(_deregister, [(id_, now) for id_ in registration_ids])
+        return await self._database.submit(_deregister, [(id_, owner, now) for id_, owner in ends])
 
     async def expire(self, *, now: float, limit: int = 1000) -> list[Registered]:
         due = (_d.registered == true(), _d.due_at <= now)
@@ -145,20 +148,30 @@ class SqlRegistrationStore:
         return page_of(found, limit, lambda each: each.endpoint)
 
 
-def _register(connection: Connection, items: Sequence[Registration]) -> list[Registered]:
+def _register(connection: Connection, items: Sequence[Registration]) -> list[Registered | Exception]:
     rows = _KNOWN.rows(connection, json.dumps([item.endpoint for item in items]))
-    known: dict[str, str | None] = {row[0]: row[1] if row[2] else None for row in rows}
+    known: dict[str, str | None] = {row[0]: row[1] if row[3] else None for row in rows}
+    identities: dict[str, str | None] = {row[0]: row[2] for row in rows}
+    unproved = [item.endpoint for item in items if item.identity is None]
+    claimed = {row[0] for row in _CLAIMED.rows(connection, json.dumps(unproved))} if unproved else set()
     last: dict[str, Registration] = {}
-    results: list[Registered] = []
+    results: list[Registered | Exception] = []
+    events: list[tuple[object, ...]] = []
     for item in items:
+        if item.identity is None and (item.endpoint in claimed or identities.get(item.endpoint)):
+            results.append(ForeignName(item.endpoint))
+            continue
         created = item.endpoint not in known
         replaced = known.get(item.endpoint)
         known[item.endpoint] = item.registration_id
+        identities[item.endpoint] = item.identity
         last[item.endpoint] = item
-        results.append(Registered(item.registration_id, item.endpoint, created, replaced))
+        result = Registered(item.registration_id, item.endpoint, created, replaced)
+        results.append(result)
+        events.append(_registered_event(item, result))
     _REGISTER.many(connection, [(*registered_row(r), r.registered_at) for r in last.values()])
-    _SILENCE.many(connection, [(each.replaced,) for each in results if each.replaced is not None])
-    events = [_registered_event(item, result) for item, result in zip(items, results, strict=True)]
+    replaced_ids = [(r.replaced,) for r in results if isinstance(r, Registered) and r.replaced is not None]
+    _SILENCE.many(connection, replaced_ids)
     sql_events.append_rows(connection, events)
     return results
 
@@ -174,22 +187,26 @@ def _registered_event(item: Registration, result: Registered) -> tuple[object, .
     return ("device.registered", item.registered_at, item.endpoint, None, data)
 
 
-def _update(connection: Connection, items: Sequence[RegistrationUpdate]) -> list[Registration | None]:
+def _update(
+    connection: Connection, items: Sequence[RegistrationUpdate]
+) -> list[Registration | Exception | None]:
     rows = _REGISTRATIONS.rows(connection, json.dumps([item.registration_id for item in items]))
     now = {row[0]: registration_of(row) for row in rows if row[-1]}
     events: list[NewEvent] = []
-    results: list[Registration | None] = []
+    results: list[Registration | Exception | None] = []
+    written: dict[str, Registration] = {}
     for item in items:
         old = now.get(item.registration_id)
-        if old is None:
-            results.append(None)
+        refusal = old and foreign(old.endpoint, old.identity, item.owner)
+        if old is None or refusal:
+            results.append(refusal)
             continue
         new = updated(old, item)
-        now[item.registration_id] = new
+        now[item.registration_id] = written[item.registration_id] = new
         results.append(new)
         if changes := changed(old, new):
             events.append(updated_event(new, changes, item.at))
-    _UPDATE.many(connection, (_updated_row(new) for new in now.values()))
+    _UPDATE.many(connection, (_updated_row(new) for new in written.values()))
     sql_events.append(connection, events)
     return results
 
@@ -215,13 +232,22 @@ def _alive(connection: Connection, items: Sequence[tuple[str, float]]) -> Sequen
     return [None] * len(items)
 
 
-def _deregister(connection: Connection, items: Sequence[tuple[str, float]]) -> list[str | None]:
-    rows = _ENDPOINTS.rows(connection, json.dumps([id_ for id_, _ in items]))
-    live = {row[0]: row[1] for row in rows if row[-1]}
-    # popped: of two that end the same registration one has ended it
-    ended = [(id_, live.pop(id_, None), now) for id_, now in items]
-    _end(connection, [(id_, endpoint, now) for id_, endpoint, now in ended if endpoint], "deregistered")
-    return [endpoint for _, endpoint, _ in ended]
+def _deregister(
+    connection: Connection, items: Sequence[tuple[str, str | None, float]]
+) -> list[str | Exception | None]:
+    rows = _ENDPOINTS.rows(connection, json.dumps([id_ for id_, _, _ in items]))
+    live = {row[0]: (row[1], row[2]) for row in rows if row[-1]}
+    ended: list[tuple[str, str, float]] = []
+    results: list[str | Exception | None] = []
+    for id_, owner, now in items:
+        endpoint, identity = live.get(id_, (None, None))
+        refusal = endpoint and foreign(endpoint, identity, owner)
+        results.append(refusal or endpoint)
+        if endpoint and not refusal:
+            del live[id_]  # of two that end the same registration one has ended it
+            ended.append((id_, endpoint, now))
+    _end(connection, ended, "deregistered")
+    return results
 
 
 def _end(connection: Connection, ended: Sequence[tuple[str, str, float]], how: str) -> None:

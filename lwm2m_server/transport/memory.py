@@ -353,7 +353,7 @@ class MemoryTransport:
         if peer.identity is not None:
             current = self._sessions.current(peer.identity)
             if current is None:
-                raise PeerGone(f"{peer.address}: the peer's state was dropped (it has no association)")
+                raise PeerGone(f"{peer.identity}: the peer's state was dropped (it has no association)")
             source, destination, session = Peer(current.server), current.address, current.number
         elif peer.scheme == "coaps":
             session = await self._links.number(peer, source.address)

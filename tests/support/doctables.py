@@ -24,9 +24,12 @@ from lwm2m_server.campaigns.reasons import REASONS
 from lwm2m_server.cli import exits
 from lwm2m_server.cli.commands import app
 from lwm2m_server.devices.attributes import BUILT_IN
+from lwm2m_server.firmware.formats.refused import MEANING
 from lwm2m_server.firmware.outcomes import BY_RESULT
 from lwm2m_server.firmware.refusals import FINAL, UPDATE_RESULT
 from lwm2m_server.lwm2m.formats import ContentFormat
+from lwm2m_server.services.uploads import UPLOAD_REFUSALS
+from lwm2m_server.services import security_log
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -263,7 +266,7 @@ def _results() -> str:
         again = "no"
         if outcome.retryable:
             most = "as the campaign says" if outcome.max_retries is None else f"{outcome.max_retries} at most"
-            again = f"{most}, after {outcome.retry_after:g} s or later"
+            again = f"{most}, after {outcome.retry_after:g} s or later" if outcome.retry_after else most
         rows.append((number, outcome.ending.value, quoted(outcome.reason), again))
     return table(("result", "the attempt is", "reason", "further attempts"), rows)
 
@@ -290,7 +293,17 @@ def _campaign_states() -> str:
     )
 
 
+def _security_reasons() -> str:
+    return table(("reason", "meaning"), ((quoted(code), text) for code, text in security_log.TEXTS.items()))
+
+
+def _image_refusals() -> str:
+    rows = [(quoted(code.value), text) for code, text in MEANING.items()]
+    return table(("code", "why"), [*rows, *((quoted(code), text) for code, text in UPLOAD_REFUSALS.items())])
+
+
 TABLES = {
+    "image-refusals": _image_refusals,
     "commands": lambda: _commands("lwm2m"),
     "device-commands": lambda: _commands("lwm2m-device"),
     "device-run": lambda: _flags("run"),
@@ -305,6 +318,7 @@ TABLES = {
     "attributes": _attributes,
     "formats": _formats,
     "campaign-states": _campaign_states,
+    "security-reasons": _security_reasons,
 }
 
 

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from lwm2m_server.api.routes import (
     campaigns,
+    credentials,
     definitions,
     devices,
     events,
@@ -31,7 +32,9 @@ def all_routes() -> APIRouter:
         campaigns,
         definitions,
         events,
+        credentials,
         tokens,
     ):
         router.include_router(module.router)
+    router.include_router(credentials.uploads)
     return router

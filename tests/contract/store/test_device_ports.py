@@ -9,8 +9,8 @@ import pytest
 from lwm2m_server.devices.attributes import AttributeType
 from lwm2m_server.devices.filter import parse
 from lwm2m_server.devices.records import Device, Facts, Observation, Registration
-from lwm2m_server.errors import Conflict, InvalidInput, NotFound
-from lwm2m_server.store.records import NewEvent, Registered, RegistrationUpdate
+from lwm2m_server.errors import Conflict, ForeignName, InvalidInput, NotFound
+from lwm2m_server.store.records import Credential, NewEvent, Registered, RegistrationUpdate
 
 
 def registration(endpoint="dev", id_=None, at=1000.0, **changes):
@@ -166,16 +166,52 @@ async def test_beats_move_expiry_and_never_back(store):
 async def test_a_sign_of_life_after_the_end_changes_nothing(store):
     await store.registrations.register([registration("a"), registration("b")])
     await store.registrations.alive([("id-a", 1100.0), ("id-b", 1100.0)])
-    await store.registrations.deregister(["id-a"], now=1150.0)
+    await store.registrations.deregister([("id-a", None)], now=1150.0)
     await store.registrations.register([registration("b", "id-b2", at=1160.0)])
     await store.registrations.alive([("id-a", 1200.0), ("id-b", 1200.0)])
     assert (await store.devices.get("a")).registration.last_seen == 1100.0
     assert (await store.devices.get("b")).registration.last_seen == 1160.0
 
 
+async def test_a_registration_is_its_identitys_alone(store):
+    await store.registrations.register([registration("a", identity="psk:a"), registration("b")])
+    answers = await store.registrations.update(
+        [
+            RegistrationUpdate(registration_id=id_, at=1100.0, lifetime=77, owner=owner)
+            for id_, owner in (("id-a", None), ("id-a", "b"), ("id-b", "a"), ("id-a", "a"), ("id-b", None))
+        ]
+    )
+    assert [isinstance(answer, ForeignName) for answer in answers] == [True, True, True, False, False]
+    ends = [("id-a", None), ("id-a", "b"), ("id-b", "a"), ("nobody", "a")]
+    answers = await store.registrations.deregister(ends, now=1200.0)
+    assert [isinstance(answer, ForeignName) for answer in answers] == [True, True, True, False]
+    assert "device.deregistered" not in await kinds(store, "a")
+    assert await store.registrations.deregister([("id-a", "a"), ("id-b", None)], now=1200.0) == ["a", "b"]
+
+
+async def test_an_identity_that_was_proved_once_is_not_given_up(store):
+    await store.registrations.register([registration("a", identity="psk:a")])
+    (refused,) = await store.registrations.register([registration("a", "id-2", at=1100.0)])
+    assert isinstance(refused, ForeignName)
+    assert (await store.registrations.find("id-a")).identity == "psk:a"
+    (other,) = await store.registrations.register([registration("a", "id-3", at=1200.0, identity="rpk:b")])
+    assert other.replaced == "id-a"
+
+
+async def test_a_name_with_credentials_is_not_taken_without_them(store):
+    await store.credentials.add(
+        Credential(identity="psk:a", kind="psk", endpoint="a", created_at=1.0, revoked_at=2.0, secret=b"s")
+    )
+    one, two = await store.registrations.register([registration("a"), registration("b")])
+    assert isinstance(one, ForeignName)
+    assert two.created
+
+
 async def test_deregistering_keeps_the_device(store):
     await store.registrations.register([registration("a"), registration("b")])
-    ended = await store.registrations.deregister(["id-a", "nobody", "id-a"], now=1500.0)
+    ended = await store.registrations.deregister(
+        [("id-a", None), ("nobody", None), ("id-a", None)], now=1500.0
+    )
     assert ended == ["a", None, None]
     device = await store.devices.get("a")
     assert device.registered is False
@@ -217,7 +253,7 @@ async def test_signs_of_life_of_a_whole_fleet_put_the_expiry_off(store):
 
 async def test_live_registrations_are_walked_page_by_page(store):
     await store.registrations.register([registration(f"d{n}") for n in range(5)])
-    await store.registrations.deregister(["id-d2"], now=1.0)
+    await store.registrations.deregister([("id-d2", None)], now=1.0)
     seen, after = [], None
     while True:
         page = await store.registrations.live(after=after, limit=2)

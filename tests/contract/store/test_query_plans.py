@@ -49,7 +49,7 @@ UPDATE = RegistrationUpdate(registration_id="r", at=1.0)
         lambda store: store.devices.get_many(["d", "e"]),
         lambda store: store.registrations.find("r"),
         lambda store: store.registrations.update([UPDATE]),
-        lambda store: store.registrations.deregister(["r"], now=1.0),
+        lambda store: store.registrations.deregister([("r", None)], now=1.0),
         lambda store: store.registrations.expire(now=1.0),
         lambda store: store.observations.of("d"),
         lambda store: store.deployments.get("c", "d"),

@@ -1,6 +1,8 @@
 """The API over the real services and a store in memory; only the devices are made up."""
 
 import asyncio
+import json
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,9 +13,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from typer.testing import CliRunner
 
 from lwm2m_server.api import create_app
 from lwm2m_server.campaigns.records import Deployment, DeploymentState
+from lwm2m_server.cli import client
+from lwm2m_server.cli.commands import app
 from lwm2m_server.clock import ManualClock
 from lwm2m_server.config import ApiSettings, Settings
 from lwm2m_server.devices.records import Facts, Observation, Registration
@@ -26,16 +31,19 @@ from lwm2m_server.lwm2m.model import ObjectDefinition, ObjectRegistry, ResourceD
 from lwm2m_server.services import (
     AccessService,
     CampaignService,
+    CredentialService,
     DirectoryService,
     EventFeed,
     HealthService,
     ReleaseService,
+    ServerKeys,
     Services,
     UploadService,
 )
 from lwm2m_server.services.access import Role
 from lwm2m_server.services.background import LoopTimers
 from lwm2m_server.services.operations import DiscoveredLink, PathValue, ReadResult
+from lwm2m_server.services.sealing import Sealer
 from lwm2m_server.store.files import FileStore
 from lwm2m_server.store.memory import MemoryStore
 from lwm2m_server.store.uploads import UploadFiles
@@ -43,6 +51,22 @@ from lwm2m_server.transport import RequestTimeout
 
 NOW = 1_800_000_000.0
 IMAGE = b"firmware-version: 2.1.0\n" + bytes(range(256)) * 8
+
+
+class FakeLive:
+    """Stands in for the transport's side of identities: what it heard."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, ...]] = []
+
+    def revoke(self, identity: str) -> None:
+        self.heard.append(("revoke", identity))
+
+    def rotated(self, identity: str) -> None:
+        self.heard.append(("rotated", identity))
+
+    def trust_changed(self) -> None:
+        self.heard.append(("trust",))
 
 
 class FakeDevices:
@@ -126,6 +150,7 @@ class World:
     services: Services
     tokens: dict[str, str] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    live: FakeLive = field(default_factory=FakeLive)
 
     def client(self, role: str | None = "admin") -> httpx.AsyncClient:
         """Return a client with a token of this role."""
@@ -188,11 +213,13 @@ async def make_world(folder: Path) -> World:
     await files.open()
     devices = FakeDevices()
     broken: list[str] = []
+    live = FakeLive()
 
     async def check() -> None:
         if broken:
             raise NotFound(broken[0])
 
+    settings = Settings(data_dir=folder, max_image_size=1 << 20, api=ApiSettings(max_body=65536))
     releases = ReleaseService(store, files, clock)
     uploads = UploadService(releases, UploadFiles(files), clock, LoopTimers())
     await uploads.open()
@@ -202,13 +229,14 @@ async def make_world(folder: Path) -> World:
         releases=releases,
         uploads=uploads,
         campaigns=CampaignService(store, clock, wake=lambda: None),
+        credentials=CredentialService(store, clock, Sealer(bytes(32)), live),
+        server_keys=ServerKeys.temporary(settings),
         access=AccessService(store, clock),
         events=EventFeed(store.events),
         health=HealthService(CollectorRegistry(), {"store": check}),
     )
-    settings = Settings(data_dir=folder, max_image_size=1 << 20, api=ApiSettings(max_body=65536))
     app = create_app(services, settings, registry(), clock=clock)
-    world = World(app, store, clock, devices, services, broken=broken)
+    world = World(app, store, clock, devices, services, broken=broken, live=live)
     for role in Role:
         _, text = await services.access.create(role.value, role, actor="test")
         world.tokens[role.value] = text
@@ -306,3 +334,22 @@ def bridge(tmp_path: Path) -> Iterator[Bridge]:
     made = Bridge(tmp_path)
     yield made
     made.shut()
+
+
+@pytest.fixture
+def lwm2m(bridge, monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("LWM2M_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LWM2M_URL", "http://test")
+    monkeypatch.setenv("LWM2M_TOKEN", bridge.world.tokens["admin"])
+    monkeypatch.setattr(
+        client, "make_http", lambda target: httpx.Client(base_url=target.url, transport=bridge)
+    )
+
+    def run(*arguments: str, code: int = 0, typed: str | None = None):
+        result = CliRunner().invoke(app, list(arguments), input=typed)
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout) if "--json" in arguments and code == 0 and result.stdout else result
+
+    return run

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
+from certificates import authority
 from lwm2m_server.api import create_app
 from lwm2m_server.config import Settings
 from lwm2m_server.lwm2m.model import ObjectRegistry
 
 
-@schemathesis.serializer("application/x-pem-file", "application/suit-envelope+cose")
+@schemathesis.serializer("application/x-pem-file", "application/suit-envelope+cose", "text/csv")
 def as_bytes(_context, value) -> bytes:
     """Files are sent as they are."""
     return value if isinstance(value, bytes) else str(value).encode()
@@ -74,6 +75,10 @@ def known(bridge, release):
             manifest = await release.publish(http)
             body = {"name": "pumps", "manifest_id": manifest}
             campaign = (await http.post("/api/v1/campaigns", json=body)).json()["id"]
+            device = {"kind": "psk", "endpoint": "pump-1"}
+            identity = (await http.post("/api/v1/credentials", json=device)).json()["identity"]
+            issuer = {"name": "factory", "certificate": authority(), "source": "cn", "pattern": "{endpoint}"}
+            issuer_id = (await http.post("/api/v1/authorities", json=issuer)).json()["id"]
             token = (await http.post("/api/v1/tokens", json={"name": "spare"})).json()["id"]
         await world.deploy(campaign, "pump-1", "downloading")
         return {
@@ -85,6 +90,8 @@ def known(bridge, release):
             "campaign_id": campaign,
             "object_id": 3,
             "token_id": token,
+            "identity": identity,
+            "authority_id": issuer_id,
         }
 
     return bridge.run(fill())

@@ -1,35 +1,8 @@
 """The command line against the real API: every command once, as people and as programs use it."""
 
-import json
-import os
-
-import httpx
 import pytest
-from typer.testing import CliRunner
-
-from lwm2m_server.cli import client
-from lwm2m_server.cli.commands import app
 
 IMAGE = b"firmware-version: 2.1.0\n" + bytes(5000)
-
-
-@pytest.fixture
-def lwm2m(bridge, monkeypatch, tmp_path):
-    for name in [name for name in os.environ if name.startswith("LWM2M_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LWM2M_URL", "http://test")
-    monkeypatch.setenv("LWM2M_TOKEN", bridge.world.tokens["admin"])
-    monkeypatch.setattr(
-        client, "make_http", lambda target: httpx.Client(base_url=target.url, transport=bridge)
-    )
-
-    def run(*arguments: str, code: int = 0):
-        result = CliRunner().invoke(app, list(arguments))
-        assert result.exit_code == code, result.output
-        return json.loads(result.stdout) if "--json" in arguments and code == 0 and result.stdout else result
-
-    return run
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Registration over the real gateway: what devices get, and what is stored by then."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -108,7 +107,7 @@ async def test_an_update_from_a_new_address_moves_the_device(world: World) -> No
     registration = await stored(world)
     assert registration is not None
     assert registration.address.startswith("10.0.7.7:")
-    assert world.server.gateway.addresses.endpoint(registration.address) == "dev-1"
+    assert world.server.gateway.addresses.endpoint(Peer(registration.address)) == "dev-1"
     await other.close()
 
 
@@ -146,7 +145,7 @@ async def test_registrations_outlive_a_restart(world: World) -> None:
     device = await world.device()
     await world.restart()
     assert (await world.answer(device.update())).code == Code.CHANGED
-    assert world.server.gateway.addresses.endpoint((await stored(world)).address) == "dev-1"  # type: ignore[union-attr]
+    assert world.server.gateway.addresses.endpoint(Peer((await stored(world)).address)) == "dev-1"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -244,6 +243,24 @@ def register(exchange: int, endpoint: str, address: str) -> Request:
     )
 
 
+STRANGER = "rpk:" + "00" * 32
+
+
+class Names:
+    """`psk:<name>` may be <name>; others have no name."""
+
+    def __init__(self) -> None:
+        self.refused: list[tuple[str | None, str]] = []
+
+    async def endpoint_of(self, identity: str, names: tuple[str, ...]) -> str | None:
+        """Return the name."""
+        return identity.removeprefix("psk:") if identity.startswith("psk:") else None
+
+    def foreign(self, peer: Peer, endpoint: str) -> None:
+        """Note it."""
+        self.refused.append((peer.identity, endpoint))
+
+
 @pytest.fixture
 def parts() -> tuple[Gateway, Wire, Counting]:
     network = MemoryNetwork()
@@ -251,6 +268,7 @@ def parts() -> tuple[Gateway, Wire, Counting]:
     gateway = Gateway(
         wire,
         store.registrations,
+        Names(),
         network.clock,
         network,
         on_registered=lambda _: None,
@@ -328,17 +346,65 @@ async def test_signs_of_life_are_written_once_each(parts: tuple[Gateway, Wire, C
     assert device.registration.last_seen == 1_000_020.0
 
 
+def asked(exchange: int, identity: str | None, code: int, path: tuple[str, ...], *query: str) -> Request:
+    peer = Peer(f"10.0.0.9:{exchange}", identity=identity)
+    return Request(exchange=exchange, peer=peer, code=code, path=path, query=query, payload=b"")
+
+
 async def test_the_proven_identity_decides_the_name(parts: tuple[Gateway, Wire, Counting]) -> None:
+    gateway, wire, _ = parts
+    names = ("psk:d", "psk:other", STRANGER, "psk:e")
+    for exchange, identity in enumerate(names, 1):
+        query = () if identity == "psk:e" else ("ep=d",)
+        gateway.on_requests([asked(exchange, identity, Code.POST, ("rd",), "lt=60", *query)])
+        await settle()
+    codes = [wire.answers[exchange][0] for exchange in range(1, 5)]
+    assert codes == [Code.CREATED, Code.FORBIDDEN, Code.FORBIDDEN, Code.CREATED]
+    assert gateway.addresses.endpoint(Peer("10.9.9.9:9", identity="psk:e")) == "e"
+    await gateway.close()
+
+
+@pytest.mark.parametrize("code", [Code.POST, Code.DELETE], ids=["Update", "Deregister"])
+@pytest.mark.parametrize("identity", [None, "psk:other", STRANGER])
+async def test_a_registration_is_touched_by_its_identity_alone(
+    parts: tuple[Gateway, Wire, Counting], code: int, identity: str | None
+) -> None:
     gateway, wire, store = parts
-    plain = register(1, "d", "10.0.0.9:1")
-    proven = SimpleNamespace(address="10.0.0.9:2", identity="other")
-    request = SimpleNamespace(
-        exchange=2, peer=proven, code=plain.code, path=plain.path, query=plain.query, payload=plain.payload
-    )
-    gateway.on_requests([cast("Request", request)])
+    names = cast("Names", gateway._identities)
+    gateway.on_requests([asked(1, "psk:d", Code.POST, ("rd",), "ep=d", "lt=60")])
+    await settle()
+    location = wire.answers[1][1]
+    query = ("lt=77",) if code == Code.POST else ()
+    gateway.on_requests([asked(2, identity, code, location, *query)])
     await settle()
     assert wire.answers[2][0] == Code.FORBIDDEN
-    assert store.batches == []
+    assert names.refused == [(identity, "d")]
+    kept = await store.registrations.find(location[1])
+    assert kept is not None
+    assert (kept.lifetime, kept.identity) == (60, "psk:d")
+    gateway.on_requests([asked(3, "psk:d", code, location, *query)])
+    await settle()
+    assert wire.answers[3][0] == (Code.CHANGED if code == Code.POST else Code.DELETED)
+    await gateway.close()
+
+
+async def test_a_name_that_was_proved_once_is_not_taken_without_proof(
+    parts: tuple[Gateway, Wire, Counting],
+) -> None:
+    gateway, wire, _ = parts
+    gateway.on_requests([asked(1, "psk:d", Code.POST, ("rd",), "ep=d", "lt=60")])
+    await settle()
+    gateway.on_requests([asked(2, None, Code.POST, ("rd",), "ep=d", "lt=60")])
+    await settle()
+    assert wire.answers[2][0] == Code.FORBIDDEN
+    assert cast("Names", gateway._identities).refused == [(None, "d")]
+    await gateway.close()
+
+
+async def test_only_who_registered_may_send(parts: tuple[Gateway, Wire, Counting]) -> None:
+    gateway, wire, _ = parts
+    gateway.on_requests([asked(1, "psk:d", Code.POST, ("dp",))])
+    assert wire.answers[1][0] == Code.FORBIDDEN
     await gateway.close()
 
 

@@ -2,6 +2,7 @@
 
 from lwm2m_server.services.addresses import AddressBook
 from lwm2m_server.services.statements import new_ids
+from lwm2m_server.transport import Peer
 from memory.world import World
 
 
@@ -52,13 +53,24 @@ def test_ids_sort_by_time_and_share_nothing_else() -> None:
     assert len({each[6:] for each in early}) == 50
 
 
-def test_an_address_that_another_device_has_taken_over_stays_with_it() -> None:
-    book = AddressBook()
-    assert book.put("a", "192.0.2.1:1") is None
-    assert book.put("b", "192.0.2.1:1") is None
+def test_a_peer_that_another_device_has_taken_over_stays_with_it() -> None:
+    book, one, two = AddressBook(), Peer("192.0.2.1:1"), Peer("192.0.2.2:2")
+    assert book.put("a", one) is None
+    assert book.put("b", one) is None
     assert book.drop("a") is None
-    assert book.endpoint("192.0.2.1:1") == "b"
-    assert book.put("b", "192.0.2.2:2") == "192.0.2.1:1"
-    assert (book.endpoint("192.0.2.1:1"), len(book)) == (None, 1)
-    assert book.drop("b") == "192.0.2.2:2"
+    assert book.endpoint(one) == "b"
+    assert book.put("b", two) == one
+    assert (book.endpoint(one), len(book)) == (None, 1)
+    assert book.drop("b") == two.address
     assert len(book) == 0
+
+
+def test_a_device_with_an_identity_is_known_by_it_wherever_it_is() -> None:
+    book = AddressBook()
+    assert book.put("a", Peer("192.0.2.1:1", identity="psk:a")) is None
+    assert book.put("a", Peer("192.0.2.2:2", identity="psk:a")) is None
+    assert book.endpoint(Peer("192.0.2.9:9", identity="psk:a")) == "a"
+    assert book.endpoint(Peer("192.0.2.2:2")) is None
+    assert book.put("a", Peer("192.0.2.2:2", identity="rpk:" + "00" * 32)) == Peer(
+        "10.0.0.1:1", identity="psk:a"
+    )

@@ -1,0 +1,150 @@
+"""Sessions of the secure transport, so that they outlive a restart.
+
+The transport exports a session when it is new, when it comes near the end of the record numbers that it has
+reserved, and at the end. It uses the next numbers only after `confirm_session`: so no nonce is used twice,
+whenever the process dies. At a start all stored sessions are claimed, once.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from lwm2m_server.clock import Clock
+from lwm2m_server.errors import Lwm2mError
+from lwm2m_server.services.background import Pump, Timers
+from lwm2m_server.store.records import StoredSession
+from lwm2m_server.store.security_ports import SessionStore
+
+_log = structlog.get_logger(__name__)
+
+_CHUNK = 1000
+
+
+class SessionExport(Protocol):
+    """A session to be stored, as the transport tells of it."""
+
+    @property
+    def record(self) -> int:
+        """Its number, 64 bits."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """The claim that it came from."""
+        ...
+
+    @property
+    def mark(self) -> int:
+        """What is confirmed."""
+        ...
+
+    @property
+    def sealed(self) -> bytes:
+        """The session, sealed."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Whose."""
+        ...
+
+
+class Confirms(Protocol):
+    """What is needed of the transport."""
+
+    def confirm_session(self, record: int, mark: int) -> None:
+        """The export with this mark is durable."""
+        ...
+
+    def restore(self, sessions: Sequence[tuple[int, int, bytes]]) -> dict[str, int]:
+        """Take sessions back; return how many ended in which way."""
+        ...
+
+
+class SessionKeeper:
+    """Stores exports in batches."""
+
+    def __init__(
+        self, store: SessionStore, transport: Confirms, clock: Clock, timers: Timers, *, lifetime: float
+    ) -> None:
+        """`lifetime`: seconds after which a session that was not saved again is forgotten at a start."""
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._lifetime = lifetime
+        self._waiting: dict[int, SessionExport | None] = {}
+        self._pump = Pump("sessions", self._save, timers=timers)
+
+    def exported(self, export: SessionExport) -> None:
+        """Store this; only the last export of a session counts."""
+        self._waiting[export.record] = export
+        self._pump.wake()
+
+    def gone(self, record: int) -> None:
+        """Forget this."""
+        self._waiting[record] = None
+        self._pump.wake()
+
+    async def restore(self) -> dict[str, int]:
+        """Claim what is stored and hand it to the transport; call between its `bind` and its `serve`.
+
+        Returns how many ended in which way. A store that can't be read gives none: devices shake hands anew.
+        """
+        counts: Counter[str] = Counter()
+        try:
+            await self._store.claim(since=self._clock.now() - self._lifetime)
+            after: str | None = None
+            while True:
+                page = await self._store.page(after=after, limit=_CHUNK)
+                sessions = [(each.record, each.generation, each.sealed) for each in page.items]
+                if sessions:
+                    counts.update(self._transport.restore(sessions))
+                after = page.next
+                if after is None:
+                    break
+        except Lwm2mError as error:
+            _log.error("sessions not restored, devices must shake hands anew", error=error.message)
+            return {**counts, "lost": 1}
+        if counts:
+            _log.info("sessions restored", **counts)
+        return dict(counts)
+
+    async def close(self) -> None:
+        """Store what waits. Close the transport before: it exports all sessions at its end."""
+        await self._pump.close()
+        try:
+            await self._save()
+        except Lwm2mError as error:
+            _log.error("sessions lost", count=len(self._waiting), error=error.message)
+
+    async def _save(self) -> None:
+        while self._waiting:
+            records = list(self._waiting)[:_CHUNK]
+            batch = {record: self._waiting.pop(record) for record in records}
+            try:
+                await self._write(batch)
+            except BaseException:
+                self._waiting = batch | self._waiting  # behind what is newer
+                raise
+
+    async def _write(self, batch: dict[int, SessionExport | None]) -> None:
+        now = self._clock.now()
+        exports = [export for export in batch.values() if export is not None]
+        saved = await self._store.save(
+            [
+                StoredSession(
+                    record=export.record,
+                    generation=export.generation,
+                    identity=export.identity,
+                    sealed=export.sealed,
+                    updated_at=now,
+                )
+                for export in exports
+            ]
+        )
+        for export, is_durable in zip(exports, saved, strict=True):
+            if is_durable:
+                self._transport.confirm_session(export.record, export.mark)
+        await self._store.remove([record for record, export in batch.items() if export is None])

@@ -1,0 +1,141 @@
+"""Sessions are confirmed only after they are durable, and handed back once."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from lwm2m_server.clock import ManualClock
+from lwm2m_server.services.background import LoopTimers
+from lwm2m_server.services.sessions import SessionKeeper
+from lwm2m_server.store.errors import StoreError
+from lwm2m_server.store.memory import MemoryStore
+from lwm2m_server.store.records import StoredSession
+
+NOW = 1_000_000.0
+
+
+@dataclass(frozen=True)
+class Export:
+    record: int
+    mark: int = 1
+    generation: int = 0
+    sealed: bytes = b"sealed"
+    identity: str = "psk:meter-1"
+
+
+class Transport:
+    def __init__(self):
+        self.confirmed = []
+        self.restored = []
+
+    def confirm_session(self, record, mark):
+        self.confirmed.append((record, mark))
+
+    def restore(self, sessions):
+        self.restored += sessions
+        return {"restored": len(sessions) - 1, "duplicate": 1}
+
+
+class Desk:
+    def __init__(self):
+        self.sessions = MemoryStore().sessions
+        self.transport = Transport()
+        self.keeper = SessionKeeper(
+            self.sessions, self.transport, ManualClock(NOW), LoopTimers(), lifetime=100.0
+        )
+
+    async def stored(self):
+        return {row.record: row for row in (await self.sessions.page()).items}
+
+
+@pytest.fixture
+async def desk():
+    desk = Desk()
+    yield desk
+    await desk.keeper.close()
+
+
+async def turns():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_an_export_is_confirmed_when_it_is_stored_and_not_before(desk, monkeypatch):
+    gate = asyncio.Event()
+    save = desk.sessions.save
+
+    async def slow(sessions):
+        await gate.wait()
+        return await save(sessions)
+
+    monkeypatch.setattr(desk.sessions, "save", slow)
+    desk.keeper.exported(Export(2**64 - 1, mark=7))
+    await turns()
+    assert desk.transport.confirmed == []
+    gate.set()
+    await turns()
+    assert desk.transport.confirmed == [(2**64 - 1, 7)]
+    assert (await desk.stored())[2**64 - 1].updated_at == NOW
+
+
+async def test_only_the_last_word_on_a_session_counts(desk):
+    desk.keeper.exported(Export(1, mark=1))
+    desk.keeper.exported(Export(1, mark=2, sealed=b"newer"))
+    desk.keeper.exported(Export(2))
+    desk.keeper.gone(2)
+    await turns()
+    assert {record: row.sealed for record, row in (await desk.stored()).items()} == {1: b"newer"}
+    assert desk.transport.confirmed == [(1, 2)]
+
+
+async def test_what_somebody_else_has_claimed_is_not_confirmed(desk):
+    await desk.sessions.save(
+        [StoredSession(record=1, generation=5, identity="psk:a", sealed=b"x", updated_at=NOW)]
+    )
+    desk.keeper.exported(Export(1, generation=4))
+    await turns()
+    assert desk.transport.confirmed == []
+    assert (await desk.stored())[1].sealed == b"x"
+
+
+async def test_a_store_that_fails_confirms_nothing_and_loses_nothing(desk, monkeypatch):
+    async def fails(_):
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.sessions, "save", fails)
+        desk.keeper.exported(Export(1, mark=1))
+        await turns()
+    assert desk.transport.confirmed == []
+    desk.keeper.exported(Export(1, mark=2))
+    await turns()
+    assert desk.transport.confirmed == [(1, 2)]
+
+
+async def test_the_last_exports_are_stored_at_the_end(desk):
+    desk.keeper.exported(Export(1))
+    await desk.keeper.close()
+    assert list(await desk.stored()) == [1]
+
+
+async def test_a_start_claims_what_is_young_enough_and_hands_it_over_in_pages(desk, monkeypatch):
+    monkeypatch.setattr("lwm2m_server.services.sessions._CHUNK", 2)
+    await desk.sessions.save(
+        [
+            StoredSession(record=n, generation=n, identity="psk:a", sealed=b"s", updated_at=at)
+            for n, at in ((1, NOW), (2, NOW - 100), (3, NOW - 101), (4, NOW), (5, NOW))
+        ]
+    )
+    assert await desk.keeper.restore() == {"restored": 2, "duplicate": 2}
+    assert desk.transport.restored == [(n, n + 1, b"s") for n in (1, 2, 4, 5)]
+    assert list(await desk.stored()) == [1, 2, 4, 5]
+
+
+async def test_a_damaged_store_gives_no_sessions_and_does_not_stop_the_start(desk, monkeypatch):
+    async def fails(**_):
+        raise StoreError("the database is damaged")
+
+    monkeypatch.setattr(desk.sessions, "claim", fails)
+    assert await desk.keeper.restore() == {"lost": 1}
+    assert desk.transport.restored == []
