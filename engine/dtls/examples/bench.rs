@@ -1,6 +1,6 @@
 //! Microseconds of one core for a handshake and for a record pair, without a network: `bench [SECONDS]`.
 //!
-//! A handshake is the work of both ends, and of the server alone, from the first hello to both being established. A
+//! A handshake, full or resumed, is the work of both ends, and of the server alone, from the first hello to both being established. A
 //! record pair is 30 bytes in and 1024 bytes out at the server.
 
 use std::net::SocketAddr;
@@ -157,6 +157,32 @@ fn handshakes(suite: Suite, cid: bool, span: Duration) {
     );
 }
 
+fn resumptions(suite: Suite, span: Duration) {
+    let config = Arc::new(config(suite, true));
+    let mut pair = Pair::new(&config);
+    let mut client = pair.shake_hands(&config);
+    let from = address(pair.count);
+    let (mut count, start) = (0, Clock::now());
+    pair.spent = Duration::ZERO;
+    while start.elapsed() < span {
+        let now = pair.now();
+        client
+            .connect(address(0), now, &mut pair.handler)
+            .expect("credentials");
+        pair.carry(&mut client, from);
+        while pair.server.poll_event().is_some() {}
+        while client.poll_event().is_some() {}
+        count += 1;
+    }
+    assert_eq!(pair.server.statistics().resumed, u64::from(count));
+    println!(
+        "{:42} resumed    {:8.2} µs both ends  {:8.2} µs server",
+        suite.as_str(),
+        micros(start.elapsed(), count),
+        micros(pair.spent, count)
+    );
+}
+
 fn records(suite: Suite, cid: bool, span: Duration) {
     let config = Arc::new(config(suite, cid));
     let mut pair = Pair::new(&config);
@@ -258,7 +284,9 @@ fn main() {
         handshakes(Suite::EcdheEcdsaCcm8, cid, span);
     }
     handshakes(Suite::EcdhePskGcm, true, span);
-    for suite in [Suite::PskCcm8, Suite::PskCcm, Suite::PskGcm] {
+    resumptions(Suite::PskCcm8, span);
+    resumptions(Suite::EcdheEcdsaCcm8, span);
+    for suite in [Suite::PskCcm8, Suite::PskCcm, Suite::PskGcm, Suite::PskCbc] {
         records(suite, true, span);
     }
     records(Suite::PskCcm8, false, span);

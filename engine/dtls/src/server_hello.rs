@@ -270,8 +270,8 @@ fn terms(extensions: &Extensions<'_>) -> Check {
     check(&[&[length], extensions.server_name.unwrap_or_default()].concat())
 }
 
-/// The session that a hello asks for, if it is to be had: the ticket is ours and has not come to its end, its suite is
-/// offered (RFC 5246 7.4.1.2) and still taken, and the terms are the same. Otherwise a full handshake follows.
+/// The session that a hello asks for, if it is to be had: the ticket is ours, of the present settings, and has not come
+/// to its end, its suite is offered (RFC 5246 7.4.1.2), and the terms are the same. Otherwise a full handshake follows.
 fn ticket(hello: &ClientHello<'_>, context: &mut Context<'_>) -> Option<Ticket> {
     let config = context.config;
     let sealed = hello
@@ -285,8 +285,6 @@ fn ticket(hello: &ClientHello<'_>, context: &mut Context<'_>) -> Option<Ticket> 
     let (random, now) = (&mut *context.random, context.now);
     let tickets = context.tickets.as_deref_mut()?;
     let ticket = tickets.open(sealed, random, config.ticket_lifetime?, now)?;
-    let is_possible = hello.offers(ticket.suite)
-        && config.suites.contains(&ticket.suite)
-        && ticket.terms == terms(&hello.extensions);
+    let is_possible = hello.offers(ticket.suite) && ticket.terms == terms(&hello.extensions);
     is_possible.then_some(ticket)
 }

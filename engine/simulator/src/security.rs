@@ -115,6 +115,8 @@ impl Security {
                 node: None,
             }),
             initial_timeout: self.handshake_timeout,
+            // Credentials are held for a handshake only, and tickets would go with them.
+            ticket_lifetime: None,
             ..Config::default()
         }
     }
