@@ -320,7 +320,9 @@ class HandshakeFailed:
     @property
     def address(self) -> str: ...
     @property
-    def reason(self) -> str: ...  # unknown-identity | timeout | certificate-expired | … : a kebab-case word
+    def reason(
+        self,
+    ) -> str: ...  # unknown-identity | wrong-key | timeout | certificate-expired | … : a kebab-case word
     @property
     def identity(self) -> str | None: ...
     def __eq__(self, value: object, /) -> bool: ...

@@ -234,7 +234,7 @@ class Sessions:
         if hello.shown.key in keys:
             self._establish(hello)
         else:
-            self._fail(hello, "timeout" if keys else "unknown-identity", told=None)
+            self._fail(hello, "wrong-key" if keys else "unknown-identity", told=None)
 
     def _fail(self, hello: Hello, reason: str, *, told: str | None) -> None:
         """Report a handshake that came to nothing; without a word to the device it runs into its time-out."""

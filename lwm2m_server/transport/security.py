@@ -10,8 +10,8 @@ class Security:
     """Credentials and settings of secure listeners and of our client role.
 
     `certificate` is a PEM chain, the end entity first; `private_key` an unencrypted PEM PKCS #8 document with a key
-    of P-256, which signs for the chain and is the raw public key (of our client role only without a chain). `trust` has the authorities (DER) that the
-    certificates of the other side must lead to.
+    of P-256, which signs for the chain and is the raw public key (of our client role only without a chain).
+    `trust` has the authorities (DER) that the certificates of the other side must lead to.
 
     Only for our client role: `psk` is identity and key; `server_public_key` the SubjectPublicKeyInfo (DER) that a
     server with a raw public key must show; `server_name` is asked for (SNI) and looked for in the server's

@@ -27,9 +27,9 @@ class KeyPair:
 class Authority:
     """Signs certificates."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "authority") -> None:
         self._own = KeyPair()
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")])
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         certificate = self._sign(self._name, self._own, FAR, x509.BasicConstraints(ca=True, path_length=None))
         self.der = certificate.public_bytes(Encoding.DER)
 

@@ -11,6 +11,9 @@ use zeroize::Zeroizing;
 
 use crate::settings::{Checked, SettingError};
 
+/// Age at which a handshake is given up at the latest.
+const MAX_LIFETIME: Duration = Duration::from_secs(120);
+
 /// Raw settings; [`Security::check`] makes sense of them.
 #[derive(Clone)]
 pub struct Security {
@@ -117,11 +120,14 @@ impl Security {
                     .map_err(|_| wrong("sealing_key", "32 bytes"))?,
             )),
         };
+        let initial_timeout = self.timeout()?;
         let common = Config {
             certificate,
             raw_public_key,
             connection_ids: self.connection_ids()?,
-            initial_timeout: self.timeout()?,
+            initial_timeout,
+            // As long as the resends of one flight take, and not for ever.
+            handshake_lifetime: (initial_timeout * (2 << settings.dtls.max_resends)).min(MAX_LIFETIME),
             key_log: self.key_log,
             ..settings.dtls.clone()
         };
@@ -130,7 +136,10 @@ impl Security {
             accept_raw_public_keys: self.accept_raw_public_keys,
             ..common.clone()
         };
+        // A device that has a certificate means that one, not the bare key in it.
+        let raw_public_key = common.raw_public_key.clone();
         let client = Config {
+            raw_public_key: raw_public_key.filter(|_| common.certificate.is_none()),
             trust: Arc::new(self.trust_in_server()?),
             accept_raw_public_keys: self.server_public_key.is_some(),
             psk: self.pre_shared_key()?,

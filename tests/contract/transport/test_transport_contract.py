@@ -11,6 +11,7 @@ from lwm2m_server.transport import (
     Code,
     Download,
     EngineTransport,
+    LookUp,
     MemoryNetwork,
     MemoryTransport,
     Notification,
@@ -19,6 +20,8 @@ from lwm2m_server.transport import (
     Progress,
     Request,
     RequestTimeout,
+    Security,
+    SecurityEvent,
     Transport,
     TransportError,
 )
@@ -66,11 +69,16 @@ class Ends:
         self.answer = lambda request: self.server.respond(request.exchange, code, **options)
 
 
-@pytest.fixture(params=["engine", "memory"])
+KEY = b"0123456789abcdef"
+
+
+@pytest.fixture(params=["engine", "memory", "engine-coaps", "memory-coaps"])
 async def ends(request: pytest.FixtureRequest) -> AsyncIterator[Ends]:
+    """Both ends; over coaps the server knows the client's pre-shared key, and they have shaken hands."""
+    kind, _, scheme = request.param.partition("-")
     server: Transport
     client: Transport
-    if request.param == "engine":
+    if kind == "engine":
         server, client = (
             EngineTransport(seed=1, progress_bytes=4096),
             EngineTransport(seed=2, progress_bytes=4096),
@@ -83,15 +91,33 @@ async def ends(request: pytest.FixtureRequest) -> AsyncIterator[Ends]:
         host = "10.0.0.1"
     await server.start()
     await client.start()
-    server_peer = Peer(await server.listen(host, 0))
-    client_peer = Peer(await client.listen(host, 0))
+
+    def on_security(events: list[SecurityEvent]) -> None:
+        for event in events:
+            if isinstance(event, LookUp):
+                server.provide_psk(event.handshake, (KEY,))
+
+    if scheme:
+        server.secure(Security())
+        client.secure(Security(psk=(b"dev", KEY)))
+        server_peer = Peer(await server.listen(host, 0, secure=True), scheme="coaps")
+        client_peer = Peer(f"{host}:1", identity="psk:dev")
+    else:
+        server_peer = Peer(await server.listen(host, 0))
+        client_peer = Peer(await client.listen(host, 0))
     pair = Ends(server, client, server_peer, client_peer)
     server.set_handlers(
         on_requests=pair.take,
         on_alive=pair.take_alive,
         on_download=lambda event: pair.note(pair.downloads, event),
         on_cancelled=lambda exchange: pair.note(pair.cancelled, exchange),
+        on_security=on_security,
     )
+    if scheme:
+        pair.reply(Code.CONTENT)
+        await client.request(server_peer, Code.GET, ("hello",))
+        pair.requests.clear()
+        pair.answer = lambda _: None
     yield pair
     await client.close()
     await server.close()
