@@ -86,8 +86,9 @@ class Device:
             log("The new image crashes (as ordered)")
             await wait_for(self._reboot, _CRASH_SECONDS, self._world.pace)
             return
-        judges = judges_for(self.settings, boot, lambda: loader.floor, storage.layout.slot_size)
-        updater = Updater(storage.flash, storage.layout, loader, boot, judges=judges, clock=self._world.clock)
+        clock = self._world.clock
+        judges = judges_for(self.settings, boot, lambda: loader.floor, storage.layout.slot_size, clock.now)
+        updater = Updater(storage.flash, storage.layout, loader, boot, judges=judges, clock=clock)
         damaged = storage.damaged or loader.damaged or updater.damaged
         notes, install = updater.reconcile()
         for note in notes:

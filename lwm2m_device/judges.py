@@ -13,13 +13,23 @@ from lwm2m_device.settings import DeviceSettings
 from lwm2m_device.slots import ImageHeader
 from lwm2m_server import versions
 from lwm2m_server.errors import InvalidInput
-from lwm2m_server.firmware.cose import VerificationKey
-from lwm2m_server.firmware.effects import Answer, ComponentState, DeviceFacts, Effect, Fetch, MatchImage
+from lwm2m_server.firmware.effects import (
+    Answer,
+    Authorize,
+    ComponentState,
+    DeviceFacts,
+    Effect,
+    Fetch,
+    MatchImage,
+)
 from lwm2m_server.firmware.envelope import Verified, verify
 from lwm2m_server.firmware.images import HEAD_SIZE, image_format, image_version
+from lwm2m_server.firmware.keys import VerificationKey
+from lwm2m_server.firmware.preflight import check_approval
 from lwm2m_server.firmware.processor import preflight, update
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode, refusal
 from lwm2m_server.firmware.suit import DIGEST_SHA256, class_id, vendor_id
+from lwm2m_server.firmware.trust import Role, TrustAnchor
 
 Read = Callable[[int, int], bytes]
 """Reads bytes of the stored image: offset, length."""
@@ -51,13 +61,15 @@ class Judges:
     plain: bool = False
 
 
-def judges_for(settings: DeviceSettings, boot: Boot, floor: Callable[[], int], capacity: int) -> Judges:
+def judges_for(
+    settings: DeviceSettings, boot: Boot, floor: Callable[[], int], capacity: int, now: Callable[[], float]
+) -> Judges:
     """Return the judges of a device that runs `boot` in slots of `capacity` bytes.
 
-    `floor` gives the sequence number as it is now: a trial that is confirmed raises it.
+    `floor` gives the sequence number as it is now: a trial that is confirmed raises it. `now` is the clock.
     """
     running = None if boot.image is None else boot.image.version
-    judge = ManifestJudge(settings, boot, floor, capacity)
+    judge = ManifestJudge(settings, boot, floor, capacity, now)
     return Judges(judge.offer, judge.complete, newer_image(running), settings.plain)
 
 
@@ -67,9 +79,21 @@ def identifiers(settings: DeviceSettings) -> tuple[bytes, bytes]:
     return vendor, class_id(vendor, settings.class_name)
 
 
-def trusted_keys(settings: DeviceSettings) -> tuple[VerificationKey, ...]:
-    """Return the keys that may sign manifests; raises InvalidInput for a file that holds none."""
-    return tuple(VerificationKey.from_pem(pem, field="trust") for pem in settings.trust)
+def trusted_keys(settings: DeviceSettings) -> tuple[TrustAnchor, ...]:
+    """Return the keys that may sign manifests, by role; raises InvalidInput for a file that holds none."""
+    held: dict[bytes, tuple[VerificationKey, set[Role]]] = {}
+    for role, pems, field in (
+        (Role.IMAGE_AUTHOR, settings.trust, "trust"),
+        (Role.OPERATOR_APPROVAL, settings.approval, "approval-key"),
+    ):
+        for pem in pems:
+            key = VerificationKey.from_pem(pem, field=field)
+            held.setdefault(key.key_id, (key, set()))[1].add(role)
+    second = settings.requires
+    return tuple(
+        TrustAnchor(key, frozenset(roles), requires=None if key.key_type is second else second)
+        for key, roles in held.values()
+    )
 
 
 def authoriser(settings: DeviceSettings) -> Authorise:
@@ -82,9 +106,11 @@ def authoriser(settings: DeviceSettings) -> Authorise:
         if envelope is None:
             return False
         try:
-            facts = verify(envelope, keys).facts
+            verified = verify(envelope, keys)
+            check_approval(verified)
         except Refusal:
             return False
+        facts = verified.facts
         named = any(header.digest in component.digests for component in facts.components)
         return named and (facts.sequence_number, facts.version) == (header.sequence, header.version)
 
@@ -94,16 +120,24 @@ def authoriser(settings: DeviceSettings) -> Authorise:
 class ManifestJudge:
     """Runs manifests through the processor, with this device's one component."""
 
-    def __init__(self, settings: DeviceSettings, boot: Boot, floor: Callable[[], int], capacity: int) -> None:
+    def __init__(
+        self,
+        settings: DeviceSettings,
+        boot: Boot,
+        floor: Callable[[], int],
+        capacity: int,
+        now: Callable[[], float],
+    ) -> None:
         self._settings = settings
         self._keys = trusted_keys(settings)
         self._running = boot.image
         self._floor = floor
         self._capacity = capacity
+        self._now = now
 
     def offer(self, envelope: bytes) -> Offer:
         """Verify an envelope and return what it wants fetched."""
-        verified = verify(envelope, self._keys)
+        verified = verify(envelope, self._keys, now=self._now())
         facts = self._facts()
         refused = preflight(verified, facts)
         if refused is not None:
@@ -122,7 +156,7 @@ class ManifestJudge:
 
     def complete(self, envelope: bytes, digest: bytes, size: int) -> None:
         """Run the whole procedure with an image that was fetched, of this SHA-256 and size."""
-        procedure = update(verify(envelope, self._keys), self._facts())
+        procedure = update(verify(envelope, self._keys, now=self._now()), self._facts())
         fetched = False
         try:
             effect = next(procedure)
@@ -146,6 +180,8 @@ class ManifestJudge:
             class_ids=frozenset({device_class}),
             components={self._settings.component: ComponentState(version=version, capacity=self._capacity)},
             sequence_number=self._floor(),
+            now=self._now(),
+            battery=self._settings.battery,
         )
 
     def _before_fetch(self, effect: Effect) -> Answer:
@@ -153,6 +189,8 @@ class ManifestJudge:
         if isinstance(effect, MatchImage):
             running = self._running
             return running is not None and effect.digest.value == running.digest
+        if isinstance(effect, Authorize):
+            return not self._settings.unauthorized
         return refusal(
             RefusalCode.UNSUPPORTED, f"This device can't {type(effect).__name__.lower()}.", field="install"
         )
@@ -161,7 +199,8 @@ class ManifestJudge:
         version = verified.facts.version
         if version is None or versions.try_parse(version) is None:
             raise refusal(RefusalCode.UNSUPPORTED, "The manifest names no version.", field="version")
-        _check_newer(version, None if self._running is None else self._running.version)
+        if not verified.facts.downgrade:
+            _check_newer(version, None if self._running is None else self._running.version)
         return version
 
     def _offer_of(self, fetch: Fetch, version: str, sequence: int) -> Offer:
@@ -170,6 +209,10 @@ class ManifestJudge:
                 RefusalCode.UNSUPPORTED,
                 "The manifest names no SHA-256 digest or no size.",
                 field="image-digest",
+            )
+        if fetch.content is not None:
+            raise refusal(
+                RefusalCode.UNSUPPORTED, "This device takes no images out of envelopes.", field="uri"
             )
         source = uri.resolve(fetch.uri, self._settings.server)
         try:

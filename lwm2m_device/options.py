@@ -8,6 +8,7 @@ import typer
 from lwm2m_device.fleet_security import Kind
 from lwm2m_device.layout import LayoutKind
 from lwm2m_device.settings import Delivery
+from lwm2m_server.firmware.keys import KeyType
 
 Server = Annotated[str, typer.Option(help="URI of the LwM2M server.", metavar="coaps://HOST:PORT")]
 Endpoint = Annotated[str, typer.Option(help="Endpoint name of this device.")]
@@ -16,6 +17,19 @@ Vendor = Annotated[str, typer.Option(help="Vendor domain; makes the vendor ident
 ClassName = Annotated[str, typer.Option("--class", help="Device class; makes the class identifier.")]
 Trust = Annotated[
     list[Path] | None, typer.Option(help="PEM public key that may sign manifests; repeat for more.")
+]
+Approval = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--approval-key", help="PEM public key of an operator who approves downgrades; repeat for more."
+    ),
+]
+Requires = Annotated[
+    KeyType | None, typer.Option(help="Manifests need a second signature of this algorithm.")
+]
+Battery = Annotated[int | None, typer.Option(min=0, help="Charge in mWh that conditions are asked against.")]
+Unauthorized = Annotated[
+    bool, typer.Option("--unauthorized", help="Decline updates that ask the application.")
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Take raw images, no manifests.")]
 Manufacturer = Annotated[str, typer.Option(help="Resource /3/0/0.")]

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lwm2m_device.layout import LayoutKind
+from lwm2m_server.firmware.keys import KeyType
 from lwm2m_server.transport import Security
 
 DELTA_METHODS = ("thumb", "bsdiff", "detools-heatshrink", "lzma", "heatshrink")
@@ -47,7 +48,9 @@ class DeviceSettings:
     """The device's identity, its server and its limits.
 
     `server` is a URI such as coaps://127.0.0.1:5684; `security` are the credentials for it, needed for coaps.
-    `trust` are PEM public keys (files' contents) that may sign manifests. `plain` takes images without
+    `trust` are PEM public keys (files' contents) of image authors, `approval` those of operators who approve
+    downgrades, `requires` the algorithm of a second signature. `battery` is the charge in mWh; with
+    `unauthorized` the application declines every update that asks it. `plain` takes images without
     manifests. `local` is the host and port to bind; None: any of the server's address family. Times in
     seconds; `lifetime` 0 never expires.
     """
@@ -64,6 +67,10 @@ class DeviceSettings:
     initial_version: str = "1.0.0"
     initial_image: bytes | None = None
     trust: tuple[bytes, ...] = ()
+    approval: tuple[bytes, ...] = ()
+    requires: KeyType | None = None
+    battery: int | None = None
+    unauthorized: bool = False
     plain: bool = False
     lifetime: int = 300
     lwm2m_version: str = "1.1"

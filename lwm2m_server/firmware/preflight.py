@@ -125,6 +125,14 @@ def check_versions(verified: Verified, facts: DeviceFacts) -> None:
     """Refuse to go below the version that is running, unless the manifest says that it may."""
     check_approval(verified)
     if verified.facts.downgrade:
+        # each way back is taken once: the number must have gone up, not only stayed
+        if verified.manifest.sequence_number <= facts.sequence_number:
+            raise refusal(
+                RefusalCode.SEQUENCE_ROLLBACK,
+                f"sequence number {verified.manifest.sequence_number} of a downgrade is not above "
+                f"{facts.sequence_number}, accepted before",
+                field="manifest/2",
+            )
         return
     for index, component in enumerate(verified.facts.components):
         wanted = versions.try_parse(verified.facts.version if index == 0 else component.version)

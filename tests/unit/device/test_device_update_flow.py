@@ -266,7 +266,9 @@ async def test_a_manifest_altered_by_one_bit_is_never_taken(world, images):
     from lwm2m_server.firmware.refusals import Refusal
 
     running = ImageHeader("1.0.0", hashlib.sha256(images[0]).digest(), len(images[0]), 1)
-    judge = ManifestJudge(world.settings(), Boot(0, running, trial=False, notes=()), lambda: 1, 65536)
+    judge = ManifestJudge(
+        world.settings(), Boot(0, running, trial=False, notes=()), lambda: 1, 65536, lambda: 0.0
+    )
     envelope = world.envelope(IMAGE)
     assert judge.offer(envelope).version == "2.0.0"
     for position in range(len(envelope)):
