@@ -70,8 +70,9 @@ def start_up(settings: DeviceSettings, storage: Storage, log: Log) -> tuple[Boot
     )
     if loader.is_fresh:
         image = settings.initial_image or _factory_image(settings)
-        _program_factory(loader, image, settings)
-        log(f"Factory image {settings.initial_version} programmed into slot A")
+        with storage.flash.at_the_factory():
+            _program_factory(loader, image, settings)
+        log(f"Factory image {settings.initial_version} programmed into slot {loader.slots[0].name}")
     boot = loader.boot()
     for note in boot.notes:
         log(note)
@@ -140,7 +141,7 @@ def _is_unfinished(file: Path, layout: Layout) -> bool:
 
 def _format(file: Path, layout: Layout, supply: PowerSupply | None) -> Flash:
     flash = _open(file, layout, supply)
-    with _closing(flash):
+    with _closing(flash), flash.at_the_factory():
         flash.erase(0, layout.size)
         _write_geometry(flash, layout)
     return flash

@@ -112,7 +112,7 @@ def test_an_image_runs_on_trial_until_it_is_confirmed(bench):
     updater.confirm()
     assert (updater.state.state, updater.state.result) == (State.IDLE, Result.UPDATED)
     assert running(bench) == ("2.0.0", False)
-    assert bench.loader().floor == 2
+    assert (bench.loader().floor, bench.loader().state.floor) == (2, 2)
 
 
 def test_an_image_that_is_never_confirmed_is_given_up_and_the_device_takes_the_next(bench):
@@ -169,6 +169,22 @@ def test_an_older_copy_of_the_boot_state_does_no_harm(bench):
             damaged[start : start + 64] = b"\x5a" * 64
             bench.restore(bytes(damaged))
             assert Life(bench, seen=moment.seen, old=OLD, new=NEW).run(Mains()) == "updated"
+
+
+@pytest.mark.parametrize("page", [0, 1])
+def test_bytes_that_rot_while_a_download_waits_are_fetched_again(bench, page):
+    updater = bench.start()
+    updater.request(Trigger.PACKAGE)
+    updater.accept_envelope(envelope_for(NEW))
+    updater.expect(b"tag")
+    updater.store(NEW[:512])
+    slot = bench.layout.slot(updater.slot.index).image
+    bench.flash.rot(1, 1, start=slot.start + page * 256, length=256)
+    updater = bench.start()
+    assert updater.offset == page * 256
+    updater.store(NEW[updater.offset :])
+    updater.finish()
+    assert updater.state.state is State.DOWNLOADED
 
 
 # one layout and the others

@@ -1,0 +1,1 @@
+"""A kit for device developers: scenarios of updates under faults, and a player that replays them against a client."""
