@@ -68,6 +68,13 @@ UPDATE = RegistrationUpdate(registration_id="r", at=1.0)
         lambda store: store.events.after(5),
         lambda store: store.events.last_id(),
         lambda store: store.tokens.by_hash(b"h"),
+        lambda store: store.credentials.get("psk:d"),
+        lambda store: store.credentials.get_many(["psk:d", "psk:e"]),
+        lambda store: store.credentials.page(endpoint="d"),
+        lambda store: store.credentials.page(kind="psk", after="psk:d"),
+        lambda store: store.credentials.due(now=1.0),
+        lambda store: store.authorities.remove("a"),
+        lambda store: store.sessions.page(after="1"),
     ],
 )
 async def test_no_table_is_read_from_end_to_end(asked, call):
