@@ -378,4 +378,6 @@ impl Core {
 
 mod secure;
 #[cfg(test)]
+mod secure_tests;
+#[cfg(test)]
 mod tests;
