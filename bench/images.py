@@ -1,7 +1,7 @@
 """What the server does with an image of 10 MB once it is on the disk: format, hash, checksum, signature.
 
-CPU time of one thread; SHA-256 of the same bytes is measured beside it. An image is hashed while it arrives; its own hash, which its format
-demands, is a second pass. What a row says is beyond both.
+CPU time of one thread; SHA-256 of the same bytes is measured beside it. An image is hashed while it arrives; its own
+hash, which its format demands, is a second pass. What a row says is beyond one pass.
 """
 
 import hashlib

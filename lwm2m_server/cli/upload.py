@@ -80,7 +80,6 @@ def send(
         if failures >= ATTEMPTS:
             raise Unavailable(
                 f"the upload broke off at byte {shown} of {size}",
-                code="upload-broken",
                 field="FILE",
                 hint="run the same command again, it goes on there",
             )
