@@ -16,7 +16,7 @@ from lwm2m_server.campaigns.decide import BackOff
 from lwm2m_server.clock import Clock, SystemClock
 from lwm2m_server.config import Settings, split_address
 from lwm2m_server.devices.records import Registration
-from lwm2m_server.errors import Lwm2mError, Unavailable
+from lwm2m_server.errors import InvalidInput, Lwm2mError, Unavailable
 from lwm2m_server.firmware.deltas import Method as DeltaMethod
 from lwm2m_server.firmware.update_job import Method
 from lwm2m_server.firmware.update_job import Timers as UpdateTimers
@@ -373,7 +373,13 @@ async def serve(
     `ready` is called when everything listens, with the administrator's token if one was made now. Raises
     `Lwm2mError` for what keeps the server from starting, naming the setting or the file.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if not settings.coap.listen and not settings.coaps.listen:
+        raise InvalidInput(
+            "There is no address at which devices could reach the server.",
+            field="coaps.listen",
+            hint='Set it, such as ["0.0.0.0:5684"].',
+        )
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     objects = load_objects(settings)
     store = await open_sqlite(settings.database_path)
     files = FileStore(settings.blob_dir, max_file=settings.max_image_size, quota=settings.images.quota)

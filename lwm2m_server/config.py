@@ -105,15 +105,14 @@ class _Group(BaseModel):
 
 
 class CoapSettings(_Group):
-    """`[coap]`: where devices reach the server."""
+    """`[coap]`: where devices reach the server without security, if at all."""
 
     listen: Annotated[
-        list[Annotated[str, AfterValidator(_listener)]],
-        NoDecode,
-        BeforeValidator(_comma_list),
-        Field(min_length=1),
-    ] = ["0.0.0.0:5683"]
-    """Addresses to listen at, `address:port` each; port 0 takes a free one."""
+        list[Annotated[str, AfterValidator(_listener)]], NoDecode, BeforeValidator(_comma_list)
+    ] = []
+    """Addresses to listen at, `address:port` each (the port of coap is 5683; 0 takes a free one). None: plain CoAP
+    is off, for there names are not proven and traffic can be read.
+    """
     public_uri: Annotated[str | None, AfterValidator(_base_uri)] = None
     """Base of the URIs from which devices download; None derives it from the address the device talks to."""
 
@@ -128,8 +127,8 @@ class CoapsSettings(_Group):
 
     listen: Annotated[
         list[Annotated[str, AfterValidator(_listener)]], NoDecode, BeforeValidator(_comma_list)
-    ] = []
-    """Addresses to listen at, `address:port` each; the port of coaps is 5684."""
+    ] = ["0.0.0.0:5684"]
+    """Addresses to listen at, `address:port` each; port 0 takes a free one."""
     public_uri: Annotated[str | None, AfterValidator(_base_uri)] = None
     """Base of the URIs from which devices download; None derives it from the address the device talks to."""
     private_key: Path | None = None

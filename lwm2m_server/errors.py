@@ -52,8 +52,6 @@ class Forbidden(Lwm2mError):
 class ForeignName(Forbidden):
     """A device used an endpoint name that its identity, or the lack of one, does not give it."""
 
-    code = "endpoint-not-allowed"
-
     def __init__(self, endpoint: str) -> None:
         super().__init__(f"{endpoint!r} is not the sender's endpoint name", field="endpoint")
         self.endpoint = endpoint

@@ -29,10 +29,15 @@ def serve(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Database, images and tokens.")] = None,
     listen: Annotated[
-        list[str] | None, typer.Option(help="Where devices reach it, address:port; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Where devices reach it by coaps (DTLS), address:port; may be repeated."),
+    ] = None,
+    listen_coap: Annotated[
+        list[str] | None,
+        typer.Option(help="The same by plain coap, which is off without it: no names are proven there."),
     ] = None,
     public_uri: Annotated[
-        str | None, typer.Option(help="Base from which devices download, coap://host[:port].")
+        str | None, typer.Option(help="Base from which devices download, coaps://host[:port].")
     ] = None,
     api_host: Annotated[str | None, typer.Option(help="Address of the REST interface.")] = None,
     api_port: Annotated[int | None, typer.Option(help="Port of the REST interface.")] = None,
@@ -48,7 +53,8 @@ def serve(
         from lwm2m_server.config import load_settings
 
         given: dict[str, dict[str, Any]] = {
-            "coap": {"listen": listen or None, "public_uri": public_uri},
+            "coap": {"listen": listen_coap or None},
+            "coaps": {"listen": listen or None, "public_uri": public_uri},
             "api": {"host": api_host, "port": api_port},
             "log": {"level": log_level, "format": log_format},
         }

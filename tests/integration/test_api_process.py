@@ -85,7 +85,16 @@ def test_a_port_in_use_is_named_and_nothing_else_happens(server, tmp_path) -> No
 def test_a_second_server_on_the_port_of_the_devices_is_refused(server, tmp_path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    result = lwm2m(other, "serve", "--api-port", "0", "--listen", f"127.0.0.1:{server.port}")
+    result = lwm2m(
+        other,
+        "serve",
+        "--api-port",
+        "0",
+        "--listen",
+        "127.0.0.1:0",
+        "--listen-coap",
+        f"127.0.0.1:{server.port}",
+    )
     assert result.returncode != 0
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")

@@ -44,6 +44,7 @@ class Site:
         settings = Settings(
             data_dir=self.folder,
             coap={"listen": [f"127.0.0.1:{self.port}"]},
+            coaps={"listen": []},
             retry={"initial": 0.2, "jitter": 0.0},
             update={"poll_interval": 0.5},
             campaigns={"interval": 0.1},

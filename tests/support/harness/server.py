@@ -50,7 +50,7 @@ class Server:
         self._config = folder / "lwm2m.toml"
         self._config.write_text(
             f'data_dir = "{folder / "data"}"\n'
-            f'[coap]\nlisten = ["127.0.0.1:{self.port}"]\n{public}'
+            f'[coap]\nlisten = ["127.0.0.1:{self.port}"]\n{public}[coaps]\nlisten = []\n'
             f"[api]\nport = {self._api_port}\n{settings}"
         )
         self._process: Process | None = None

@@ -43,6 +43,7 @@ class World:
         self.settings = Settings(
             data_dir=folder,
             coap={"listen": [ADDRESS], "public_uri": f"coap://{ADDRESS}"},
+            coaps={"listen": []},
             retry={"initial": 10.0, "jitter": 0.0},
             **settings,
         )

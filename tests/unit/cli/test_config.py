@@ -15,7 +15,8 @@ def test_defaults_are_valid_and_read_nothing(monkeypatch) -> None:
     monkeypatch.setenv("LWM2M_API_PORT", "1")
     settings = Settings()
     assert (settings.api.host, settings.api.port) == ("127.0.0.1", 8080)
-    assert settings.coap.listeners == [("0.0.0.0", 5683)]
+    assert settings.coaps.listeners == [("0.0.0.0", 5684)]
+    assert settings.coap.listeners == []
 
 
 def test_flags_win_over_environment_over_file_over_defaults(monkeypatch, tmp_path) -> None:
@@ -58,7 +59,6 @@ def test_unknown_names_are_errors_with_the_nearest_one(monkeypatch, tmp_path) ->
         ("[api]\nport = 70000", "lwm2m.toml: api.port = 70000: "),
         ("[api]\nport = true", "lwm2m.toml: api.port = True: "),
         ('[coap]\nlisten = ["localhost:1"]', "lwm2m.toml: coap.listen = 'localhost:1': "),
-        ("[coap]\nlisten = []", "lwm2m.toml: coap.listen = []: "),
         ('[coap]\npublic_uri = "http://x"', "lwm2m.toml: coap.public_uri = 'http://x': "),
         ("[engine]\nblock_size = 100", "lwm2m.toml: engine.block_size = 100: "),
         ("[update]\noffer_timeout = -1", "lwm2m.toml: update.offer_timeout = -1: "),
