@@ -27,6 +27,7 @@ from memory import World
 from powercuts.network import Fault, FaultyNetwork, Kind
 
 ALL = os.environ.get("POWER_CUTS") == "all"
+pytestmark = pytest.mark.timeout(7200 if ALL else 300)
 SIZE = 5000
 
 

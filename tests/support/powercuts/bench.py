@@ -61,6 +61,7 @@ class Bench:
     def program_factory(self, image: bytes = OLD) -> None:
         flash = self.open()
         flash.erase(0, self.layout.size)
+        flash.write(0, self.layout.encode_geometry())
         header = ImageHeader("1.0.0", hashlib.sha256(image).digest(), len(image), 1)
         self.loader().install_factory(image, header)
 

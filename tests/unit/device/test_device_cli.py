@@ -112,7 +112,6 @@ def test_an_initial_image_above_the_slot_is_refused(call, tmp_path):
 
 
 def test_show_tells_the_flash_of_a_device(call, bench, tmp_path):
-    bench.flash.write(0, bench.layout.encode_geometry())
     code, out, _ = call("show", str(bench.file), "--json")
     assert code == 0
     found = json.loads(out)

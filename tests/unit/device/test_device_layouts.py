@@ -5,13 +5,14 @@ import hashlib
 import pytest
 
 from lwm2m_device.boot_state import Outcome
-from lwm2m_device.flash import Mains
+from lwm2m_device.flash import Mains, PowerCut, Tear
 from lwm2m_device.layout import Layout, LayoutKind, find_geometry
 from lwm2m_device.machine import Result, State, Trigger
+from lwm2m_device.report import describe
 from lwm2m_device.slots import ImageHeader
 from lwm2m_device.storage import open_storage
 from lwm2m_server.errors import InvalidInput
-from powercuts import Bench, Life, Recorder, envelope_for
+from powercuts import Bench, Cut, Life, Recorder, envelope_for
 from powercuts.explore import Moment
 
 OLD = b"firmware-version: 1.0.0\n" + b"old " * 50
@@ -253,4 +254,35 @@ def test_a_swap_spreads_its_wear_over_the_scratch_pages(memory_file):
     wear = [bench.flash.wear(page) for page in range(scratch.start // 256, scratch.end // 256)]
     assert max(wear) - min(wear) <= 1
     assert min(wear) > 3
+    bench.close()
+
+
+def test_show_tells_slots_versions_trial_and_wear(bench):
+    deliver(bench, NEW, "2.0.0", 2)
+    before = describe(bench.file)
+    bench.boot()
+    after = describe(bench.file)
+    names = [bench.layout.slot_name(index) for index in (0, 1)]
+    assert after["flash"]["layout"] == bench.layout.kind.value
+    assert list(after["slots"]) == names
+    here = 1 if bench.layout.kind is LayoutKind.AB else 0
+    assert (after["boot"]["phase"], after["boot"]["trial"]) == ("trial", names[here])
+    assert (after["boot"]["attempts"], after["boot"]["half_done"]) == (1, False)
+    assert after["slots"][names[here]]["version"] == "2.0.0"
+    assert not after["slots"][names[here]]["confirmed"]
+    assert (after["update"]["state"], after["update"]["version"]) == ("updating", "2.0.0")
+    assert after["wear"]["erase_cycles"] > before["wear"]["erase_cycles"]
+    assert after["wear"]["most_worn_page"] >= after["wear"]["boot_state"] > 0
+
+
+def test_show_tells_of_an_installation_that_is_half_done(memory_file):
+    bench = Bench(memory_file, layout=Layout(page_size=256, slot_size=768, kind=LayoutKind.SWAP))
+    bench.program_factory(OLD)
+    deliver(bench, NEW, "2.0.0", 2)
+    with pytest.raises(PowerCut):
+        bench.boot(Cut(12, Tear(0.5)))
+    shown = describe(bench.file)
+    assert shown["boot"]["half_done"]
+    assert running(bench) == ("2.0.0", True)
+    assert not describe(bench.file)["boot"]["half_done"]
     bench.close()

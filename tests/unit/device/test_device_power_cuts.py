@@ -19,6 +19,7 @@ from powercuts import NEW, OLD, Bench, Cut, Explorer, Life, Recorder, Seen, enve
 from powercuts.explore import SHARES, State
 
 ALL = os.environ.get("POWER_CUTS") == "all"
+pytestmark = pytest.mark.timeout(7200 if ALL else 300)
 SMALL_OLD = OLD[:300]
 SMALL = NEW[:700]
 SECOND_CUTS = None if ALL else 400
