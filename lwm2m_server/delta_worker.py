@@ -11,9 +11,11 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from lwm2m_server.firmware.deltas import Method, PatchError, create, verify
+from lwm2m_server.firmware.deltas.detools_patches import create_in_place
 
 
 def main(arguments: list[str]) -> None:
@@ -28,11 +30,31 @@ def main(arguments: list[str]) -> None:
 
 def make(method: Method, old: bytes, new: bytes, folder: Path) -> dict[str, object]:
     """Make one patch and check it; return what to tell of it."""
-    began = time.perf_counter()
-    result: dict[str, object] = {"method": method.value}
-    try:
+
+    def work() -> bytes:
         patch = create(method, old, new)
         verify(method, old, patch, new)
+        return patch
+
+    return _told(method.value, work, folder)
+
+
+def make_in_place(
+    old: bytes, new: bytes, folder: Path, slot_size: int, segment_size: int
+) -> dict[str, object]:
+    """Make the patch for a device with one slot and check it; return what to tell of it."""
+
+    def work() -> bytes:
+        return create_in_place(old, new, memory_size=slot_size, segment_size=segment_size)
+
+    return _told("detools-in-place", work, folder)
+
+
+def _told(name: str, work: Callable[[], bytes], folder: Path) -> dict[str, object]:
+    began = time.perf_counter()
+    result: dict[str, object] = {"method": name}
+    try:
+        patch = work()
     except PatchError as error:
         result["error"] = error.message
     except MemoryError:
@@ -40,7 +62,7 @@ def make(method: Method, old: bytes, new: bytes, folder: Path) -> dict[str, obje
     except Exception as error:  # noqa: BLE001  one library's fault must not cost the other methods
         result["error"] = f"the library failed: {type(error).__name__}"
     else:
-        (folder / method.value).write_bytes(patch)
+        (folder / name).write_bytes(patch)
         result |= {"size": len(patch), "digest": hashlib.sha256(patch).hexdigest()}
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -32,6 +32,7 @@ from lwm2m_server.services import (
     AccessService,
     CampaignService,
     CredentialService,
+    DeltaService,
     DirectoryService,
     EventFeed,
     HealthService,
@@ -42,12 +43,14 @@ from lwm2m_server.services import (
 )
 from lwm2m_server.services.access import Role
 from lwm2m_server.services.background import LoopTimers
+from lwm2m_server.services.deltas import DeltaPolicy
 from lwm2m_server.services.operations import DiscoveredLink, PathValue, ReadResult
 from lwm2m_server.services.sealing import Sealer
 from lwm2m_server.store.files import FileStore
 from lwm2m_server.store.memory import MemoryStore
 from lwm2m_server.store.uploads import UploadFiles
-from lwm2m_server.transport import RequestTimeout
+from lwm2m_server.transport import MemoryNetwork, MemoryTransport, RequestTimeout
+from memory.deltas import build_here
 
 NOW = 1_800_000_000.0
 IMAGE = b"firmware-version: 2.1.0\n" + bytes(range(256)) * 8
@@ -223,10 +226,15 @@ async def make_world(folder: Path) -> World:
     releases = ReleaseService(store, files, clock)
     uploads = UploadService(releases, UploadFiles(files), clock, LoopTimers())
     await uploads.open()
+    transport = MemoryTransport(MemoryNetwork())
+    patches = FileStore(folder / "deltas")
+    deltas = DeltaService(store, files, patches, transport, clock, build=build_here, policy=DeltaPolicy())
+    await deltas.start()
     services = Services(
         directory=DirectoryService(store, clock),
         operations=devices,  # type: ignore[arg-type]
         releases=releases,
+        deltas=deltas,
         uploads=uploads,
         campaigns=CampaignService(store, clock, wake=lambda: None),
         credentials=CredentialService(store, clock, Sealer(bytes(32)), live),
