@@ -192,7 +192,7 @@ async def test_a_hundred_thousand_lines_fit_into_bounded_memory(tmp_path, strict
         def seal(self, secret, identity):
             return secret
 
-    count = 100_000 if not strict else 20_000
+    count = 20_000
 
     async def chunks():
         yield b"endpoint,kind,key\n"
