@@ -280,27 +280,40 @@ fn a_ticket_dies_with_the_pre_shared_key_that_earned_it() {
 }
 
 #[test]
-fn a_ticket_ends_with_the_certificate() {
+fn a_ticket_ends_with_the_certificate_of_either_side() {
     let (client, server, _) = x509();
     // The certificates are good until 2060-01-01.
     let end = 2_840_140_800;
-    let mut network = Network::perfect(&client, &server);
-    network.server_handler.time = end - 50;
-    network.client_handler.time = end - 50;
-    network.shake_hands();
-    network.run(Duration::from_secs(30));
-    assert!(resumes(&mut network));
-    network.server_handler.time = end + 1;
-    network.run(Duration::from_secs(30));
-    network.connect();
-    network.run(Duration::from_secs(1));
-    assert!(matches!(
-        network.server_events.last(),
-        Some(Event::Failed {
-            reason: "certificate-expired",
-            ..
-        })
-    ));
+    for of_client in [true, false] {
+        let mut network = Network::perfect(&client, &server);
+        let tell = |network: &mut Network, time| {
+            if of_client {
+                network.server_handler.time = time;
+            } else {
+                network.client_handler.time = time;
+            }
+        };
+        tell(&mut network, end - 50);
+        network.shake_hands();
+        network.run(Duration::from_secs(30));
+        assert!(resumes(&mut network));
+        tell(&mut network, end + 1);
+        network.run(Duration::from_secs(30));
+        network.connect();
+        network.run(Duration::from_secs(1));
+        let events = if of_client {
+            &network.server_events
+        } else {
+            &network.client_events
+        };
+        assert!(matches!(
+            events.last(),
+            Some(Event::Failed {
+                reason: "certificate-expired",
+                ..
+            })
+        ));
+    }
 }
 
 #[test]
