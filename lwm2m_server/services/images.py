@@ -1,5 +1,6 @@
 """Firmware images on the server: what gets in, what is known of it, and the keys that may have signed it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -99,14 +100,14 @@ class ImageService:
         if await self._store.images.add(image, events=[NewEvent(kind="image.added", at=now, data=data)]):
             return image, True
         known = await self._image(file.digest)
-        if said is not None and known.version is not None and not versions.same(known.version, said):
-            raise Conflict(
-                f"this image is stored already, as version {known.version}, not {said}",
-                code="version-mismatch",
-                field="version",
-                hint="remove it first (lwm2m firmware remove) if that version is wrong",
-            )
+        _check_version(known, said)
         return known, False
+
+    async def compare(self, image: StoredImage, expected: Expected) -> None:
+        """Hold an image that is stored against what is said of it now, as if it came again. Raises as `add_image`."""
+        examination = await self.examination(expected)
+        await asyncio.to_thread(examination, self._files.path(image.digest), image.digest)
+        _check_version(image, expected.version)
 
     async def images(self, *, after: str | None = None, limit: int = 100) -> Page[StoredImage]:
         """Return images by digest."""
@@ -194,3 +195,13 @@ async def _not_empty(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield chunk
     if not size:
         raise InvalidInput("The image is empty.", code="empty", field="image")
+
+
+def _check_version(known: StoredImage, said: str | None) -> None:
+    if said is not None and known.version is not None and not versions.same(known.version, said):
+        raise Conflict(
+            f"this image is stored already, as version {known.version}, not {said}",
+            code="version-mismatch",
+            field="version",
+            hint="remove it first (lwm2m firmware remove) if that version is wrong",
+        )

@@ -86,13 +86,14 @@ class UploadService:
         Raises `InvalidInput` (also `too-large`), `Conflict` (`too-many-uploads`), `StoreError` (`storage-full`).
         """
         check_name(name)
-        await self._images.examination(expected)
+        expected.check()
         if (image := await self._stored(digest)) is not None:
+            await self._images.compare(image, expected)
             return Progress(None, image)
         known = self._files.find(digest)
         if known is not None:
-            if known.size == size and known.data == _plain(expected):
-                return Progress(known)
+            if known.size == size:
+                return Progress(await self._files.restate(digest, name.strip(), _plain(expected)))
             await self._files.remove(digest)
         await self.sweep()
         if len(self._files.all()) >= self._limits.most:

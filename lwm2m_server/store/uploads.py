@@ -88,6 +88,14 @@ class UploadFiles:
             raise
         self._uploads[upload.id] = upload
 
+    async def restate(self, upload_id: str, name: str, data: Mapping[str, JsonValue]) -> Upload:
+        """Say something else of an upload; its bytes stay. Raises `NotFound`."""
+        upload = replace(self.get(upload_id), name=name, data=data)
+        await self._guarded(partial(self._describe, upload))
+        now = self.get(upload_id)
+        self._uploads[upload_id] = replace(now, name=name, data=data)
+        return self._uploads[upload_id]
+
     async def append(
         self, upload_id: str, offset: int, chunks: AsyncIterable[bytes], now: Callable[[], float]
     ) -> Upload:
@@ -178,7 +186,8 @@ class UploadFiles:
             # shielded: what came before a cancelled request still counts
             await asyncio.shield(self._guarded(lambda: _finish(file)))
             self._hashes[upload.id] = (digest, count)
-            self._uploads[upload.id] = replace(upload, offset=count, updated_at=now())
+            # what is said of it may have changed meanwhile
+            self._uploads[upload.id] = replace(self.get(upload.id), offset=count, updated_at=now())
 
     async def _hash(self, upload: Upload) -> Any:
         """Return the hash of what is there; it is computed anew after a restart only."""

@@ -37,6 +37,7 @@ async def test_an_upload_in_pieces_ends_in_the_image(http, world) -> None:
     begun = await http.post(f"{V1}/firmware/uploads", json=body(version="1.2.3", format="mcuboot"))
     assert (begun.status_code, begun.headers["upload-offset"], begun.json()["image"]) == (201, "0", None)
     assert begun.headers["location"] == UPLOAD
+    await http.post(f"{V1}/firmware/uploads", json=body(version="9.9.9"))
     first = await patch(http, 0, IMAGE[:10_000])
     assert (first.status_code, first.json()["offset"], first.headers["upload-offset"]) == (
         200,
@@ -59,6 +60,8 @@ async def test_an_upload_in_pieces_ends_in_the_image(http, world) -> None:
         await http.post(f"{V1}/firmware/uploads", json=body()),
     ):
         assert (answer.status_code, answer.json()["image"]) == (200, image)
+    other = await http.post(f"{V1}/firmware/uploads", json=body(version="9.9.9"))
+    assert (other.status_code, other.json()["code"]) == (422, "version-mismatch")
 
 
 async def test_bytes_that_came_before_a_connection_broke_count(http, world) -> None:
