@@ -350,8 +350,9 @@ class Server:
         ports = [
             port
             for uri in self.listening
+            if uri.startswith(f"{scheme}://")
             for own, port in [split_address(uri.removeprefix(f"{scheme}://"))]
-            if uri.startswith(f"{scheme}://") and (":" in own) == (":" in host)
+            if (":" in own) == (":" in host)
         ]
         port = ports[0] if ports else DEFAULT_PORT[scheme]
         return f"{scheme}://[{ours}]:{port}" if ":" in ours else f"{scheme}://{ours}:{port}"
