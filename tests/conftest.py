@@ -34,6 +34,12 @@ def _missing(peer: str) -> str | None:
         case "pybricks":
             if not (ROOT / ".cache/pybricks/done").exists():
                 return "no real firmware images (scripts/peers fetches them)"
+        case "softhsm":
+            if shutil.which("softhsm2-util") is None or shutil.which("pkcs11-tool") is None:
+                return "no softhsm2-util or pkcs11-tool on PATH (Debian: softhsm2, opensc)"
+        case "cwt":
+            if not (ROOT / ".cache/cwt/done").exists():
+                return "the COSE library cwt is not installed (scripts/peers)"
         case _:
             raise ValueError(f"no such peer: {peer}")
     return None
