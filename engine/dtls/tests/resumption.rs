@@ -504,6 +504,31 @@ fn an_answer_about_a_session_may_come_later() {
 }
 
 #[test]
+fn a_later_answer_with_another_key_resumes_nothing() {
+    for (current, former, kinds) in [
+        (b"new".to_vec(), None, FULL),
+        (b"new".to_vec(), Some(common::KEY.to_vec()), ABBREVIATED),
+    ] {
+        let mut network = with_ticket(&plain_config(), &plain_config());
+        network.server_handler.later = true;
+        let hello = hello(&mut network);
+        network.give_server(&hello);
+        let asked = network.server_events.iter().find_map(|event| match event {
+            Event::LookUp { handshake, .. } => Some(*handshake),
+            _ => None,
+        });
+        let keys = PskKeys {
+            current: Secret::new(current),
+            former: former.map(Secret::new),
+        };
+        let (now, handler) = (network.now, &mut network.server_handler);
+        let handshake = asked.expect("a look-up");
+        network.server.provide_psk(handshake, Some(&keys), now, handler);
+        assert_eq!(flight(&mut network), kinds);
+    }
+}
+
+#[test]
 fn a_client_asks_its_caller_about_the_server_again() {
     let mut network = with_ticket(&raw_key_config(), &raw_key_config());
     network.client_handler.peers = vec![[0; 32]];
