@@ -8,12 +8,15 @@ from lwm2m_server import versions
 
 @dataclass(frozen=True)
 class Sight:
-    """What is seen at a boot. `content` are the bytes that run; None: the recovery of the boot loader runs."""
+    """What is seen at a boot. `content` are the bytes that run; None: the recovery of the boot loader runs.
+    `confirmed`: the image bears the mark of having reached the server.
+    """
 
     content: bytes | None
     version: str
     digest: bytes
     trial: bool
+    confirmed: bool
     floor: int
 
 
@@ -46,5 +49,6 @@ def check_invariants(before: Seen, now: Sight, rules: Rules) -> Seen:
     )
     if now.trial:
         return Seen(before.version, now.floor)
+    assert now.confirmed, "an image that never reached the server runs for good"
     assert versions.compare(now.version, before.version) >= 0, "a confirmed image gave way to an older one"
     return Seen(now.version, now.floor)

@@ -91,6 +91,7 @@ class Life:
             "" if image is None else image.version,
             b"" if image is None else image.digest,
             boot.trial,
+            boot.slot is not None and loader.slots[boot.slot].is_confirmed(),
             loader.floor,
         )
         single = self.bench.layout.kind is LayoutKind.SINGLE
