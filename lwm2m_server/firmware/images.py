@@ -175,30 +175,30 @@ def check_image(info: ImageInfo, facts: ManifestFacts) -> None:
             f"the image has the digest {info.digest.hex()}, the manifest says {main.digests[0].hex()}",
             field="image-digest",
         )
-    if versions.try_parse(info.version) and facts.version and not versions.same(info.version, facts.version):
+    check_claims(info.version, info.facts.vendor_id, info.facts.class_id, facts)
+
+
+def check_claims(
+    version: str | None, vendor_id: bytes | None, class_id: bytes | None, facts: ManifestFacts
+) -> None:
+    """Compare what an image says of itself, None where it says nothing, with the manifest that names it first.
+
+    Raises with the first thing that does not agree: `version-mismatch`, `vendor-mismatch`, `class-mismatch`.
+    """
+    main = facts.main
+    if versions.try_parse(version) and facts.version and not versions.same(version, facts.version):
         raise InvalidInput(
-            f"the image calls itself {info.version}, the manifest says {facts.version}",
+            f"the image calls itself {version}, the manifest says {facts.version}",
             code="version-mismatch",
             field="version",
             hint="build the image with the version that the manifest names, or the other way round",
         )
-    own = info.facts
-    if own.vendor_id is not None and main.vendor_ids and own.vendor_id not in main.vendor_ids:
-        raise mismatch(
-            ImageCode.VENDOR_MISMATCH,
-            "vendor",
-            "vendor",
-            uuid_text(own.vendor_id),
-            uuid_text(main.vendor_ids[0]),
-        )
-    if own.class_id is not None and main.class_ids and own.class_id not in main.class_ids:
-        raise mismatch(
-            ImageCode.CLASS_MISMATCH,
-            "class",
-            "class",
-            uuid_text(own.class_id),
-            uuid_text(main.class_ids[0]),
-        )
+    for code, name, own, named in (
+        (ImageCode.VENDOR_MISMATCH, "vendor", vendor_id, main.vendor_ids),
+        (ImageCode.CLASS_MISMATCH, "class", class_id, main.class_ids),
+    ):
+        if own is not None and named and own not in named:
+            raise mismatch(code, name, name, uuid_text(own), uuid_text(named[0]))
 
 
 def details_of(info: ImageInfo) -> dict[str, Plain]:

@@ -6,10 +6,12 @@ is here already; so whatever a campaign offers was checked before.
 
 import hashlib
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 from lwm2m_server.errors import Lwm2mError, Untrusted
 from lwm2m_server.firmware.envelope import Verified, parse_envelope
 from lwm2m_server.firmware.facts import ComponentFacts
+from lwm2m_server.firmware.images import check_claims
 from lwm2m_server.firmware.refusals import RefusalCode, refusal
 from lwm2m_server.firmware.suit import component_text
 from lwm2m_server.services.checks import verify_now
@@ -95,6 +97,8 @@ class ReleaseService(ImageService, KeyRing):
         class_id = _bytes(facts.class_id, "class identifier")
         await self._check_sequence(verified, vendor_id, class_id)
         images = [await self._check_component(component) for component in facts.components]
+        own = images[0].data
+        check_claims(images[0].version, _uuid(own.get("vendor_id")), _uuid(own.get("class_id")), facts)
         check_name(name or "manifest")
         return StoredManifest(
             id=manifest_id,
@@ -165,6 +169,10 @@ class ReleaseService(ImageService, KeyRing):
                 field="image_size",
             )
         return image
+
+
+def _uuid(text: JsonValue) -> bytes | None:
+    return UUID(text).bytes if isinstance(text, str) else None
 
 
 def _details(verified: Verified) -> dict[str, JsonValue]:

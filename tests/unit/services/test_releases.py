@@ -328,3 +328,13 @@ async def test_a_manifest_stays_while_a_campaign_names_it(bench: Bench) -> None:
     await campaigns.delete(campaign.id, actor="ann")
     await bench.releases.remove_manifest(manifest.id, actor="ann")
     assert [digest.hex() for digest in await bench.files.digests()] == [DIGEST]
+
+
+async def test_a_manifest_says_the_version_that_its_image_says(bench: Bench) -> None:
+    await bench.trust()
+    await bench.image()
+    before = await bench.contents()
+    with pytest.raises(InvalidInput) as error:
+        await bench.releases.add_manifest(bench.signer.release("3.0.0", IMAGE).envelope, actor="ann")
+    assert (error.value.code, error.value.field) == ("version-mismatch", "version")
+    assert await bench.contents() == before
