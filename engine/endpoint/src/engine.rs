@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use coap::Instant;
 use coap::{Code, Delivery, Exchange, Request, Response};
-use dtls::{Identity, ImportError, SealingKey, Secret, Server, SystemRandom};
+use dtls::{Identity, ImportError, SealingKey, Secret, Server};
 
 use crate::action::{Action, Listener, SecurityAction, To};
 use crate::blob::{Blob, Digest};
@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::identity;
 use crate::key::{MAX_LISTENERS, PeerKey, Principal};
+use crate::random::Portions;
 use crate::secure::{Devices, Gate, Place};
 use crate::security::{Secured, Security};
 use crate::settings::{Checked, Settings};
@@ -185,7 +186,7 @@ impl Engine {
             .ok_or_else(|| std::io::Error::other("not an IP socket"))?;
         let gate = match (kind, &front.secured) {
             (Kind::Devices, Some(secured)) => {
-                let server = Server::new(Arc::clone(&secured.server), Box::new(SystemRandom));
+                let server = Server::new(Arc::clone(&secured.server), Box::new(Portions::new()));
                 Gate::Devices(Box::new(Devices::new(server, bound)))
             }
             (Kind::Plain, _) => Gate::Plain,

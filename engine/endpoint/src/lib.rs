@@ -15,6 +15,7 @@ pub mod identity;
 mod key;
 mod liveness;
 mod offers;
+mod random;
 mod reporter;
 mod secure;
 mod security;
