@@ -25,6 +25,7 @@ class Link:
         self._backs: dict[tuple[str, int], asyncio.DatagramTransport] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._seen: set[bytes] = set()
+        self._late: list[asyncio.TimerHandle] = []
         self.counts = {"to-device": 0, "to-server": 0}
         self.image_bytes = 0  # of blocks that went to the device, repetitions by the message layer left out
 
@@ -37,7 +38,9 @@ class Link:
         return int(self._front.get_extra_info("sockname")[1])
 
     def close(self) -> None:
-        """Release all ports."""
+        """Release all ports; what is still late never arrives."""
+        for timer in self._late:
+            timer.cancel()
         for each in (self._front, *self._backs.values()):
             if each is not None:
                 each.close()
@@ -77,7 +80,7 @@ class Link:
             if what == "duplicate":
                 send()
             elif what == "delay":
-                asyncio.get_running_loop().call_later(fault["seconds"], send)
+                self._late.append(asyncio.get_running_loop().call_later(fault["seconds"], send))
             elif what != "lose":
                 self._happened(fault)
         if not held_back:

@@ -37,7 +37,7 @@ def scenario(kit: Path, name: str) -> dict:
     [
         ("update-by-pull", "ab"),
         ("refuse-changed", "ab"),
-        ("lose-to-device-008", "ab"),
+        ("delay-to-device-008", "ab"),
         ("two-power-cuts-at-datagram-020", "swap"),
         ("power-cut-at-operation-025", "single"),
     ],
