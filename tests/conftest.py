@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from interop_table import note_rows, pytest_runtest_logreport, pytest_sessionfinish
+
+__all__ = ["pytest_runtest_logreport", "pytest_runtest_setup", "pytest_sessionfinish"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 settings.register_profile(
@@ -18,6 +22,14 @@ settings.register_profile(
 )
 settings.register_profile("slow", parent=settings.get_profile("fast"), max_examples=2000, derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+_TOOLS = {
+    "openssl": ["openssl"],
+    "gnutls": ["gnutls-cli", "gnutls-serv"],
+    "libcoap-dtls": ["coap-client-openssl", "coap-client-gnutls", "coap-server-openssl"],
+    "tshark": ["tshark"],
+}
 
 
 def _missing(peer: str) -> str | None:
@@ -31,6 +43,13 @@ def _missing(peer: str) -> str | None:
         case "libcoap":
             if shutil.which("coap-client-notls") is None:
                 return "no coap-client-notls on PATH (Debian: libcoap3-bin)"
+        case "openssl" | "gnutls" | "libcoap-dtls" | "tshark":
+            missing = [tool for tool in _TOOLS[peer] if shutil.which(tool) is None]
+            if missing:
+                return f"no {missing[0]} on PATH (scripts/peers installs it)"
+        case "tinydtls":
+            if not (ROOT / ".cache/tinydtls/bin/aiocoap-client").exists():
+                return "aiocoap with tinydtls is not built (scripts/peers)"
         case "pybricks":
             if not (ROOT / ".cache/pybricks/done").exists():
                 return "no real firmware images (scripts/peers fetches them)"
@@ -46,6 +65,7 @@ def _missing(peer: str) -> str | None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    note_rows(item)
     for mark in item.iter_markers("peer"):
         for peer in mark.args:
             reason = _missing(peer)

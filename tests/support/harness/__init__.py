@@ -5,8 +5,20 @@ something is true, with a deadline that only a broken product reaches.
 """
 
 from harness.devices import LeshanDevice, ReferenceDevice
+from harness.keys import DeviceKeys, Pki, ServerKeys
 from harness.link import LossyLink
 from harness.releases import Release, Signer, image_of
 from harness.server import Server
 
-__all__ = ["LeshanDevice", "LossyLink", "ReferenceDevice", "Release", "Server", "Signer", "image_of"]
+__all__ = [
+    "DeviceKeys",
+    "LeshanDevice",
+    "LossyLink",
+    "Pki",
+    "ReferenceDevice",
+    "Release",
+    "Server",
+    "ServerKeys",
+    "Signer",
+    "image_of",
+]

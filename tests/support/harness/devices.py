@@ -1,8 +1,11 @@
 """Devices as processes: the reference device, and the one on Leshan's library."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
+from harness.keys import DeviceKeys
 from harness.process import BIN, ROOT, Process
 from harness.releases import CLASS, VENDOR
 
@@ -23,6 +26,8 @@ class ReferenceDevice:
         class_name: str = CLASS,
         version: str = "1.0.0",
         options: tuple[str, ...] = (),
+        keys: DeviceKeys | None = None,
+        kind: str = "psk",
     ) -> None:
         self.endpoint = endpoint
         self.flash = folder / f"{endpoint}.flash"
@@ -30,6 +35,8 @@ class ReferenceDevice:
         self._command += ["--flash", str(self.flash), "--initial-version", version]
         if trust is not None:
             self._command += ["--trust", str(trust), "--vendor", vendor, "--class", class_name]
+        if keys is not None:
+            self._command += ["--handshake-timeout", "1", *keys.flags(kind)]
         self._options = list(options)
         self._process: Process | None = None
 
@@ -65,14 +72,23 @@ class ReferenceDevice:
 
 
 class LeshanDevice:
-    """The Java device; `delivery` is pull, push or both."""
+    """The Java device; `delivery` is pull, push or both, `properties` of the JVM are its credentials."""
 
     def __init__(
-        self, folder: Path, endpoint: str, server_uri: str, *, delivery: str = "both", version: str = "1.0.0"
+        self,
+        folder: Path,
+        endpoint: str,
+        server_uri: str,
+        *,
+        delivery: str = "both",
+        version: str = "1.0.0",
+        properties: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.endpoint = endpoint
         self.image = folder / f"{endpoint}.bin"
-        command = ["java", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"]
+        command = ["java", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+        command += [f"-D{name}={value}" for name, value in properties.items()]
+        command.append("-cp")
         command += [f"{LESHAN / 'peers.jar'}:{LESHAN / 'lib'}/*", "LeshanDevice", server_uri]
         command += [endpoint, str(folder), version, "60", delivery]
         # It writes a settings file into its working directory: one of its own for each.

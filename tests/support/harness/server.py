@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx
 
+from harness.keys import ServerKeys
 from harness.process import BIN, Process
 
 DEADLINE = 120.0
@@ -39,19 +40,29 @@ def free_port(kind: socket.SocketKind) -> int:
 class Server:
     """The server in a folder of its own; it can be killed and started again on the same ports and data.
 
-    `settings` is TOML that is added to the configuration.
+    `settings` is TOML that is added to the configuration. With `keys` it also listens on coaps, with that key and
+    certificate.
     """
 
-    def __init__(self, folder: Path, *, settings: str = FAST, public_port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: str = FAST,
+        public_port: int | None = None,
+        keys: ServerKeys | None = None,
+    ) -> None:
         self.folder = folder
         self.port = free_port(socket.SOCK_DGRAM)
         self._api_port = free_port(socket.SOCK_STREAM)
+        self.secure_port = free_port(socket.SOCK_DGRAM)
+        secure = "[]" if keys is None else f'["127.0.0.1:{self.secure_port}"]\n{keys.toml()}'
         public = "" if public_port is None else f'public_uri = "coap://127.0.0.1:{public_port}"\n'
         self._config = folder / "lwm2m.toml"
         self._config.write_text(
             f'data_dir = "{folder / "data"}"\n'
-            f'[coap]\nlisten = ["127.0.0.1:{self.port}"]\n{public}[coaps]\nlisten = []\n'
-            f"[api]\nport = {self._api_port}\n{settings}"
+            f'[coap]\nlisten = ["127.0.0.1:{self.port}"]\n{public}'
+            f"[coaps]\nlisten = {secure}\n[api]\nport = {self._api_port}\n{settings}"
         )
         self._process: Process | None = None
         self._client: httpx.Client | None = None
@@ -60,6 +71,15 @@ class Server:
     def uri(self) -> str:
         """Where devices reach it."""
         return f"coap://127.0.0.1:{self.port}"
+
+    @property
+    def secure_uri(self) -> str:
+        """Where devices reach it over DTLS."""
+        return f"coaps://127.0.0.1:{self.secure_port}"
+
+    def credential(self, endpoint: str, kind: str, **material: str) -> None:
+        """Say what a device proves itself with."""
+        self.call("POST", "/credentials", json={"endpoint": endpoint, "kind": kind, **material})
 
     @property
     def url(self) -> str:

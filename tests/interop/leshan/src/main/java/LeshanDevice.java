@@ -7,6 +7,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.EnumSet;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -17,6 +18,7 @@ import org.eclipse.californium.core.coap.CoAP;
 import org.eclipse.californium.core.config.CoapConfig;
 import org.eclipse.californium.core.network.CoapEndpoint;
 import org.eclipse.californium.elements.config.Configuration;
+import org.eclipse.californium.scandium.config.DtlsConfig;
 import org.eclipse.leshan.client.LeshanClient;
 import org.eclipse.leshan.client.LeshanClientBuilder;
 import org.eclipse.leshan.client.object.Security;
@@ -34,8 +36,11 @@ import org.eclipse.leshan.core.request.argument.Arguments;
 import org.eclipse.leshan.core.response.ExecuteResponse;
 import org.eclipse.leshan.core.response.ReadResponse;
 import org.eclipse.leshan.core.response.WriteResponse;
+import org.eclipse.leshan.transport.californium.client.endpoint.CaliforniumClientEndpoint;
 import org.eclipse.leshan.transport.californium.client.endpoint.CaliforniumClientEndpointsProvider;
+import org.eclipse.leshan.transport.californium.client.endpoint.ClientProtocolProvider;
 import org.eclipse.leshan.transport.californium.client.endpoint.coap.CoapClientProtocolProvider;
+import org.eclipse.leshan.transport.californium.client.endpoint.coaps.CoapsClientProtocolProvider;
 
 /**
  * A plain device on Leshan's client library with a working Firmware Update object (5, version 1.1).
@@ -43,6 +48,9 @@ import org.eclipse.leshan.transport.californium.client.endpoint.coap.CoapClientP
  * It keeps what it gets in a folder and restarts into it: a package begins with the line "firmware-version: X". Whatever
  * happens is printed as one line of text on stdout, so that a test can wait for it. A line "deregister" on stdin
  * ends it politely; the end of stdin ends it at once.
+ *
+ * Credentials for coaps are system properties: psk.identity and psk.key (hex), or files in DER: key, public and
+ * server.key, or key, certificate and server.certificate. cid=off offers no connection id.
  */
 public final class LeshanDevice {
 
@@ -91,21 +99,44 @@ public final class LeshanDevice {
     }
 
     private Configuration configuration(Configuration configuration) {
-        return configuration.set(CoapConfig.MAX_RESOURCE_BODY_SIZE, PACKAGE_LIMIT);
+        boolean hasCid = !"off".equals(System.getProperty("cid"));
+        // Without a length none is offered; with 0 the server's is used and none is asked for.
+        return configuration.set(CoapConfig.MAX_RESOURCE_BODY_SIZE, PACKAGE_LIMIT)
+                .set(DtlsConfig.DTLS_CONNECTION_ID_LENGTH, hasCid ? 0 : null);
+    }
+
+    private static byte[] file(String property) throws IOException {
+        return Files.readAllBytes(Path.of(System.getProperty(property)));
+    }
+
+    private Security security() throws IOException {
+        String identity = System.getProperty("psk.identity");
+        if (identity != null) {
+            byte[] key = HexFormat.of().parseHex(System.getProperty("psk.key"));
+            return Security.psk(server, 123, identity.getBytes(StandardCharsets.UTF_8), key);
+        }
+        if (System.getProperty("server.key") != null) {
+            return Security.rpk(server, 123, file("public"), file("key"), file("server.key"));
+        }
+        if (System.getProperty("server.certificate") != null) {
+            return Security.x509(server, 123, file("certificate"), file("key"), file("server.certificate"));
+        }
+        return Security.noSec(server, 123);
     }
 
     private void boot() throws IOException {
         List<ObjectModel> models = new ArrayList<>(ObjectLoader.loadDefault());
         ObjectsInitializer objects = new ObjectsInitializer(new StaticModel(models));
-        objects.setInstancesForObject(0, Security.noSec(server, 123));
+        objects.setInstancesForObject(0, security());
         objects.setInstancesForObject(1, new Server(123, lifetime, EnumSet.of(BindingMode.U), false, BindingMode.U));
         // The initializer insists on a factory, although instances are static here.
         objects.setFactoryForObject(3, (model, id, used) -> new DeviceObject());
         objects.setInstancesForObject(3, new DeviceObject());
         objects.setFactoryForObject(5, (model, id, used) -> new FirmwareObject());
         objects.setInstancesForObject(5, new FirmwareObject());
-        CaliforniumClientEndpointsProvider.Builder provider =
-                new CaliforniumClientEndpointsProvider.Builder(new CoapClientProtocolProvider());
+        ClientProtocolProvider protocol =
+                server.startsWith("coaps:") ? new CoapsClientProtocolProvider() : new CoapClientProtocolProvider();
+        CaliforniumClientEndpointsProvider.Builder provider = new CaliforniumClientEndpointsProvider.Builder(protocol);
         provider.setConfiguration(configuration(provider.createDefaultConfiguration()));
         provider.setClientAddress(InetAddress.getLoopbackAddress());
         client = new LeshanClientBuilder(endpoint).setObjects(objects.createAll()).setEndpointsProviders(provider.build()).build();
@@ -205,7 +236,8 @@ public final class LeshanDevice {
                 case 1 -> ReadResponse.success(1, uri);
                 case 3 -> ReadResponse.success(3, state);
                 case 5 -> ReadResponse.success(5, result);
-                case 8 -> ReadResponse.success(8, java.util.Map.of(0, 0L), ResourceModel.Type.INTEGER);
+                // Over which protocols it downloads: 0 CoAP, 1 CoAPS.
+                case 8 -> ReadResponse.success(8, java.util.Map.of(0, server.startsWith("coaps:") ? 1L : 0L), ResourceModel.Type.INTEGER);
                 case 9 -> ReadResponse.success(9, deliveryMethod);
                 default -> ReadResponse.notFound();
             };
@@ -242,9 +274,20 @@ public final class LeshanDevice {
             }
         }
 
-        private void download() {
+        private CoapEndpoint socket() {
             Configuration configuration = configuration(Configuration.createStandardWithoutFile());
-            CoapEndpoint socket = CoapEndpoint.builder().setConfiguration(configuration).build();
+            return CoapEndpoint.builder().setConfiguration(configuration).build();
+        }
+
+        /** What the device talks to its server through already. */
+        private CoapEndpoint association() {
+            LwM2mServer registered = client.getRegisteredServers().values().iterator().next();
+            return ((CaliforniumClientEndpoint) client.getEndpoint(registered)).getCoapEndpoint();
+        }
+
+        private void download() {
+            boolean isSecure = uri.startsWith("coaps:");
+            CoapEndpoint socket = isSecure ? association() : socket();
             CoapClient http = new CoapClient(uri).setEndpoint(socket).setTimeout(600_000L);
             try {
                 CoapResponse response = http.get();
@@ -261,7 +304,9 @@ public final class LeshanDevice {
                 set(0, 4);
             } finally {
                 http.shutdown();
-                socket.destroy();
+                if (!isSecure) {
+                    socket.destroy();
+                }
             }
         }
 
