@@ -221,6 +221,16 @@ class EngineSettings(_Group):
     progress_bytes: Bytes = 8192
     """How far a push may be ahead of what is stored of it: after a crash so much is sent again."""
     block_size: Annotated[int, AfterValidator(_block_size)] = 1024
+    max_half_open: Annotated[int, _Number, Field(ge=1, le=1 << 20)] = 4096
+    """DTLS handshakes under way at a time, on each address of `coaps.listen`; more are not begun."""
+    max_half_open_per_prefix: Annotated[int, _Number, Field(ge=1, le=1 << 20)] = 16
+    """Of these from one network: an IPv4 /24 or IPv6 /64. Raise it where many devices share a NAT."""
+    key_operations_per_second: Annotated[int, _Number, Field(ge=1, le=1 << 20)] = 2000
+    """Handshakes with raw public keys or certificates that are begun in a second; more are shed, and the device tries
+    again.
+    """
+    key_operations_per_second_per_prefix: Annotated[int, _Number, Field(ge=1, le=1 << 20)] = 200
+    """Of these from one such network."""
 
 
 class ImageSettings(_Group):

@@ -316,6 +316,10 @@ def test_what_must_not_be_lost_waits_for_room_instead(engine) -> None:
         ("block_size", 1000),
         ("busy_max_age", -1),
         ("transfer_timeout", 0.0),
+        ("max_half_open", 0),
+        ("max_half_open_per_prefix", 0),
+        ("key_operations_per_second", 0),
+        ("key_operations_per_second_per_prefix", 0),
     ],
 )
 def test_a_bad_setting_is_named(setting: str, value: float) -> None:
