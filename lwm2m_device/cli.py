@@ -17,9 +17,9 @@ import typer
 
 from lwm2m_device import files, options, uri
 from lwm2m_device.credentials import CredentialFiles
-from lwm2m_device.fleet_security import Kind
 from lwm2m_device.settings import DELTA_METHODS, Delivery, DeviceSettings, Faults
 from lwm2m_server import versions
+from lwm2m_server.devices.identities import Kind
 from lwm2m_server.errors import Conflict, InvalidInput, Lwm2mError, Unavailable
 
 app = typer.Typer(

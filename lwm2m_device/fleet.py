@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from lwm2m_device import files, fleet_security, uri
 from lwm2m_device.credentials import certificates, public_key
-from lwm2m_device.fleet_security import Kind
 from lwm2m_device.settings import Log
+from lwm2m_server.devices.identities import Kind
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.transport.simulator import DeviceSecurity, Fleet
 

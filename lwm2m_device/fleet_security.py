@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lwm2m_device import files
+from lwm2m_server.devices.identities import Kind
 from lwm2m_server.errors import InvalidInput
 
 COLUMNS = ("endpoint", "kind", "identity", "key", "public_key", "certificate")
@@ -32,14 +32,6 @@ _SECRET_BYTES = 32
 _LEAST_SECRET = 16
 _KEY_BYTES = 16
 _BEGINS, _ENDS = datetime(2020, 1, 1, tzinfo=UTC), datetime(2049, 12, 31, tzinfo=UTC)
-
-
-class Kind(StrEnum):
-    """What devices prove themselves with, in the words of `lwm2m credentials`."""
-
-    PSK = "psk"
-    RPK = "rpk"
-    X509 = "x509"
 
 
 def endpoints(prefix: str, count: int) -> Iterator[str]:

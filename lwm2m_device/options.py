@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from lwm2m_device.fleet_security import Kind
 from lwm2m_device.layout import LayoutKind
 from lwm2m_device.settings import Delivery
+from lwm2m_server.devices.identities import Kind
 from lwm2m_server.firmware.keys import KeyType
 
 Server = Annotated[str, typer.Option(help="URI of the LwM2M server.", metavar="coaps://HOST:PORT")]

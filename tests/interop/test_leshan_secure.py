@@ -10,7 +10,8 @@ from harness import DeviceKeys, LeshanDevice, Pki, ReferenceDevice, Server, Sign
 from harness.devices import LESHAN
 from harness.process import Process
 from harness.server import free_port
-from lwm2m_device.fleet_security import Credentials, Kind
+from lwm2m_device.fleet_security import Credentials
+from lwm2m_server.devices.identities import Kind
 
 pytestmark = [pytest.mark.interop, pytest.mark.peer("leshan")]
 

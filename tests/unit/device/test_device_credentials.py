@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 from lwm2m_device import credentials, files, fleet_security, uri
 from lwm2m_device.credentials import CredentialFiles
 from lwm2m_device.fleet import FleetFiles
-from lwm2m_device.fleet_security import Kind
 from lwm2m_device.objects import security_object
 from lwm2m_device.settings import DeviceSettings
+from lwm2m_server.devices.identities import Kind
 from lwm2m_server.errors import InvalidInput
 
 SERVER = uri.parse("coaps://server.example")
