@@ -69,13 +69,14 @@ def test_the_purity_rule_sees_an_impurity(source: str) -> None:
 
 
 @pytest.mark.parametrize("file", product_files(), ids=name)
-def test_functions_fit_on_a_screen(file: Path) -> None:
+def test_what_a_function_does_fits_on_a_screen(file: Path) -> None:
+    # From its first statement on: the parameters of a command are the list of its options.
     long = [
-        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        f"{node.name}: {node.end_lineno - node.body[0].lineno + 1} lines"
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.end_lineno is not None
-        and node.end_lineno - node.lineno + 1 > FUNCTION_LINES
+        and node.end_lineno - node.body[0].lineno + 1 > FUNCTION_LINES
     ]
     assert long == []
 

@@ -61,7 +61,7 @@ class DeviceKeys(Files):
         """Return the flags of `lwm2m-device run`."""
         server = self.server
         given = {
-            "psk": {"psk-key-file": self.file("psk", "hex")},
+            "psk": {"psk-identity": self.name, "psk-key-file": self.file("psk", "hex")},
             "rpk": {"key": self.file("key"), "server-key": server.file("public")},
             "x509": {
                 "key": self.file("key"),

@@ -355,7 +355,10 @@ def test_refusal_that_does_not_fit_the_result_is_an_old_one() -> None:
 
 def test_refusal_code_of_a_newer_device_is_kept_and_final() -> None:
     drive = Drive(kind=Kind.MANIFEST).status(0, **PUSH).pushed(CHANGED)
-    assert drive.status(0, 6, refusal_code="from-the-future", **PUSH).ended() == ("rejected", "from-the-future")
+    assert drive.status(0, 6, refusal_code="from-the-future", **PUSH).ended() == (
+        "rejected",
+        "from-the-future",
+    )
 
 
 # -- push --
