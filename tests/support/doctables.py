@@ -28,8 +28,8 @@ from lwm2m_server.firmware.formats.refused import MEANING
 from lwm2m_server.firmware.outcomes import BY_RESULT
 from lwm2m_server.firmware.refusals import FINAL, UPDATE_RESULT
 from lwm2m_server.lwm2m.formats import ContentFormat
-from lwm2m_server.services.uploads import UPLOAD_REFUSALS
 from lwm2m_server.services import security_log
+from lwm2m_server.services.uploads import UPLOAD_REFUSALS
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
