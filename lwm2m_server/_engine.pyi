@@ -269,12 +269,21 @@ class LookUp:
     """A handshake that waits: for `Engine.provide_psk` when the identity begins with `psk:`, else for
     `Engine.provide_verdict`.
 
-    The identity is what the peer claims; of a certificate the path and the dates have been checked. `der` is the
-    certificate or SubjectPublicKeyInfo; empty for a pre-shared key, and where a session is resumed.
+    The identity is what the peer claims; of a certificate the dates and the use have been checked. `der` is the
+    certificate or SubjectPublicKeyInfo; empty for a pre-shared key, and where a session is resumed. Not `verified`
+    is a certificate from which no path leads to an authority of `trust`: nothing that it says is vouched for, so
+    only who knows this very certificate may take it.
     """
 
     def __new__(
-        cls, *, handshake: int, address: str, identity: str, names: Sequence[str] = (), der: bytes = b""
+        cls,
+        *,
+        handshake: int,
+        address: str,
+        identity: str,
+        names: Sequence[str] = (),
+        der: bytes = b"",
+        verified: bool = True,
     ) -> LookUp: ...
     @property
     def handshake(self) -> int: ...
@@ -286,6 +295,8 @@ class LookUp:
     def names(self) -> tuple[str, ...]: ...
     @property
     def der(self) -> bytes: ...
+    @property
+    def verified(self) -> bool: ...
     def __eq__(self, value: object, /) -> bool: ...
 
 @final
@@ -513,12 +524,19 @@ class Engine:
         private_key: bytes | None = None,
         offer_raw_public_key: bool = True,
         accept_raw_public_keys: bool = True,
+        accept_pinned_certificates: bool = True,
         trust: Sequence[bytes] = (),
         psk: tuple[bytes, bytes] | None = None,
         server_public_key: bytes | None = None,
         server_name: str | None = None,
         certificate_usage: int = 3,
         server_certificate: bytes | None = None,
+        suites: Sequence[str] = (
+            "TLS_PSK_WITH_AES_128_CCM_8",
+            "TLS_PSK_WITH_AES_128_GCM_SHA256",
+            "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8",
+            "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        ),
         connection_id_length: int | None = 8,
         node: int | None = None,
         handshake_timeout: float = 9.0,

@@ -122,6 +122,21 @@ class CoapSettings(_Group):
         return [split_address(text) for text in self.listen]
 
 
+Suite = Literal[
+    "TLS_PSK_WITH_AES_128_CCM_8",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8",
+    "TLS_PSK_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_PSK_WITH_AES_128_CCM",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CCM",
+    "TLS_ECDHE_PSK_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_PSK_WITH_AES_128_CCM_8_SHA256",
+    "TLS_ECDHE_PSK_WITH_AES_128_CCM_SHA256",
+    "TLS_PSK_WITH_AES_128_CBC_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
+]
+
+
 class CoapsSettings(_Group):
     """`[coaps]`: where devices reach the server over DTLS, and what it presents."""
 
@@ -137,6 +152,16 @@ class CoapsSettings(_Group):
     """Certificate of that key with its chain (PEM); None: the raw public key alone."""
     raw_public_keys: bool = True
     """Whether devices may prove themselves by raw public keys."""
+    suites: Annotated[list[Suite], NoDecode, BeforeValidator(_comma_list), Field(min_length=1)] = [
+        "TLS_PSK_WITH_AES_128_CCM_8",
+        "TLS_PSK_WITH_AES_128_GCM_SHA256",
+        "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8",
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    ]
+    """Cipher suites that are negotiated, by their registered names, the preferred one first. Also known: `_CCM` with
+    whole tags, `TLS_ECDHE_PSK_WITH_` (`AES_128_GCM_SHA256`, `AES_128_CCM_8_SHA256`, `AES_128_CCM_SHA256`), and
+    `TLS_PSK_WITH_AES_128_CBC_SHA256` and `TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256`, which OMA demands of servers.
+    """
     connection_id_length: Annotated[int, _Number, Field(ge=0, le=20)] = 8
     """Bytes of the connection ids that the server hands out (RFC 9146); a device keeps its session when its
     address changes.

@@ -1,5 +1,7 @@
 """Which endpoint name an identity stands for; answers the handshakes that wait for a key or a verdict.
 
+A certificate without a path to an authority is taken only when its fingerprint was added as a credential.
+
 A certificate that no credential names is taken when an authority itself has issued it and a name in it fits the
 authority's rule. It is noted as a credential then: from there on it is looked up, listed and revoked like any
 other, and its sessions outlive a restart.
@@ -52,6 +54,11 @@ class LookUp(Protocol):
     @property
     def der(self) -> bytes:
         """The certificate or the public key; empty for a pre-shared key."""
+        ...
+
+    @property
+    def verified(self) -> bool:
+        """False for a certificate that leads to no authority: what it says is not vouched for."""
         ...
 
 
@@ -216,7 +223,7 @@ class IdentityService:
         try:
             if isinstance(vouched, str):
                 raise _Refused(vouched)  # noqa: TRY301
-            row = self._valid(vouched or row)
+            row = self._valid(vouched or row, verified=look_up.verified)
             keys = self._keys(row) if is_psk else ()
         except _Refused as refused:
             # A session that is not resumed is no event yet: a handshake with the certificate or key itself follows.
@@ -233,7 +240,9 @@ class IdentityService:
         else:
             self._transport.provide_verdict(look_up.handshake, accepted=row is not None)
 
-    def _valid(self, row: Credential | None) -> Credential:
+    def _valid(self, row: Credential | None, *, verified: bool) -> Credential:
+        if not verified and (row is None or row.authority is not None):
+            raise _Refused("unknown-authority")
         if row is None:
             raise _Refused("unknown-identity")
         is_over = row.expires_at is not None and row.expires_at <= self._clock.now()
@@ -330,7 +339,8 @@ class IdentityService:
 
 
 def _is_unknown_certificate(look_up: LookUp, rows: dict[str, Credential]) -> bool:
-    return look_up.identity not in rows and look_up.identity.startswith(f"{Kind.X509}:")
+    is_certificate = look_up.identity.startswith(f"{Kind.X509}:")
+    return is_certificate and look_up.verified and look_up.identity not in rows
 
 
 def _loaded(der: bytes) -> x509.Certificate:

@@ -32,7 +32,7 @@ from lwm2m_server.transport import (
 _log = structlog.get_logger(__name__)
 
 # Told with the better reason when the look-up was answered.
-_TOLD = frozenset({"unknown-identity", "unknown-peer"})
+_TOLD = frozenset({"unknown-authority", "unknown-identity", "unknown-peer"})
 
 
 class SecureTransport:
@@ -82,6 +82,7 @@ class SecureTransport:
                 private_key=key.private_key,
                 accept_raw_public_keys=self._settings.raw_public_keys,
                 trust=await self.identities.trust(),
+                suites=tuple(self._settings.suites),
                 connection_id_length=self._settings.connection_id_length,
                 handshake_timeout=self._settings.handshake_timeout,
                 sealing_key=self._sealer.sessions_key,

@@ -25,6 +25,7 @@ TEXTS = {
     "ambiguous-names": "names in the certificate stand for several endpoint names",
     "bad-endpoint-name": "what stands in the certificate is no endpoint name",
     "foreign-authority": "the certificate's issuer itself is no authority here",
+    "unknown-authority": "no authority here vouches for the certificate, and it was not added by its fingerprint",
     "bad-certificate": "the certificate can't be read",
     "damaged-key": "the stored key can't be opened",
     "endpoint-not-allowed": "the identity belongs to another endpoint name",

@@ -31,9 +31,10 @@ from lwm2m_server.transport.api import (
 from lwm2m_server.transport.codes import Code, dotted, is_success
 from lwm2m_server.transport.engine import EngineTransport
 from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
-from lwm2m_server.transport.security import Security, psk_identity
+from lwm2m_server.transport.security import DEFAULT_SUITES, Security, psk_identity
 
 __all__ = [
+    "DEFAULT_SUITES",
     "Alive",
     "Cancelled",
     "Code",

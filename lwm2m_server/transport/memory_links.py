@@ -31,6 +31,7 @@ class Hello:
     server: str
     shown: Credentials
     pinned: bytes | None
+    suites: tuple[str, ...]
     done: Callable[[int | str], None]
 
 
@@ -90,7 +91,8 @@ class Links:
             self._links.pop(server.address, None)
             raise TransportError("secure: call it before the first secure request", field="secure")
         shown = credentials(self._security)
-        hello = Hello(source, server.address, shown, self._security.server_public_key, done)
+        security = self._security
+        hello = Hello(source, server.address, shown, security.server_public_key, security.suites, done)
         network = self._network
         target = network.find(server.address)
         linked = network.reachable(server.host, Peer(source).host) and target is not None

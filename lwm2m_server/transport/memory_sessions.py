@@ -102,8 +102,10 @@ class Sessions:
             hello.done("certificate-unknown")
             return
         shown = hello.shown
-        if not self._offers(shown):
+        if not self._offers(hello):
             self._fail(hello, "no-common-suite", told="handshake-failure")
+        elif not (self._security.accept_pinned_certificates or self._vouches(shown)):
+            self._fail(hello, "unknown-authority", told="unknown-ca")
         elif shown.key and shown.identity in self._keys:
             self._with_keys(hello, self._keys[shown.identity])
         elif self._handlers.on_security is None:
@@ -118,6 +120,7 @@ class Sessions:
                     identity=shown.identity,
                     names=shown.names,
                     der=shown.der,
+                    verified=self._vouches(shown),
                 )
             )
 
@@ -139,6 +142,8 @@ class Sessions:
         del self._waiting[handshake]
         if accepted:
             self._establish(hello)
+        elif not self._vouches(hello.shown):
+            self._fail(hello, "unknown-authority", told="unknown-ca")
         else:
             self._fail(hello, "unknown-peer", told="certificate-unknown")
 
@@ -221,14 +226,21 @@ class Sessions:
         key = self._security.sealing_key if self._security is not None else None
         return hashlib.sha256((key or b"") + record.to_bytes(8, "big")).hexdigest()
 
-    def _offers(self, shown: Credentials) -> bool:
-        """Say whether this side has what the other side's kind of credentials needs."""
-        security = self._security
-        if security is None or shown.key:
-            return security is not None
+    def _offers(self, hello: Hello) -> bool:
+        """Say whether this side has what the other side's kind of credentials needs, and a suite for it."""
+        security, shown = self._security, hello.shown
+        if security is None:
+            return False
+        kind = "_PSK_WITH_" if shown.key else "_ECDSA_WITH_"
+        if not any(kind in suite for suite in hello.suites if suite in security.suites):
+            return False
+        if shown.key:
+            return True
         if self._public_key is None:
             return False
-        return security.accept_raw_public_keys if shown.identity.startswith("rpk:") else bool(security.trust)
+        if shown.identity.startswith("rpk:"):
+            return security.accept_raw_public_keys
+        return bool(security.trust) or security.accept_pinned_certificates
 
     def _with_keys(self, hello: Hello, keys: tuple[bytes, ...]) -> None:
         if hello.shown.key in keys:
@@ -246,9 +258,6 @@ class Sessions:
 
     def _establish(self, hello: Hello) -> None:
         shown = hello.shown
-        if shown.der and shown.identity.startswith("x509:") and not self._trusts(shown.der):
-            self._fail(hello, "unknown-authority", told="unknown-ca")
-            return
         number = self._network.number()
         session = Session(number, shown.identity, shown.names, hello.address, hello.server)
         self._insert(session)
@@ -271,8 +280,11 @@ class Sessions:
         sessions.remove(session)
         sessions.append(session)
 
-    def _trusts(self, der: bytes) -> bool:
-        certificate = x509.load_der_x509_certificate(der)
+    def _vouches(self, shown: Credentials) -> bool:
+        """Say whether an authority of ours has issued this certificate, if it is one."""
+        if not shown.identity.startswith("x509:"):
+            return True
+        certificate = x509.load_der_x509_certificate(shown.der)
         for authority in self._security.trust if self._security is not None else ():
             try:
                 certificate.verify_directly_issued_by(x509.load_der_x509_certificate(authority))

@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Security", "psk_identity"]
+__all__ = ["DEFAULT_SUITES", "Security", "psk_identity"]
+
+# Those that authenticate as they encrypt.
+DEFAULT_SUITES = (
+    "TLS_PSK_WITH_AES_128_CCM_8",
+    "TLS_PSK_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -11,7 +19,10 @@ class Security:
 
     `certificate` is a PEM chain, the end entity first; `private_key` an unencrypted PEM PKCS #8 document with a key
     of P-256, which signs for the chain and is the raw public key (of our client role only without a chain).
-    `trust` has the authorities (DER) that the certificates of the other side must lead to.
+    `trust` has the authorities (DER) that the certificates of the other side must lead to. With
+    `accept_pinned_certificates` listeners ask about certificates of devices without such a path too, by a `LookUp`
+    that is not `verified`. `suites` are the registered names of the cipher suites that are negotiated, the preferred
+    one first.
 
     Only for our client role: `psk` is identity and key; `server_public_key` the SubjectPublicKeyInfo (DER) that a
     server with a raw public key must show; `server_name` is asked for (SNI) and looked for in the server's
@@ -29,12 +40,14 @@ class Security:
     private_key: bytes | None = None
     offer_raw_public_key: bool = True
     accept_raw_public_keys: bool = True
+    accept_pinned_certificates: bool = True
     trust: tuple[bytes, ...] = ()
     psk: tuple[bytes, bytes] | None = None
     server_public_key: bytes | None = None
     server_name: str | None = None
     certificate_usage: int = 3
     server_certificate: bytes | None = None
+    suites: tuple[str, ...] = DEFAULT_SUITES
     connection_id_length: int | None = 8
     node: int | None = None
     handshake_timeout: float = 9.0

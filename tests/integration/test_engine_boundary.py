@@ -5,7 +5,7 @@ import select
 import socket
 import subprocess
 import sys
-from typing import Self
+from typing import Self, get_args
 
 import pytest
 
@@ -20,7 +20,8 @@ from lwm2m_server._engine import (
     Request,
     Response,
 )
-from lwm2m_server.transport import Code, EngineTransport, TransportError
+from lwm2m_server.config import CoapsSettings, Suite
+from lwm2m_server.transport import DEFAULT_SUITES, Code, EngineTransport, Security, TransportError
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -328,6 +329,19 @@ def test_a_bad_setting_is_named(setting: str, value: float) -> None:
     with pytest.raises(TransportError) as caught:
         EngineTransport(**{setting: value})
     assert caught.value.field == setting
+
+
+def test_every_suite_of_the_settings_is_one_of_the_engine_and_others_are_named() -> None:
+    transport = EngineTransport()
+    for name in get_args(Suite):
+        transport.secure(Security(suites=(name,)))
+    known = "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256"
+    for bad in ((), ("TLS_NULL",)):
+        with pytest.raises(TransportError, match=f"^suites: must be .*{known}") as caught:
+            transport.secure(Security(suites=bad))
+        assert caught.value.field == "suites"
+    assert '"TLS_NULL"' in caught.value.message
+    assert tuple(CoapsSettings().suites) == DEFAULT_SUITES
 
 
 @pytest.mark.parametrize(

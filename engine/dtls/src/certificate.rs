@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage, RawPublicKeyEntity, ring::ECDSA_P256_SHA256};
+use webpki::{EndEntityCert, Error, KeyUsage, RawPublicKeyEntity, VerifiedPath, ring::ECDSA_P256_SHA256};
 
 use crate::alert::{Alert, Failure};
 use crate::event::{Identity, Role};
@@ -97,23 +97,8 @@ impl Trust {
         }
         if pinned(&[Usage::DomainIssuedCertificate]).is_none() {
             let intermediates: Vec<_> = rest.iter().map(|der| CertificateDer::from(*der)).collect();
-            let path = certificate
-                .verify_for_usage(
-                    &[
-                        ECDSA_P256_SHA256,
-                        webpki::ring::ECDSA_P256_SHA384,
-                        webpki::ring::ECDSA_P384_SHA384,
-                    ],
-                    &self.anchors,
-                    &intermediates,
-                    UnixTime::since_unix_epoch(Duration::from_secs(unix_time)),
-                    match role {
-                        Role::Client => KeyUsage::client_auth(),
-                        Role::Server => KeyUsage::server_auth(),
-                    },
-                    None,
-                    None,
-                )
+            let path = self
+                .path(&certificate, &intermediates, unix_time, role)
                 .map_err(|error| refusal(&error))?;
             if let Some(pin) = pinned(&[Usage::CaConstraint]) {
                 let is_anchor = anchor(pin).is_some_and(|pin| pin == *path.anchor());
@@ -130,6 +115,62 @@ impl Trust {
             }
         }
         Ok(identity(&certificate))
+    }
+
+    /// Checks the chain of a client, and says whether it leads to an authority. Where `is_alone_enough`, nothing but
+    /// that path may be missing: dates and use of the end entity are checked all the same.
+    ///
+    /// # Errors
+    /// What the peer and the operator are told.
+    pub fn verify_client(
+        &self,
+        chain: &[&[u8]],
+        unix_time: u64,
+        is_alone_enough: bool,
+    ) -> Result<(Identity, bool), Failure> {
+        let Some((end_entity, rest)) = chain
+            .split_first()
+            .filter(|_| is_alone_enough && self.pin.is_none())
+        else {
+            return Ok((self.verify(chain, unix_time, Role::Client, None)?, true));
+        };
+        let der = CertificateDer::from(*end_entity);
+        let certificate = EndEntityCert::try_from(&der).map_err(|error| refusal(&error))?;
+        let intermediates: Vec<_> = rest.iter().map(|der| CertificateDer::from(*der)).collect();
+        let verified = match self.path(&certificate, &intermediates, unix_time, Role::Client) {
+            Ok(_) => true,
+            // Dates and use of the end entity come before the search for its issuer.
+            Err(Error::UnknownIssuer) => false,
+            // Many self-signed ones are made as if they were authorities. The use comes after this.
+            Err(Error::CaUsedAsEndEntity) if is_for_clients(end_entity) => false,
+            Err(error) => return Err(refusal(&error)),
+        };
+        Ok((identity(&certificate), verified))
+    }
+
+    fn path<'a>(
+        &'a self,
+        certificate: &'a EndEntityCert<'a>,
+        intermediates: &'a [CertificateDer<'a>],
+        unix_time: u64,
+        role: Role,
+    ) -> Result<VerifiedPath<'a>, Error> {
+        certificate.verify_for_usage(
+            &[
+                ECDSA_P256_SHA256,
+                webpki::ring::ECDSA_P256_SHA384,
+                webpki::ring::ECDSA_P384_SHA384,
+            ],
+            &self.anchors,
+            intermediates,
+            UnixTime::since_unix_epoch(Duration::from_secs(unix_time)),
+            match role {
+                Role::Client => KeyUsage::client_auth(),
+                Role::Server => KeyUsage::server_auth(),
+            },
+            None,
+            None,
+        )
     }
 }
 
@@ -148,12 +189,15 @@ fn identity(certificate: &EndEntityCert<'_>) -> Identity {
     }
 }
 
+pub(crate) const fn unknown_authority() -> Failure {
+    Failure::new(Alert::UnknownCa, "unknown-authority")
+}
+
 fn refusal(error: &webpki::Error) -> Failure {
-    use webpki::Error;
     match error {
         Error::CertExpired { .. } => Failure::new(Alert::CertificateExpired, "certificate-expired"),
         Error::CertNotValidYet { .. } => Failure::new(Alert::CertificateExpired, "certificate-not-yet-valid"),
-        Error::UnknownIssuer => Failure::new(Alert::UnknownCa, "unknown-authority"),
+        Error::UnknownIssuer => unknown_authority(),
         Error::CertNotValidForName(_) => Failure::new(Alert::BadCertificate, "certificate-for-another-name"),
         Error::RequiredEkuNotFoundContext(_) => {
             Failure::new(Alert::UnsupportedCertificate, "certificate-for-another-use")
@@ -203,6 +247,49 @@ fn common_name(mut subject: &[u8]) -> Option<&str> {
 pub(crate) fn valid_for(chain: &[&[u8]], unix_time: u64) -> Duration {
     let ends = chain.iter().map(|der| not_after(der).unwrap_or_default());
     Duration::from_secs(ends.min().unwrap_or_default().saturating_sub(unix_time))
+}
+
+/// What a certificate says of its use, if anything, includes clients (RFC 5280 4.2.1.12).
+fn is_for_clients(der: &[u8]) -> bool {
+    const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 29, 37];
+    const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
+    let Some(mut extensions) = extensions(der) else {
+        return true;
+    };
+    while let Some((_, extension, rest)) = element(extensions) {
+        extensions = rest;
+        let Some((_, EXTENDED_KEY_USAGE, mut rest)) = element(extension) else {
+            continue;
+        };
+        // Past the mark of a critical one.
+        while let Some((tag, value, next)) = element(rest) {
+            rest = next;
+            if tag == 4 {
+                let mut uses = element(value).map_or(value, |(_, uses, _)| uses);
+                while let Some((_, purpose, rest)) = element(uses) {
+                    if purpose == CLIENT_AUTH {
+                        return true;
+                    }
+                    uses = rest;
+                }
+            }
+        }
+        return false;
+    }
+    extensions.is_empty()
+}
+
+/// The extensions of a certificate (RFC 5280 4.1.2.9).
+fn extensions(der: &[u8]) -> Option<&[u8]> {
+    let (_, certificate, _) = element(der)?;
+    let (_, mut fields, _) = element(certificate)?;
+    while let Some((tag, contents, rest)) = element(fields) {
+        if tag == 0xa3 {
+            return element(contents).map(|(_, extensions, _)| extensions);
+        }
+        fields = rest;
+    }
+    None
 }
 
 /// The end of a certificate's validity, in seconds since 1970 (RFC 5280 4.1.2.5).

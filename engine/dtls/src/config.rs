@@ -35,6 +35,7 @@ impl fmt::Debug for PreSharedKey {
 
 /// Settings of a [`crate::Server`] or a [`crate::Client`].
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)]
 pub struct Config {
     /// Suites taken or offered, the preferred one first. Those with CBC are left out unless they are put here: OMA's
     /// transport bindings demand them of servers and advise clients against them (1.2, 5.2.9.1 to 5.2.9.3).
@@ -49,6 +50,8 @@ pub struct Config {
     pub trust: Arc<Trust>,
     /// Raw public keys of peers are taken, if [`crate::Handler::peer`] knows them.
     pub accept_raw_public_keys: bool,
+    /// Server: certificates without a path to an authority are taken, if [`crate::Handler::unverified`] knows them.
+    pub accept_pinned_certificates: bool,
     /// Client: the name asked for (SNI) and looked for in the server's certificate.
     pub server_name: Option<String>,
     /// A peer without the extended master secret (RFC 7627) is refused.
@@ -120,6 +123,7 @@ impl Default for Config {
             raw_public_key: None,
             trust: Arc::default(),
             accept_raw_public_keys: false,
+            accept_pinned_certificates: false,
             server_name: None,
             require_extended_master_secret: false,
             ticket_lifetime: Some(Duration::from_secs(24 * 3600)),

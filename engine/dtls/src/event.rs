@@ -82,7 +82,7 @@ pub enum Identity {
     Psk(Box<[u8]>),
     /// SHA-256 of a `SubjectPublicKeyInfo`.
     RawPublicKey([u8; 32]),
-    /// An end-entity certificate with a path to a trust anchor.
+    /// An end-entity certificate with a path to a trust anchor, or one that is known by itself.
     Certificate {
         /// SHA-256 of the certificate.
         fingerprint: [u8; 32],
@@ -150,6 +150,8 @@ pub enum LookUp {
         identity: Arc<Identity>,
         /// The certificate or `SubjectPublicKeyInfo`; empty where a session is to be resumed.
         der: Box<[u8]>,
+        /// False for a certificate without a path to an authority: nothing in it counts but that it is this one.
+        verified: bool,
     },
 }
 
@@ -178,6 +180,13 @@ pub trait Handler {
     /// have been checked. `der` is empty where a session is to be resumed, for which nothing but the identity is
     /// presented again; when it is not taken, a full handshake follows.
     fn peer(&mut self, identity: &Identity, der: &[u8]) -> Answer<()>;
+
+    /// Whether a peer with this certificate is taken though no path leads from it to an authority. Nothing that it
+    /// says is vouched for: only who knows this very certificate may take it. Its dates and its use have been checked.
+    /// Asked only with [`crate::Config::accept_pinned_certificates`].
+    fn unverified(&mut self, _identity: &Identity, _der: &[u8]) -> Answer<()> {
+        Answer::Unknown
+    }
 
     /// Seconds since 1970, for the validity of certificates.
     fn unix_time(&mut self) -> u64;

@@ -51,6 +51,8 @@ pub(crate) struct ServerHandshake {
     key_checks: [Check; 2],
     /// What is left of the validity of the client's certificates.
     valid_for: Duration,
+    /// The client's certificate has a path to an authority, as far as one is needed.
+    verified: bool,
     /// The random of the hello that began it.
     pub(crate) begun_by: [u8; 32],
 }
@@ -77,6 +79,7 @@ impl ServerHandshake {
             terms: None,
             key_checks: [[0; 16]; 2],
             valid_for: Duration::MAX,
+            verified: true,
             begun_by,
         }
     }
@@ -137,7 +140,9 @@ impl ServerHandshake {
                 let end_entity = chain.first().ok_or(missing)?.to_vec();
                 let time = context.handler.unix_time();
                 let trust = &context.config.trust;
-                let identity = trust.verify(&chain, time, Role::Client, None)?;
+                let is_alone_enough = context.config.accept_pinned_certificates;
+                let (identity, verified) = trust.verify_client(&chain, time, is_alone_enough)?;
+                self.verified = verified;
                 self.valid_for = certificate::valid_for(&chain, time);
                 (PeerKey::Certificate(end_entity), identity)
             }
@@ -150,7 +155,12 @@ impl ServerHandshake {
             }
         };
         let identity = Arc::new(identity);
-        let answer = context.handler.peer(&identity, key.der());
+        let verified = self.verified;
+        let answer = if verified {
+            context.handler.peer(&identity, key.der())
+        } else {
+            context.handler.unverified(&identity, key.der())
+        };
         let der = Box::from(key.der());
         self.core.identity = Some(Arc::clone(&identity));
         self.core.peer_key = Some(key);
@@ -158,10 +168,14 @@ impl ServerHandshake {
         self.state = State::KeyExchange;
         match answer {
             Answer::Known(()) => Ok(Step::Nothing),
-            Answer::Unknown => Err(refused()),
+            Answer::Unknown => Err(self.refused()),
             Answer::Later => {
                 self.core.pending = true;
-                self.core.look_up = Some(LookUp::Peer { identity, der });
+                self.core.look_up = Some(LookUp::Peer {
+                    identity,
+                    der,
+                    verified,
+                });
                 Ok(Step::Nothing)
             }
         }
@@ -236,7 +250,15 @@ impl ServerHandshake {
         if is_taken {
             Ok(Step::Nothing)
         } else {
-            Err(refused())
+            Err(self.refused())
+        }
+    }
+
+    fn refused(&self) -> Failure {
+        if self.verified {
+            Failure::new(Alert::CertificateUnknown, "unknown-peer")
+        } else {
+            certificate::unknown_authority()
         }
     }
 
@@ -286,10 +308,6 @@ impl ServerHandshake {
             |identity| matches!(identity, Identity::Psk(_)),
         )
     }
-}
-
-fn refused() -> Failure {
-    Failure::new(Alert::CertificateUnknown, "unknown-peer")
 }
 
 /// A connection id for records to us.

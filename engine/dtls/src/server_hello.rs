@@ -44,7 +44,15 @@ impl ServerHandshake {
                 Answer::Unknown => (false, None),
                 Answer::Later => {
                     let (identity, der) = (Arc::clone(&identity), Box::default());
-                    (false, Some(LookUp::Peer { identity, der }))
+                    let verified = true; // or known by itself: that was settled at the full handshake
+                    (
+                        false,
+                        Some(LookUp::Peer {
+                            identity,
+                            der,
+                            verified,
+                        }),
+                    )
                 }
             },
         };
@@ -224,7 +232,7 @@ fn certificate_types(
     };
     let client = pick(
         extensions.client_certificate_type,
-        !config.trust.is_empty(),
+        !config.trust.is_empty() || config.accept_pinned_certificates,
         config.accept_raw_public_keys,
     )?;
     let server = pick(

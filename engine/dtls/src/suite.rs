@@ -68,6 +68,15 @@ macro_rules! suites {
                 }
             }
 
+            /// The suite of a registered name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($text => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
             /// The code point.
             #[must_use]
             pub const fn code(self) -> u16 {

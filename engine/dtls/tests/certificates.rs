@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::network::{Link, Network};
-use common::pki::{Authority, raw_key_config, x509};
+use common::pki::{Authority, Issued, raw_key_config, self_signed, x509};
+use common::wire::{fragment, plain, records};
 use dtls::{Config, Event, HandshakeId, Identity, LookUp, Suite, Trust, Usage};
+use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
 
 const ECDSA: [Suite; 4] = [
     Suite::EcdheEcdsaCcm8,
@@ -108,7 +110,7 @@ fn certificate_types_may_differ_between_the_sides() {
 #[test]
 fn bad_client_certificates_are_refused_with_the_reason() {
     let (client, server, authority) = x509();
-    let with = |issued: common::pki::Issued| Config {
+    let with = |issued: Issued| Config {
         certificate: Some(Arc::new(issued.certified(&[]))),
         ..client.clone()
     };
@@ -131,7 +133,7 @@ fn bad_client_certificates_are_refused_with_the_reason() {
 #[test]
 fn bad_server_certificates_are_refused_with_the_reason() {
     let (client, server, authority) = x509();
-    let with = |issued: common::pki::Issued| Config {
+    let with = |issued: Issued| Config {
         certificate: Some(Arc::new(issued.certified(&[]))),
         ..server.clone()
     };
@@ -151,7 +153,7 @@ fn the_certificate_usages_of_lwm2m_pin_what_they_say() {
     let other = Authority::new("Other CA");
     let authorities = [authority.der.clone(), other.der.clone()];
     let issued = authority.server("server.example");
-    let server_of = |issued: &common::pki::Issued| Config {
+    let server_of = |issued: &Issued| Config {
         certificate: Some(Arc::new(issued.certified(&[]))),
         ..server.clone()
     };
@@ -258,4 +260,163 @@ fn public_key_work_above_the_budget_is_shed_and_tried_again() {
     network.server.reconfigure(Arc::new(server));
     network.run(Duration::from_secs(60));
     assert_eq!(network.established(), (1, 1));
+}
+
+/// A client with this certificate, and a server that trusts nobody but takes certificates that it knows.
+fn pinned(issued: &Issued) -> (Config, Config) {
+    let (client, server, _) = x509();
+    let client = Config {
+        certificate: Some(Arc::new(issued.certified(&[]))),
+        ..client
+    };
+    let server = Config {
+        trust: Arc::default(),
+        accept_pinned_certificates: true,
+        ..server
+    };
+    (client, server)
+}
+
+fn shake_pinned(issued: &Issued, known: &[u8]) -> Network {
+    let (client, server) = pinned(issued);
+    let mut network = Network::perfect(&client, &server);
+    network.server_handler.pinned = vec![known.to_vec()];
+    network.connect();
+    network.run(Duration::from_secs(1));
+    network
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_is_taken_when_it_is_known_by_itself() {
+    let foreign = Authority::new("Other CA").client("dev1");
+    for issued in [
+        self_signed(ClientAuth, 2060, false),
+        self_signed(ClientAuth, 2060, true),
+        foreign,
+    ] {
+        let mut network = shake_pinned(&issued, &issued.der);
+        assert_eq!(network.established(), (1, 1));
+        network.exchange();
+        let network = shake_pinned(&issued, b"another");
+        assert_eq!(refusal(&network.server_events), Some("unknown-authority"));
+        assert_eq!(network.established(), (0, 0));
+        network.assert_no_half_open();
+    }
+}
+
+#[test]
+fn a_certificate_that_is_known_by_itself_must_be_in_date_and_for_clients() {
+    for is_authority in [false, true] {
+        for (issued, reason) in [
+            (self_signed(ClientAuth, 2021, is_authority), "certificate-expired"),
+            (
+                self_signed(ServerAuth, 2060, is_authority),
+                if is_authority {
+                    "bad-certificate"
+                } else {
+                    "certificate-for-another-use"
+                },
+            ),
+        ] {
+            let network = shake_pinned(&issued, &issued.der);
+            assert_eq!(refusal(&network.server_events), Some(reason));
+            assert_eq!(network.established(), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn who_has_a_known_certificate_but_not_its_key_is_refused() {
+    let known = self_signed(ClientAuth, 2060, false);
+    let (mut client, server) = pinned(&self_signed(ClientAuth, 2060, false));
+    client.connection_ids = None;
+    let mut network = Network::perfect(&client, &server);
+    network.server_handler.pinned = vec![known.der.clone()];
+    network.connect();
+    for _ in 0..2 {
+        for datagram in network.take_from_client() {
+            network.give_server(&datagram);
+        }
+        for datagram in network.take_from_server() {
+            network.give_client(&datagram);
+        }
+    }
+    let flight = records(&network.take_from_client());
+    // Its first message is the certificate: the known one takes its place.
+    let length = known.der.len();
+    let [_, high, middle, low] = u32::try_from(length).expect("short").to_be_bytes();
+    let [_, a, b, c] = u32::try_from(length + 3).expect("short").to_be_bytes();
+    let body = [[a, b, c, high, middle, low].as_slice(), &known.der].concat();
+    let (seq, sequence) = (
+        u16::from_be_bytes([flight[0][17], flight[0][18]]),
+        u64::from(flight[0][10]),
+    );
+    network.give_server(&plain(22, 0, sequence, &fragment(11, body.len(), seq, 0, &body)));
+    for record in &flight[1..] {
+        network.give_server(record);
+    }
+    assert_eq!(refusal(&network.server_events), Some("bad-signature"));
+    assert_eq!(network.established(), (0, 0));
+    network.assert_no_half_open();
+}
+
+#[test]
+fn without_the_setting_only_a_path_counts() {
+    let issued = self_signed(ClientAuth, 2060, false);
+    let (client, server) = pinned(&issued);
+    let (_, trusting, _) = x509();
+    for (trust, reason) in [
+        (server.trust.clone(), "no-common-suite"),
+        (trusting.trust, "unknown-authority"),
+    ] {
+        let server = Config {
+            trust,
+            accept_pinned_certificates: false,
+            ..server.clone()
+        };
+        let mut network = Network::perfect(&client, &server);
+        network.server_handler.pinned = vec![issued.der.clone()];
+        network.connect();
+        network.run(Duration::from_secs(1));
+        assert_eq!(refusal(&network.server_events), Some(reason));
+        assert_eq!(network.established(), (0, 0));
+    }
+}
+
+#[test]
+fn who_gives_a_later_verdict_is_told_whether_there_is_a_path() {
+    let (with_path, server, _) = x509();
+    let alone = Config {
+        certificate: Some(Arc::new(self_signed(ClientAuth, 2060, false).certified(&[]))),
+        ..with_path.clone()
+    };
+    let server = Config {
+        accept_pinned_certificates: true,
+        ..server
+    };
+    for (client, has_path, reason) in [
+        (&with_path, true, "unknown-peer"),
+        (&alone, false, "unknown-authority"),
+    ] {
+        let mut network = Network::perfect(client, &server);
+        network.server_handler.later = true;
+        network.connect();
+        network.run(Duration::from_millis(100));
+        let asked = network.server_events.iter().find_map(|event| match event {
+            Event::LookUp {
+                handshake,
+                look_up: LookUp::Peer { verified, .. },
+                ..
+            } => Some((*handshake, *verified)),
+            _ => None,
+        });
+        let (handshake, verified) = asked.expect("it waits");
+        assert_eq!(verified, has_path);
+        let now = network.now;
+        network
+            .server
+            .provide_verdict(handshake, false, now, &mut network.server_handler);
+        network.run(Duration::from_secs(1));
+        assert_eq!(refusal(&network.server_events), Some(reason));
+    }
 }

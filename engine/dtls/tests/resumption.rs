@@ -467,7 +467,7 @@ fn an_answer_about_a_session_may_come_later() {
                 let keys = is_taken.then(|| PskKeys::new(Secret::new(common::KEY.to_vec())));
                 network.server.provide_psk(handshake, keys.as_ref(), now, handler);
             }
-            LookUp::Peer { identity, der } => {
+            LookUp::Peer { identity, der, .. } => {
                 assert!(der.is_empty() && matches!(**identity, Identity::RawPublicKey(_)));
                 network.server.provide_verdict(handshake, is_taken, now, handler);
             }

@@ -170,10 +170,12 @@ pub enum SecurityEvent {
         handshake: u64,
         /// With whom.
         address: SocketAddr,
-        /// Who the peer claims to be; of a certificate the path has been checked, but not yet the signature.
+        /// Who the peer claims to be; of a certificate dates and use have been checked, but not yet the signature.
         identity: Arc<Identity>,
         /// The certificate or `SubjectPublicKeyInfo`; empty where a session is resumed.
         der: Box<[u8]>,
+        /// False for a certificate without a path to an authority.
+        verified: bool,
     },
     /// A device has an association.
     Established {

@@ -30,5 +30,5 @@ pub use engine::{Engine, Target, entropy};
 pub use error::Error;
 pub use event::{Claim, Download, Event, Remote, SecurityEvent, reason};
 pub use key::{PeerKey, Principal, Route};
-pub use security::Security;
+pub use security::{Security, default_suites};
 pub use settings::{SettingError, Settings};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtls::certificate::{Trust, Usage};
-use dtls::{CertifiedKey, Config, ConnectionIds, PreSharedKey, SealingKey, Secret, SigningKey};
+use dtls::{CertifiedKey, Config, ConnectionIds, PreSharedKey, SealingKey, Secret, SigningKey, Suite};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
@@ -16,6 +16,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(120);
 
 /// Raw settings; [`Security::check`] makes sense of them.
 #[derive(Clone)]
+#[allow(clippy::struct_excessive_bools)]
 pub struct Security {
     /// Our chain (PEM), the end entity first.
     pub certificate: Option<Vec<u8>>,
@@ -25,6 +26,8 @@ pub struct Security {
     pub offer_raw_public_key: bool,
     /// Listeners: takes raw public keys of devices.
     pub accept_raw_public_keys: bool,
+    /// Listeners: asks about certificates without a path to an authority, too.
+    pub accept_pinned_certificates: bool,
     /// Authorities (DER) of the other side's certificates.
     pub trust: Vec<Vec<u8>>,
     /// Client role: identity and key.
@@ -37,6 +40,8 @@ pub struct Security {
     pub certificate_usage: i64,
     /// Client role: an authority's or the server's (DER).
     pub server_certificate: Option<Vec<u8>>,
+    /// Registered names of the suites that are negotiated, the preferred one first.
+    pub suites: Vec<String>,
     /// Length of the connection ids that we give out; None for none at all.
     pub connection_id_length: Option<i64>,
     /// Their first byte.
@@ -56,12 +61,14 @@ impl Default for Security {
             private_key: None,
             offer_raw_public_key: true,
             accept_raw_public_keys: true,
+            accept_pinned_certificates: true,
             trust: Vec::new(),
             psk: None,
             server_public_key: None,
             server_name: None,
             certificate_usage: 3,
             server_certificate: None,
+            suites: default_suites(),
             connection_id_length: Some(8),
             node: None,
             handshake_timeout: 9.0,
@@ -89,6 +96,13 @@ impl Secured {
     pub fn cid_length(&self) -> Option<usize> {
         self.server.connection_ids.map(|ids| ids.length)
     }
+}
+
+/// Those that authenticate as they encrypt.
+#[must_use]
+pub fn default_suites() -> Vec<String> {
+    let suites = Config::default().suites;
+    suites.iter().map(|suite| suite.as_str().to_owned()).collect()
 }
 
 fn wrong(name: &'static str, rule: &str) -> SettingError {
@@ -122,6 +136,7 @@ impl Security {
         };
         let initial_timeout = self.timeout()?;
         let common = Config {
+            suites: self.chosen_suites()?,
             certificate,
             raw_public_key,
             connection_ids: self.connection_ids()?,
@@ -134,6 +149,7 @@ impl Security {
         let server = Config {
             trust: Arc::new(authorities),
             accept_raw_public_keys: self.accept_raw_public_keys,
+            accept_pinned_certificates: self.accept_pinned_certificates,
             ..common.clone()
         };
         // A device that has a certificate means that one, not the bare key in it.
@@ -152,6 +168,20 @@ impl Security {
             server_public_key: self.server_public_key.as_deref().map(Arc::from),
             sealing_key,
         })
+    }
+
+    fn chosen_suites(&self) -> Result<Vec<Suite>, SettingError> {
+        let known = || {
+            let names: Vec<_> = Suite::ALL.iter().map(|suite| suite.as_str()).collect();
+            names.join(", ")
+        };
+        if self.suites.is_empty() {
+            return Err(wrong("suites", &format!("one or more of {}", known())));
+        }
+        let chosen = self.suites.iter().map(|name| {
+            Suite::from_name(name).ok_or_else(|| wrong("suites", &format!("of {}, not {name:?}", known())))
+        });
+        chosen.collect()
     }
 
     fn signing_key(&self) -> Result<Option<SigningKey>, SettingError> {

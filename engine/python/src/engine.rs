@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coap::{Code, Delivery, Response};
-use endpoint::{Security, Settings};
+use endpoint::{Security, Settings, default_suites};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use zeroize::Zeroizing;
@@ -320,13 +320,16 @@ impl Engine {
 
     #[pyo3(
         signature = (*, certificate = None, private_key = None, offer_raw_public_key = true,
-            accept_raw_public_keys = true, trust = Vec::new(), psk = None, server_public_key = None,
-            server_name = None, certificate_usage = 3, server_certificate = None, connection_id_length = Some(8),
-            node = None, handshake_timeout = 9.0, sealing_key = None, key_log = false),
+            accept_raw_public_keys = true, accept_pinned_certificates = true, trust = Vec::new(), psk = None,
+            server_public_key = None, server_name = None, certificate_usage = 3, server_certificate = None,
+            suites = default_suites(), connection_id_length = Some(8), node = None, handshake_timeout = 9.0,
+            sealing_key = None, key_log = false),
         text_signature = "($self, *, certificate=None, private_key=None, offer_raw_public_key=True, \
-            accept_raw_public_keys=True, trust=(), psk=None, server_public_key=None, server_name=None, \
-            certificate_usage=3, server_certificate=None, connection_id_length=8, node=None, \
-            handshake_timeout=9.0, sealing_key=None, key_log=False)"
+            accept_raw_public_keys=True, accept_pinned_certificates=True, trust=(), psk=None, \
+            server_public_key=None, server_name=None, certificate_usage=3, server_certificate=None, \
+            suites=('TLS_PSK_WITH_AES_128_CCM_8', 'TLS_PSK_WITH_AES_128_GCM_SHA256', \
+            'TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8', 'TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256'), \
+            connection_id_length=8, node=None, handshake_timeout=9.0, sealing_key=None, key_log=False)"
     )]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
     fn secure(
@@ -336,12 +339,14 @@ impl Engine {
         private_key: Option<Vec<u8>>,
         offer_raw_public_key: bool,
         accept_raw_public_keys: bool,
+        accept_pinned_certificates: bool,
         trust: Vec<Vec<u8>>,
         psk: Option<(Vec<u8>, Vec<u8>)>,
         server_public_key: Option<Vec<u8>>,
         server_name: Option<String>,
         certificate_usage: i64,
         server_certificate: Option<Vec<u8>>,
+        suites: Vec<String>,
         connection_id_length: Option<i64>,
         node: Option<i64>,
         handshake_timeout: f64,
@@ -353,12 +358,14 @@ impl Engine {
             private_key: private_key.map(Zeroizing::new),
             offer_raw_public_key,
             accept_raw_public_keys,
+            accept_pinned_certificates,
             trust,
             psk: psk.map(|(identity, key)| (identity, Zeroizing::new(key))),
             server_public_key,
             server_name,
             certificate_usage,
             server_certificate,
+            suites,
             connection_id_length,
             node,
             handshake_timeout,

@@ -32,19 +32,22 @@ pub struct LookUp {
     identity: String,
     names: Vec<String>,
     der: Vec<u8>,
+    #[pyo3(get)]
+    verified: bool,
 }
 
 #[pymethods]
 impl LookUp {
     #[new]
-    #[pyo3(signature = (*, handshake, address, identity, names = Vec::new(), der = Vec::new()),
-        text_signature = "(*, handshake, address, identity, names=(), der=b'')")]
+    #[pyo3(signature = (*, handshake, address, identity, names = Vec::new(), der = Vec::new(), verified = true),
+        text_signature = "(*, handshake, address, identity, names=(), der=b'', verified=True)")]
     fn new(
         handshake: u64,
         address: String,
         identity: String,
         names: Vec<String>,
         der: Vec<u8>,
+        verified: bool,
     ) -> PyResult<Self> {
         checked(&address, Some(&identity))?;
         Ok(Self {
@@ -53,6 +56,7 @@ impl LookUp {
             identity,
             names,
             der,
+            verified,
         })
     }
 
@@ -285,6 +289,7 @@ pub fn object(py: Python<'_>, event: SecurityEvent) -> PyResult<Py<PyAny>> {
             address,
             identity,
             der,
+            verified,
         } => {
             let look_up = LookUp {
                 handshake,
@@ -292,6 +297,7 @@ pub fn object(py: Python<'_>, event: SecurityEvent) -> PyResult<Py<PyAny>> {
                 identity: identity::text(&identity),
                 names: names_of(&identity),
                 der: der.into(),
+                verified,
             };
             Py::new(py, look_up)?.into_any()
         }

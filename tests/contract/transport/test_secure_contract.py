@@ -11,6 +11,7 @@ from cryptography import x509
 
 from keypairs import Authority, KeyPair, der, pem
 from lwm2m_server.transport import (
+    DEFAULT_SUITES,
     Code,
     Ended,
     EngineTransport,
@@ -235,26 +236,60 @@ async def test_certificates_are_taken_by_verdict_and_tell_their_names(site: Site
     assert await site.get(await site.client(presented)) == Code.CONTENT
     names = ("meter-1", "urn:dev:meter-1")
     assert (site.requests[0].peer.identity, site.requests[0].peer.names) == (identity, names)
-    assert (site.of(LookUp)[0].der, site.of(LookUp)[0].names) == (der(certificate), names)
+    asked = site.of(LookUp)[0]
+    assert (asked.der, asked.names, asked.verified) == (der(certificate), names, True)
 
 
-async def test_certificates_of_a_foreign_authority_are_refused(site: Site) -> None:
-    authority, ours, device = Authority(), KeyPair(), KeyPair()
-    server_certificate = authority.issue("server", ours)
-    await site.open(
-        replace(SEALED, private_key=ours.pem, certificate=pem(server_certificate), trust=(authority.der,))
-    )
-    certificate = Authority("foreign").issue("meter-1", device)
-    site.taken.add(f"x509:{hashlib.sha256(der(certificate)).hexdigest()}")
-    client = await site.client(
-        Security(
-            private_key=device.pem, certificate=pem(certificate), server_certificate=der(server_certificate)
-        )
+@pytest.mark.parametrize("trusts_another", [False, True])
+async def test_a_certificate_without_a_path_is_taken_only_by_who_knows_it_by_itself(
+    site: Site, trusts_another: bool
+) -> None:
+    foreign, ours, device = Authority("foreign"), KeyPair(), KeyPair()
+    server_certificate = foreign.issue("server", ours)
+    trust = (Authority().der,) if trusts_another else ()
+    await site.open(replace(SEALED, private_key=ours.pem, certificate=pem(server_certificate), trust=trust))
+    certificate = foreign.issue("meter-1", device)
+    presented = Security(
+        private_key=device.pem, certificate=pem(certificate), server_certificate=der(server_certificate)
     )
     with pytest.raises(HandshakeError, match="unknown-ca"):
-        await site.get(client)
+        await site.get(await site.client(presented))
     await site.until(lambda: site.of(HandshakeFailed))
     assert site.of(HandshakeFailed)[0].reason == "unknown-authority"
+    site.taken.add(f"x509:{hashlib.sha256(der(certificate)).hexdigest()}")
+    assert await site.get(await site.client(presented)) == Code.CONTENT
+    assert [look_up.verified for look_up in site.of(LookUp)] == [False, False]
+
+
+async def test_where_only_paths_count_nobody_is_asked_about_other_certificates(site: Site) -> None:
+    foreign, ours, device = Authority("foreign"), KeyPair(), KeyPair()
+    server_certificate = foreign.issue("server", ours)
+    certificate = foreign.issue("meter-1", device)
+    site.taken.add(f"x509:{hashlib.sha256(der(certificate)).hexdigest()}")
+    security = replace(SEALED, private_key=ours.pem, certificate=pem(server_certificate))
+    await site.open(replace(security, trust=(Authority().der,), accept_pinned_certificates=False))
+    presented = Security(
+        private_key=device.pem, certificate=pem(certificate), server_certificate=der(server_certificate)
+    )
+    with pytest.raises(HandshakeError, match="unknown-ca"):
+        await site.get(await site.client(presented))
+    await site.until(lambda: site.of(HandshakeFailed))
+    assert (site.of(HandshakeFailed)[0].reason, site.of(LookUp)) == ("unknown-authority", [])
+
+
+async def test_a_suite_that_is_not_listed_is_not_negotiated(site: Site) -> None:
+    await site.open(SEALED)
+    cbc = "TLS_PSK_WITH_AES_128_CBC_SHA256"
+    client = await site.client(Security(psk=(b"dev", KEY), suites=(cbc,)))
+    with pytest.raises(HandshakeError, match="handshake-failure"):
+        await site.get(client)
+    await site.until(lambda: site.of(HandshakeFailed))
+    assert site.of(HandshakeFailed)[0].reason == "no-common-suite"
+    site.server.secure(replace(SEALED, suites=(*DEFAULT_SUITES, cbc)))
+    assert await site.get(client) == Code.CONTENT
+    site.server.secure(replace(SEALED, suites=(cbc,)))
+    with pytest.raises(HandshakeError, match="handshake-failure"):
+        await site.get(await site.psk_client())
 
 
 async def test_revoking_ends_what_an_identity_has_at_once(site: Site) -> None:

@@ -64,6 +64,11 @@ def test_unknown_names_are_errors_with_the_nearest_one(monkeypatch, tmp_path) ->
         ("[update]\noffer_timeout = -1", "lwm2m.toml: update.offer_timeout = -1: "),
         ("[update]\noffer_timeout = nan", "lwm2m.toml: update.offer_timeout = nan: "),
         ("[retry]\ninitial = 10\nmaximum = 5", "lwm2m.toml: retry: initial must not be above maximum"),
+        (
+            '[coaps]\nsuites = ["TLS_NULL"]',
+            "lwm2m.toml: coaps.suites = 'TLS_NULL': Input should be 'TLS_PSK_WITH_",
+        ),
+        ("[coaps]\nsuites = []", "lwm2m.toml: coaps.suites = []: "),
         ("api = 3", "lwm2m.toml: api = 3: "),
         ("[api", "lwm2m.toml: not valid TOML: "),
     ],

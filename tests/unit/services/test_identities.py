@@ -30,6 +30,7 @@ class LookUp:
     der: bytes = b""
     names: tuple[str, ...] = ()
     address: str = "192.0.2.7:40000"
+    verified: bool = True
 
 
 class Handshakes:
@@ -93,14 +94,19 @@ class Desk:
         (answer,) = await self.ask_all((identity, der))
         return answer
 
-    async def ask_certificate(self, certificate):
-        return await self.ask(identity_of_certificate(der(certificate)), der(certificate))
+    async def ask_certificate(self, certificate, *, verified=True):
+        asked = (identity_of_certificate(der(certificate)), der(certificate))
+        (answer,) = await self.ask_all(asked, verified=verified)
+        return answer
 
-    async def ask_all(self, *asked):
+    async def ask_all(self, *asked, verified=True):
         numbers = range(self.handshakes, self.handshakes + len(asked))
         self.handshakes += len(asked)
         self.identities.on_look_up(
-            [LookUp(number, identity, der) for number, (identity, der) in zip(numbers, asked, strict=True)]
+            [
+                LookUp(number, identity, der, verified=verified)
+                for number, (identity, der) in zip(numbers, asked, strict=True)
+            ]
         )
         async with asyncio.timeout(5):
             while not all(number in self.transport.answers for number in numbers):
@@ -307,6 +313,33 @@ async def test_a_known_fingerprint_needs_no_rule(desk):
     certificate = issuer.issue("anything")
     await desk.add(Kind.X509, identity=identity_of_certificate(der(certificate)))
     assert await desk.ask_certificate(certificate) is True
+
+
+async def test_without_a_path_a_certificate_counts_by_its_own_fingerprint_alone(desk):
+    issuer = Issuer()
+    pinned, other = issuer.issue("meter-1"), issuer.issue("meter-2")
+    identity = await desk.add(Kind.X509, identity=identity_of_certificate(der(pinned)))
+    assert await desk.ask_certificate(pinned, verified=False) is True
+    assert await desk.identities.endpoint_of(identity) == "meter-1"
+    assert await desk.ask_certificate(other, verified=False) is False
+    await desk.credentials.remove(identity, actor="ann")
+    assert await desk.ask_certificate(pinned, verified=False) is False
+    assert await desk.refusals() == ["unknown-authority", "revoked"]
+
+
+async def test_an_authoritys_rule_never_applies_without_a_path(desk):
+    issuer = Issuer()
+    await desk.authority(issuer)
+    new, noted = issuer.issue("meter-1"), issuer.issue("meter-2")
+    assert await desk.ask_certificate(noted) is True, "the rule has made it a credential"
+    for certificate in (new, noted):
+        assert await desk.ask_certificate(certificate, verified=False) is False
+    assert await desk.store.credentials.get(identity_of_certificate(der(new))) is None
+    await desk.log.close()
+    refused = [each for each in await desk.store.events.after(0) if each.kind == "security.refused"]
+    assert [(each.data["reason"], each.data["identity"]) for each in refused] == [
+        ("unknown-authority", identity_of_certificate(der(each))) for each in (new, noted)
+    ]
 
 
 async def test_what_an_authority_vouched_for_goes_with_it(desk):

@@ -58,6 +58,8 @@ pub struct Keeper {
     pub former: HashMap<Vec<u8>, Vec<u8>>,
     /// Fingerprints of certificates and raw public keys that are taken.
     pub peers: Vec<[u8; 32]>,
+    /// Certificates that are taken without a path.
+    pub pinned: Vec<Vec<u8>>,
     pub later: bool,
     pub time: u64,
     pub received: Vec<(AssociationId, Vec<u8>)>,
@@ -107,6 +109,16 @@ impl Handler for Keeper {
             }
         };
         if known { Answer::Known(()) } else { Answer::Unknown }
+    }
+
+    fn unverified(&mut self, _identity: &Identity, der: &[u8]) -> Answer<()> {
+        if self.later {
+            Answer::Later
+        } else if self.pinned.iter().any(|pinned| pinned == der) {
+            Answer::Known(())
+        } else {
+            Answer::Unknown
+        }
     }
 
     fn unix_time(&mut self) -> u64 {

@@ -112,6 +112,23 @@ impl Authority {
     }
 }
 
+/// A client's certificate that nobody vouches for; as an authority, as many tools make them, or not.
+pub fn self_signed(usage: ExtendedKeyUsagePurpose, until: i32, is_authority: bool) -> Issued {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "dev1");
+    params.extended_key_usages = vec![usage];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    if is_authority {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    Issued {
+        der: params.self_signed(&key).expect("signed").der().to_vec(),
+        pkcs8: key.serialize_der(),
+    }
+}
+
 /// A key without a certificate (PKCS #8).
 pub fn raw_key() -> Vec<u8> {
     KeyPair::generate().expect("a key").serialize_der()

@@ -217,18 +217,23 @@ impl Core {
                 look_up,
             } => {
                 let handshake = handshake_number(listener, handshake);
-                let (identity, der) = match look_up {
+                let (identity, der, verified) = match look_up {
                     LookUp::Psk(name) => {
                         self.secure.keys.ask(handshake, &name, now);
-                        (Arc::new(Identity::Psk(name)), Box::default())
+                        (Arc::new(Identity::Psk(name)), Box::default(), true)
                     }
-                    LookUp::Peer { identity, der } => (identity, der),
+                    LookUp::Peer {
+                        identity,
+                        der,
+                        verified,
+                    } => (identity, der, verified),
                 };
                 self.tell(SecurityEvent::LookUp {
                     handshake,
                     address,
                     identity,
                     der,
+                    verified,
                 });
             }
             News::Suspicious { association, address } => {

@@ -90,6 +90,13 @@ impl Handler for Inward<'_> {
         }
     }
 
+    fn unverified(&mut self, _: &Identity, _: &[u8]) -> Answer<()> {
+        match &self.side {
+            Side::Devices { .. } => Answer::Later,
+            Side::Server { .. } => Answer::Unknown,
+        }
+    }
+
     fn unix_time(&mut self) -> u64 {
         // Whole seconds since the epoch, far below the precision of the type.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
