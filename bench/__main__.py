@@ -5,11 +5,14 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import children, images, profile, report, scenarios
+from bench import children, images, openssl, profile, report, returns, scenarios, secure
 from bench.children import LOAD_CORE, Child, Server
+from bench.keys import Keys
+from bench.returns import Fact
 from bench.scenarios import Measurement, Memory
 
 _FLEET = 10_000
@@ -22,6 +25,7 @@ class Run:
         self.quick = quick
         self.results: list[Measurement] = []
         self.memory: list[Memory] = []
+        self.facts: list[Fact] = []
         self.notes: list[str] = []
 
     def with_peer(
@@ -84,10 +88,71 @@ class Run:
         self.with_peer(
             "Leshan: memory",
             children.leshan,
-            lambda child: self.memory.append(
-                scenarios.memory(child, count, lambda: int(child.ask("memory").split()[3]))
+            lambda child: self.memory.append(scenarios.memory(child, count, lambda: _heap(child))),
+        )
+
+    def all_handshakes(self, keys: Keys) -> None:
+        """Handshakes, answers over DTLS, and the memory of sessions: the engine alone, OpenSSL, Leshan, aiocoap."""
+        tenth = 10 if self.quick else 1
+        held = 50_000 // tenth
+        print("bench: engine: handshakes", file=sys.stderr, flush=True)
+        with children.engine(keys) as child:
+            self.results.append(secure.psk_handshakes(child, 40_000 // tenth))
+            self.results.append(secure.psk_handshakes_again(child, 40_000 // tenth))
+            self.results.append(secure.answers(child, 400_000 // tenth))
+            self.results.append(
+                secure.mutual_handshakes(child, keys.rpk_devices(count := 10_000 // tenth), count)
+            )
+        with children.engine(keys) as child:
+            self.memory.append(secure.session_memory(child, held, child.memory))
+        try:
+            self.results += openssl.handshakes(secure.PSK, secure.MUTUAL, 10_000 // tenth)
+        except (RuntimeError, OSError) as error:
+            self.notes.append(f"OpenSSL: not measured, {error}")
+        self.with_peer("Leshan: handshakes", lambda: children.leshan(keys), self._leshan_handshakes(tenth))
+        devices = keys.rpk_devices(2_000, one_key=True)
+        self.with_peer(
+            "Leshan: handshakes with raw public keys",
+            lambda: children.leshan(keys, rpk=True),
+            lambda child: self.results.append(secure.mutual_handshakes(child, devices, 4_000 // tenth // 2)),
+        )
+        self.with_peer(
+            "aiocoap + tinydtls: handshakes",
+            lambda: children.aiocoap(keys),
+            lambda child: self.results.extend(
+                [
+                    secure.psk_handshakes(child, 2_000 // tenth, shared=False),
+                    secure.answers(child, 10_000 // tenth),
+                ]
             ),
         )
+
+    def _leshan_handshakes(self, tenth: int) -> Callable[[Child], None]:
+        def measure(child: Child) -> None:
+            self.results.append(secure.psk_handshakes(child, 20_000 // tenth))
+            self.results.append(secure.answers(child, 100_000 // tenth))
+            self.memory.append(secure.session_memory(child, 20_000 // tenth, lambda: _heap(child)))
+
+        return measure
+
+    def all_secure_registrations(self, keys: Keys) -> None:
+        """The whole server and Leshan over coaps; then fleets that come back to ours."""
+        for devices in (10_000,) if self.quick else (10_000, 100_000):
+            print(f"bench: lwm2m-server: {devices} secured registrations", file=sys.stderr, flush=True)
+            with Server(keys) as child:
+                child.enrol("warm-", scenarios.WARM)
+                child.enrol(f"n{devices}-", devices)
+                self.results += secure.secure_registrations(child, devices, rounds=3, durable=True)
+
+        def peer(child: Child) -> None:
+            secure.secure_registrations(child, 2_000 if self.quick else 10_000, rounds=2, durable=False)
+            self.results.extend(secure.secure_registrations(child, 10_000, rounds=3, durable=False))
+
+        self.with_peer("Leshan: 10000 secured registrations", lambda: children.leshan(keys), peer)
+        count = 2_000 if self.quick else 100_000
+        for name, measure in (("restarts", returns.restarts), ("storm", returns.storm)):
+            print(f"bench: {name} with {count} devices", file=sys.stderr, flush=True)
+            self.facts += measure(keys, count)
 
     def json(self) -> dict[str, object]:
         """Return all of it, and the machine."""
@@ -98,8 +163,14 @@ class Run:
             "cores": os.cpu_count(),
             "results": [each.json() for each in self.results],
             "memory": [each.json() for each in self.memory],
+            "facts": [each.json() for each in self.facts],
             "notes": self.notes,
         }
+
+
+def _heap(leshan: Child) -> int:
+    """Return the bytes of heap in use after a collection."""
+    return int(leshan.ask("memory").split()[3])
 
 
 def main() -> int:
@@ -107,7 +178,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, for a first look")
     parser.add_argument("--json", metavar="FILE", help="write the results there too")
-    parser.add_argument("--only", choices=("blocks", "registrations", "images"), help="one part of it")
+    parser.add_argument(
+        "--only", choices=("blocks", "registrations", "coaps", "images"), help="one part of it"
+    )
     parser.add_argument("--profile", action="store_true", help="show where registrations spend their time")
     options = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})
@@ -119,9 +192,14 @@ def main() -> int:
         run.all_blocks()
     if options.only in {None, "registrations"}:
         run.all_registrations()
+    if options.only in {None, "coaps"}:
+        with tempfile.TemporaryDirectory(prefix="lwm2m-bench-") as folder:
+            keys = Keys(Path(folder) / "secret")
+            run.all_handshakes(keys)
+            run.all_secure_registrations(keys)
     if options.only in {None, "images"}:
         run.results += images.measure()
-    report.show(run.results, run.memory, run.notes)
+    report.show(run.results, run.memory, run.facts, run.notes)
     if options.json:
         Path(options.json).parent.mkdir(parents=True, exist_ok=True)
         Path(options.json).write_text(json.dumps(run.json(), indent=1) + "\n")

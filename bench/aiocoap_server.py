@@ -1,13 +1,20 @@
-"""The peer on aiocoap: the same two resources, the same registrations kept in memory, the same push."""
+"""The peer on aiocoap: the same two resources, the same registrations kept in memory, the same push.
+
+With a file of a secret it speaks DTLS by tinydtls. It runs in an environment without this project then, so it derives
+the keys of simulated devices by itself.
+"""
 
 import asyncio
+import hashlib
+import hmac
 import random
 import sys
+from pathlib import Path
 
 import aiocoap
 from aiocoap import resource
 
-from bench.children import BLOB_SIZE
+BLOB_SIZE = 300 * 1024
 
 devices: list[str] = []
 
@@ -35,14 +42,30 @@ class Directory(resource.Resource):
         return answer
 
 
-async def main(port: int) -> None:
+class Credentials:
+    """What its DTLS asks for keys."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def find_dtls_psk(self, identity: bytes) -> tuple[bytes, str]:
+        """Return the key of a device, and who that is."""
+        return hmac.digest(self._secret, identity, hashlib.sha256)[:16], identity.decode()
+
+
+async def main(port: int, secret: bytes | None) -> None:
     """Serve until stdin ends."""
     site = resource.Site()
     blob = random.Random(1).randbytes(BLOB_SIZE)
     site.add_resource(["blob"], Bytes(blob))
     site.add_resource(["small"], Bytes(blob[:1024]))
     site.add_resource(["rd"], Directory())
-    context = await aiocoap.Context.create_server_context(site, bind=("127.0.0.1", port))
+    context = await aiocoap.Context.create_server_context(
+        site,
+        bind=("127.0.0.1", port),
+        server_credentials=None if secret is None else Credentials(secret),
+        transports=None if secret is None else ["tinydtls_server"],
+    )
     print("listening", flush=True)
 
     async def push(uri: str) -> None:
@@ -58,4 +81,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2]).read_bytes().strip() if len(sys.argv) > 2 else None))

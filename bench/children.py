@@ -13,10 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lwm2m_server.transport.simulator import Load
+from bench.keys import Keys
+from lwm2m_server.transport.simulator import DeviceSecurity, Load
 
 ROOT = Path(__file__).resolve().parent.parent
 LESHAN = ROOT / "tests/interop/leshan/target"
+TINYDTLS = ROOT / ".cache/tinydtls/bin/python"
 SERVER_CORE = 0
 LOAD_CORE = 1
 START_SECONDS = 60.0
@@ -35,18 +37,35 @@ def free_port() -> int:
 class Child:
     """A server process that says one line when it listens, and one line for each line it gets."""
 
-    def __init__(self, name: str, command: Sequence[str], *, port: int) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], *, port: int, devices: DeviceSecurity | None = None
+    ) -> None:
+        """`devices`: how the load secures its traffic by default; None: plain CoAP."""
         self.name = name
         self.port = port
+        self._devices = devices
         self._loads: dict[int, Load] = {}
-        self._process = subprocess.Popen(
-            ["taskset", "-c", str(SERVER_CORE), *command],
+        self._command = command
+        self._process = self._start()
+
+    @property
+    def is_secure(self) -> bool:
+        """The load speaks DTLS."""
+        return self._devices is not None
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["taskset", "-c", str(SERVER_CORE), *self._command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=ROOT,
+            env=self._environment(),
             text=True,
         )
+
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ)
 
     @property
     def address(self) -> str:
@@ -60,8 +79,12 @@ class Child:
         would take its requests for repeated ones (RFC 7252 4.5) and answer what it has answered before.
         """
         if sockets not in self._loads:
-            self._loads[sockets] = Load(self.address, sockets)
+            self._loads[sockets] = self.new_load(sockets)
         return self._loads[sockets]
+
+    def new_load(self, sockets: int, devices: DeviceSecurity | None = None) -> Load:
+        """Return load from so many sockets that nobody had before, of these devices when they are given."""
+        return Load(self.address, sockets, security=devices or self._devices)
 
     @property
     def pid(self) -> int:
@@ -95,11 +118,11 @@ class Child:
         ]
         return sorted(found, key=lambda each: -each[1])
 
-    def memory(self) -> int:
-        """Return the resident bytes that belong to the process alone (RssAnon)."""
+    def memory(self, line: str = "RssAnon") -> int:
+        """Return the resident bytes that belong to the process alone; of all, at their highest, by VmHWM."""
         status = Path(f"/proc/{self.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
-        return int(line.split()[1]) * 1024
+        found = next(each for each in status.splitlines() if each.startswith(f"{line}:"))
+        return int(found.split()[1]) * 1024
 
     def __enter__(self) -> Self:
         return self
@@ -115,69 +138,138 @@ class Child:
             self._process.wait()
 
 
-def engine() -> Child:
+def engine(keys: Keys | None = None) -> Child:
     """Start the engine alone: blobs, pushes, and registrations that are answered and kept in memory only."""
     port = free_port()
-    child = Child("lwm2m-server engine", [sys.executable, "-m", "bench.engine_server", str(port)], port=port)
+    command = [sys.executable, "-m", "bench.engine_server", str(port), *_secret(keys)]
+    child = Child(
+        "lwm2m-server engine", command, port=port, devices=keys.psk_devices() if keys is not None else None
+    )
     child.line()
     return child
 
 
-def aiocoap() -> Child | None:
-    """Start the same on aiocoap; None when that is not installed."""
-    if importlib.util.find_spec("aiocoap") is None:
+def aiocoap(keys: Keys | None = None) -> Child | None:
+    """Start the same on aiocoap, with keys on tinydtls; None when that is not installed."""
+    if keys is None:
+        python = sys.executable if importlib.util.find_spec("aiocoap") is not None else None
+    else:
+        python = str(TINYDTLS) if TINYDTLS.exists() else None
+    if python is None:
         return None
     port = free_port()
-    child = Child("aiocoap", [sys.executable, "-m", "bench.aiocoap_server", str(port)], port=port)
+    name = "aiocoap" if keys is None else "aiocoap + tinydtls"
+    # It puts coaps one port higher.
+    command = [python, "bench/aiocoap_server.py", str(port - int(keys is not None)), *_secret(keys)]
+    devices = None if keys is None else keys.psk_devices(connection_ids=False)
+    child = Child(name, command, port=port, devices=devices)
     child.line()
     return child
 
 
-def leshan() -> Child | None:
-    """Start the same on Leshan and Californium; None when the peers aren't built or Java is missing."""
+def leshan(keys: Keys | None = None, *, rpk: bool = False) -> Child | None:
+    """Start the same on Leshan and Californium; None when the peers aren't built or Java is missing.
+
+    With `rpk` it knows one raw public key, that of devices that share one.
+    """
     if not (LESHAN / "peers.jar").exists() or shutil.which("java") is None:
         return None
-    port = free_port()
-    command = [
-        "java",
-        "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
-        "-cp",
-        f"{LESHAN / 'peers.jar'}:{LESHAN / 'lib'}/*",
-        "LeshanServer",
-        str(port),
-    ]
-    child = Child("Leshan", command, port=port)
+    ports = [free_port()]
+    command = ["java", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"]
+    if keys is not None:
+        ports.append(free_port())
+        command.append(f"-Dpsk.secret={keys.file}")
+        if rpk:
+            command += _key_files(keys)
+    command += ["-cp", f"{LESHAN / 'peers.jar'}:{LESHAN / 'lib'}/*", "LeshanServer", *map(str, ports)]
+    child = Child("Leshan", command, port=ports[-1], devices=keys.psk_devices() if keys is not None else None)
     child.line()
     return child
+
+
+def _secret(keys: Keys | None) -> list[str]:
+    return [] if keys is None else [str(keys.file)]
+
+
+def _key_files(keys: Keys) -> list[str]:
+    files = {
+        "public": keys.shared.public_key,
+        "server.key": keys.server.private_key,
+        "server.public": keys.server.public_key,
+    }
+    for name, content in files.items():
+        keys.file.with_name(name).write_bytes(content)
+    return [f"-D{name}={keys.file.with_name(name)}" for name in files]
 
 
 class Server(Child):
-    """The whole server: SQLite on disk, REST, campaigns. With `profile` under cProfile, written to that file."""
+    """The whole server: SQLite on disk, REST, campaigns. With `profile` under cProfile, written to that file.
 
-    def __init__(self, *, profile: Path | None = None) -> None:
+    With keys it speaks coaps, and plain CoAP without.
+    """
+
+    def __init__(self, keys: Keys | None = None, *, profile: Path | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="lwm2m-bench-", dir=os.environ.get("BENCH_DIR"))
-        port, api = free_port(), free_port()
+        self._keys = keys
+        port, self._api = free_port(), free_port()
         config = Path(self._folder.name) / "lwm2m.toml"
+        listen = {"coap": "[]", "coaps": "[]", "coap" if keys is None else "coaps": f'["127.0.0.1:{port}"]'}
         config.write_text(
             f'data_dir = "{self._folder.name}/data"\ninventory = false\n'
-            f'[coap]\nlisten = ["127.0.0.1:{port}"]\n[api]\nport = {api}\n[log]\nlevel = "warning"\n'
+            f"[coap]\nlisten = {listen['coap']}\n[coaps]\nlisten = {listen['coaps']}\n"
+            f'[api]\nport = {self._api}\n[log]\nlevel = "warning"\n'
         )
-        program = [str(Path(sys.executable).parent / "lwm2m")]
+        self._lwm2m = str(Path(sys.executable).parent / "lwm2m")
+        program = [self._lwm2m]
         if profile is not None:
             program = [sys.executable, "-m", "bench.profiled_server", str(profile)]
-        super().__init__("lwm2m-server", [*program, "serve", "--config", str(config)], port=port)
-        self._await(api)
+        command = [*program, "serve", "--config", str(config)]
+        super().__init__(
+            "lwm2m-server", command, port=port, devices=keys.psk_devices() if keys is not None else None
+        )
+        self._await()
 
-    def stop(self) -> None:
-        """End it as an operator does, and wait for that."""
-        self._process.terminate()
-        self._process.wait(30)
+    def enrol(self, prefix: str, count: int) -> None:
+        """Make that many simulated devices known, by their pre-shared keys."""
+        assert self._keys is not None
+        file = Path(self._folder.name) / "devices.csv"
+        file.write_text(self._keys.csv(prefix, count))
+        token = (Path(self._folder.name) / "data/admin-token").read_text().strip()
+        environment = {**os.environ, "LWM2M_URL": f"http://127.0.0.1:{self._api}", "LWM2M_TOKEN": token}
+        command = [self._lwm2m, "credentials", "import", "--strict", str(file)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{prefix}: credentials were refused: {done.stderr.strip()}")
 
-    def _await(self, port: int) -> None:
+    def _environment(self) -> dict[str, str]:
+        # As after an installation: the second start compiles nothing.
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": f"{self._folder.name}/compiled"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return environment
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End it as an operator does, or as a crash does, and wait for that."""
+        if kill:
+            self._process.kill()
+        else:
+            self._process.terminate()
+        self._process.wait(60)
+
+    def restart(self) -> None:
+        """Start it again with what it has stored; return at once."""
+        self._process = self._start()
+
+    def has_port(self) -> bool:
+        """Datagrams that come for it now are not lost."""
+        local = f"0100007F:{self.port:04X}"
+        lines = Path("/proc/net/udp").read_text().splitlines()[1:]
+        return any(line.split(maxsplit=2)[1] == local for line in lines)
+
+    def _await(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                if probe.connect_ex(("127.0.0.1", self._api)) == 0:
                     return
             if self._process.poll() is not None:
                 break

@@ -5,19 +5,24 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from bench.returns import Fact
 from bench.scenarios import Measurement, Memory
 
 _WIDTH = 160
 OURS = "lwm2m-server"
 
 
-def show(results: Sequence[Measurement], memory: Sequence[Memory], notes: Sequence[str]) -> None:
+def show(
+    results: Sequence[Measurement], memory: Sequence[Memory], facts: Sequence[Fact], notes: Sequence[str]
+) -> None:
     """Print what was measured, and what was not."""
     console = Console(width=_WIDTH)
     if results:
         console.print(_speed(results))
     if memory:
         console.print(_memory(memory))
+    if facts:
+        console.print(_facts(facts))
     for note in notes:
         console.print(f"note: {note}", highlight=False)
 
@@ -59,15 +64,26 @@ def _key(m: Measurement) -> tuple[str, str]:
     """What may be compared: of registrations, those of as many devices; of images, those of a format."""
     if m.work.startswith("image"):
         return (m.work, m.note.partition(":")[0])
-    return (m.work, m.note if m.work.startswith("registration") else "")
+    return (m.work, m.note if "registration" in m.work else "")
 
 
 def _memory(memory: Sequence[Memory]) -> Table:
-    table = Table(title="memory a registered device")
+    table = Table(title="memory a registered device, and a DTLS session")
     table.add_column("who")
     table.add_column("bytes each", justify="right")
     table.add_column("devices", justify="right")
     table.add_column("note")
     for m in memory:
         table.add_row(m.who, f"{m.bytes_each:,.0f}", f"{m.devices:,}", m.note)
+    return table
+
+
+def _facts(facts: Sequence[Fact]) -> Table:
+    table = Table(title="fleets that come back over coaps; one core for the server, another for the devices")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    table.add_column("note")
+    for each in facts:
+        table.add_row(each.what, f"{each.value:,.2f}", each.unit, each.note)
     return table

@@ -12,6 +12,7 @@ BLOCKS = BLOB_SIZE // 1024
 LANES = 50
 # As many registrations are under way at a time: a fleet that comes back, not devices one by one.
 REGISTRATION_LANES = 200
+WARM = REGISTRATION_LANES * 10
 SETTLE = 4.0  # seconds until the last sign of life is stored: one in the engine, two in the gateway
 
 
@@ -49,7 +50,7 @@ class Memory:
         return asdict(self)
 
 
-def _measure(
+def measure(
     work: str,
     child: Child,
     ask: Callable[[], dict[str, float]],
@@ -80,7 +81,7 @@ def _measure(
 def answers(child: Child, count: int) -> Measurement:
     """A request that is answered with 1 KB in one message."""
     load = child.load(LANES)
-    return _measure(
+    return measure(
         "1 KB answer",
         child,
         lambda: load.get(["small"], count),
@@ -91,7 +92,7 @@ def answers(child: Child, count: int) -> Measurement:
 def blocks_served(child: Child, count: int) -> Measurement:
     """Blocks of 1 KB out of a blob of 300 KB, asked for one after the other by each of the sockets."""
     load = child.load(LANES)
-    return _measure(
+    return measure(
         "block served",
         child,
         lambda: load.get(["blob"], count, blocks=BLOCKS),
@@ -140,7 +141,7 @@ def registrations(child: Child, devices: int, *, rounds: int, durable: bool) -> 
     the field, so several Updates of one become one write; a further row shows what it costs without that.
     """
     load = child.load(REGISTRATION_LANES)
-    load.register(REGISTRATION_LANES * 10, prefix="warm-")
+    load.register(WARM, prefix="warm-")
     load.update(5)
     settle = SETTLE if durable else 0.0
     time.sleep(settle)
@@ -159,11 +160,11 @@ def registrations(child: Child, devices: int, *, rounds: int, durable: bool) -> 
 
     note = f"{devices} devices, {REGISTRATION_LANES} at a time"
     done = [
-        _measure("registration", child, register),
-        _measure("registration update", child, lambda: update(rounds), idle=idle),
+        measure("registration", child, register),
+        measure("registration update", child, lambda: update(rounds), idle=idle),
     ]
     if durable:
-        done.append(_measure("registration update, each stored", child, lambda: update(1), idle=idle))
+        done.append(measure("registration update, each stored", child, lambda: update(1), idle=idle))
     return [replace(each, note=note) for each in done]
 
 
