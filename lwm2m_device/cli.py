@@ -21,6 +21,7 @@ from lwm2m_device.settings import DELTA_METHODS, Delivery, DeviceSettings, Fault
 from lwm2m_server import versions
 from lwm2m_server.devices.identities import Kind
 from lwm2m_server.errors import Conflict, InvalidInput, Lwm2mError, Unavailable
+from lwm2m_server.firmware.encryption import read_kek
 
 app = typer.Typer(
     help="Reference LwM2M device with simulated flash, boot loader and signed updates.",
@@ -47,6 +48,7 @@ def run(
     trust: options.Trust = None,
     approval: options.Approval = None,
     requires: options.Requires = None,
+    decryption_key: options.DecryptionKey = None,
     battery: options.Battery = None,
     unauthorized: options.Unauthorized = False,
     plain: options.Plain = False,
@@ -201,6 +203,7 @@ def _settings(
     endpoint: str,
     trust: list[Path] | None,
     approval: list[Path] | None,
+    decryption_key: list[Path] | None,
     initial_version: str,
     initial_image: Path | None,
     lwm2m_version: str,
@@ -224,6 +227,9 @@ def _settings(
         initial_image=None if initial_image is None else files.read(initial_image, "initial-image"),
         trust=tuple(files.read(each, "trust") for each in trust or []),
         approval=tuple(files.read(each, "approval-key") for each in approval or []),
+        decryption_keys=tuple(
+            read_kek(files.read(each, "decryption-key"), "decryption-key") for each in decryption_key or []
+        ),
         lwm2m_version=_one_of(lwm2m_version, _LWM2M_VERSIONS, "lwm2m-version"),
         local=_local(bind),
         block_size=_one_of(block_size, _BLOCK_SIZES, "block-size"),

@@ -228,6 +228,9 @@ class DeltaTaker:
 
         Raises FlashFault.
         """
+        if self._updater.encrypted:
+            self._log("The image is encrypted: no delta applies to it")
+            return False
         if self._updater.plain or not self._methods or self._running is None or self._image is None:
             return False
         header = self._stored()

@@ -17,10 +17,19 @@ from lwm2m_server.firmware.effects import (
     Answer,
     Authorize,
     ComponentState,
+    Copy,
     DeviceFacts,
     Effect,
     Fetch,
     MatchImage,
+    Procedure,
+)
+from lwm2m_server.firmware.encryption import (
+    ContentCipher,
+    is_payload,
+    parse_encryption_info,
+    payload_component,
+    unwrap,
 )
 from lwm2m_server.firmware.envelope import Verified, verify
 from lwm2m_server.firmware.images import HEAD_SIZE, image_format, image_version
@@ -36,14 +45,29 @@ Read = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True)
+class Payload:
+    """An encrypted image on its way: SHA-256 of the bytes as they are fetched, and what decrypts them.
+
+    There are as many of them as of the image.
+    """
+
+    digest: bytes
+    cipher: ContentCipher
+
+
+@dataclass(frozen=True)
 class Offer:
-    """What a manifest announces: where the image is, its SHA-256, bytes, version, sequence number."""
+    """What a manifest announces: where the image is, its SHA-256, bytes, version, sequence number.
+
+    `payload` is there when what is fetched is encrypted; digest and size are those of the image all the same.
+    """
 
     source: str
     digest: bytes
     size: int
     version: str
     sequence: int
+    payload: Payload | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +75,12 @@ class Judges:
     """The decisions that the updater leaves to others; all raise `Refusal`.
 
     `manifest` verifies an envelope in full. `complete` runs it again with digest and size of what was
-    stored. `image` returns the version that a plain image of that size names. `plain` devices take
-    images, no manifests.
+    stored, and with the digest of what was fetched. `image` returns the version that a plain image of that
+    size names. `plain` devices take images, no manifests.
     """
 
     manifest: Callable[[bytes], Offer]
-    complete: Callable[[bytes, bytes, int], None]
+    complete: Callable[[bytes, bytes, int, bytes], None]
     image: Callable[[Read, int], str]
     plain: bool = False
 
@@ -111,7 +135,11 @@ def authoriser(settings: DeviceSettings) -> Authorise:
         except Refusal:
             return False
         facts = verified.facts
-        named = any(header.digest in component.digests for component in facts.components)
+        named = any(
+            header.digest in component.digests
+            for component in facts.components
+            if not is_payload(component.component)
+        )
         return named and (facts.sequence_number, facts.version) == (header.sequence, header.version)
 
     return authorise
@@ -134,6 +162,7 @@ class ManifestJudge:
         self._floor = floor
         self._capacity = capacity
         self._now = now
+        self._hidden = payload_component(settings.component)
 
     def offer(self, envelope: bytes) -> Offer:
         """Verify an envelope and return what it wants fetched."""
@@ -148,14 +177,31 @@ class ManifestJudge:
             effect = next(procedure)
             while not isinstance(effect, Fetch):
                 effect = procedure.send(self._before_fetch(effect))
+            hidden = self._copy_after(effect, procedure) if effect.component == self._hidden else None
         except StopIteration:
             raise refusal(
                 RefusalCode.UNSUPPORTED, "The manifest has nothing to fetch.", field="install"
             ) from None
-        return self._offer_of(effect, version, verified.facts.sequence_number)
+        return self._offer_of(effect, hidden, version, verified.facts.sequence_number)
 
-    def complete(self, envelope: bytes, digest: bytes, size: int) -> None:
-        """Run the whole procedure with an image that was fetched, of this SHA-256 and size."""
+    def _copy_after(self, fetch: Fetch, procedure: Procedure) -> Copy:
+        """Go on from the fetch of an encrypted payload to the copy that decrypts it into the image."""
+        effect = procedure.send(True)
+        while not isinstance(effect, Copy):
+            if not (isinstance(effect, MatchImage) and effect.component == fetch.component):
+                raise _unsupported("An encrypted image that is not decrypted at once is not supported.")
+            effect = procedure.send(effect.digest == fetch.digest)
+        if (effect.component, effect.source) != (self._settings.component, fetch.component):
+            raise _unsupported("The manifest copies what this device does not copy.")
+        return effect
+
+    def complete(
+        self, envelope: bytes, digest: bytes, size: int, fetched_digest: bytes | None = None
+    ) -> None:
+        """Run the whole procedure with an image that was fetched, of this SHA-256 and size.
+
+        `fetched_digest` is that of the bytes as they came, where they were encrypted.
+        """
         procedure = update(verify(envelope, self._keys, now=self._now()), self._facts())
         fetched = False
         try:
@@ -165,7 +211,10 @@ class ManifestJudge:
                     answer: Answer = not fetched
                     fetched = True
                 elif isinstance(effect, MatchImage) and fetched:
-                    answer = effect.digest.value == digest and effect.size in (None, size)
+                    held = fetched_digest if effect.component == self._hidden else digest
+                    answer = effect.digest.value == held and effect.size in (None, size)
+                elif isinstance(effect, Copy) and fetched and effect.source == self._hidden:
+                    answer = True
                 else:
                     answer = self._before_fetch(effect)
                 effect = procedure.send(answer)
@@ -178,7 +227,10 @@ class ManifestJudge:
         return DeviceFacts(
             vendor_ids=frozenset({vendor}),
             class_ids=frozenset({device_class}),
-            components={self._settings.component: ComponentState(version=version, capacity=self._capacity)},
+            components={
+                self._settings.component: ComponentState(version=version, capacity=self._capacity),
+                self._hidden: ComponentState(capacity=self._capacity),
+            },
             sequence_number=self._floor(),
             now=self._now(),
             battery=self._settings.battery,
@@ -203,13 +255,10 @@ class ManifestJudge:
             _check_newer(version, None if self._running is None else self._running.version)
         return version
 
-    def _offer_of(self, fetch: Fetch, version: str, sequence: int) -> Offer:
-        if fetch.digest is None or fetch.digest.algorithm != DIGEST_SHA256 or not fetch.size:
-            raise refusal(
-                RefusalCode.UNSUPPORTED,
-                "The manifest names no SHA-256 digest or no size.",
-                field="image-digest",
-            )
+    def _offer_of(self, fetch: Fetch, copy: Copy | None, version: str, sequence: int) -> Offer:
+        fetched, size = _named(fetch)
+        if fetch.encryption is not None:
+            raise _unsupported("An image that is decrypted by its fetch is not supported.")
         if fetch.content is not None:
             raise refusal(
                 RefusalCode.UNSUPPORTED, "This device takes no images out of envelopes.", field="uri"
@@ -219,7 +268,32 @@ class ManifestJudge:
             uri.parse(source, field="uri")
         except InvalidInput as error:
             raise refusal(RefusalCode.UNSUPPORTED, error.message, field="uri") from None
-        return Offer(source, fetch.digest.value, fetch.size, version, sequence)
+        if copy is None:
+            return Offer(source, fetched, size, version, sequence)
+        digest, plain_size = _named(copy)
+        if copy.encryption is None:
+            raise _unsupported("The manifest copies an image that is not encrypted.")
+        cipher = unwrap(parse_encryption_info(copy.encryption), self._settings.decryption_keys)
+        if plain_size != size:
+            raise refusal(
+                RefusalCode.SIZE_MISMATCH,
+                f"The image has {plain_size} bytes, its encrypted payload {size}.",
+                field="image-size",
+            )
+        return Offer(source, digest, size, version, sequence, Payload(fetched, cipher))
+
+
+def _named(effect: Fetch | Copy) -> tuple[bytes, int]:
+    """Return the SHA-256 and the size that the manifest names for what is fetched or copied."""
+    if effect.digest is None or effect.digest.algorithm != DIGEST_SHA256 or not effect.size:
+        raise refusal(
+            RefusalCode.UNSUPPORTED, "The manifest names no SHA-256 digest or no size.", field="image-digest"
+        )
+    return effect.digest.value, effect.size
+
+
+def _unsupported(message: str) -> Refusal:
+    return refusal(RefusalCode.UNSUPPORTED, message, field="install")
 
 
 def newer_image(running: str | None) -> Callable[[Read, int], str]:

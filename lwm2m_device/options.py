@@ -27,6 +27,10 @@ Approval = Annotated[
 Requires = Annotated[
     KeyType | None, typer.Option(help="Manifests need a second signature of this algorithm.")
 ]
+DecryptionKey = Annotated[
+    list[Path] | None,
+    typer.Option(help="Key of the device class for encrypted images (16 bytes or hex); repeat for more."),
+]
 Battery = Annotated[int | None, typer.Option(min=0, help="Charge in mWh that conditions are asked against.")]
 Unauthorized = Annotated[
     bool, typer.Option("--unauthorized", help="Decline updates that ask the application.")

@@ -5,6 +5,7 @@ either before or after it. `reconcile` runs at each boot and finishes or takes b
 done.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from lwm2m_device.boot_state import Outcome
 from lwm2m_device.bootloader import Boot, BootLoader
 from lwm2m_device.download import ImageDownload
 from lwm2m_device.flash import Flash
-from lwm2m_device.judges import Judges
+from lwm2m_device.judges import Judges, Payload
 from lwm2m_device.layout import Layout
 from lwm2m_device.machine import Result, State, Trigger, refusal, step
 from lwm2m_device.slots import VERSION_LIMIT, ImageHeader
@@ -38,6 +39,7 @@ class Updater:
         self.slot = loader.download_slot(boot)
         self._download = ImageDownload(flash, layout, self.slot)
         self._envelopes = self.slot.envelope
+        self._payload: Payload | None = None
         self.listeners: list[Callable[[], None]] = []
 
     @property
@@ -70,6 +72,11 @@ class Updater:
         """Say whether the bytes that are wanted belong to the image, not to an envelope."""
         return self.state.state is State.DOWNLOADING and (self.plain or bool(self.state.digest))
 
+    @property
+    def encrypted(self) -> bool:
+        """Say whether the bytes that are wanted are encrypted; `store` decrypts them."""
+        return self._payload is not None
+
     def request(self, trigger: Trigger, *, uri: str = "", source: str = "") -> int:
         """Apply a request of the server and return the CoAP code of its answer.
 
@@ -97,6 +104,7 @@ class Updater:
         if offer.size > self.slot.capacity:
             raise _too_large(offer.size, self.slot.capacity)
         _check_version_text(offer.version)
+        self._payload = offer.payload
         self._download.begin()
         self._envelopes.store(envelope)
         self._store.store(
@@ -123,7 +131,7 @@ class Updater:
         self._store.store(replace(self.state, etag=etag, size=known))
 
     def store(self, data: bytes) -> None:
-        """Store the next bytes; raises Refusal when there are more than announced or than fit."""
+        """Store the next bytes as the image has them; raises Refusal when there are too many of them."""
         end = self.offset + len(data)
         if self.state.size and end > self.state.size:
             raise refuse(
@@ -132,6 +140,8 @@ class Updater:
             )
         if end > self.slot.capacity:
             raise _too_large(end, self.slot.capacity)
+        if self._payload is not None:
+            data = self._payload.cipher.apply(self.offset, data)
         self._download.store(data)
 
     def restart(self) -> None:
@@ -263,7 +273,12 @@ class Updater:
                     "The manifest was still on its way at power loss.",
                 )
             return
-        if not self.plain and not self._manifest_holds():
+        try:
+            holds = self.plain or self._manifest_holds()
+        except Refusal as error:
+            self.refused(error)
+            return
+        if not holds:
             self.fail(Result.INTEGRITY, RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
             return
         self.slot.drop()
@@ -276,8 +291,11 @@ class Updater:
             return False
         try:
             offer = self._judges.manifest(envelope)
-        except Refusal:
+        except Refusal as error:
+            if error.code in (RefusalCode.NO_DECRYPTION_KEY, RefusalCode.DECRYPTION_KEY):
+                raise
             return False
+        self._payload = offer.payload
         return offer.digest == self.state.digest and offer.size == self.state.size
 
     def _sealed(self) -> bool:
@@ -285,14 +303,27 @@ class Updater:
 
     def _check_against_manifest(self, digest: bytes) -> None:
         if digest != self.state.digest:
-            raise refuse(
-                RefusalCode.DIGEST_MISMATCH,
-                "The stored image does not have the digest that its manifest names.",
-            )
+            raise refuse(RefusalCode.DIGEST_MISMATCH, self._why_another(), field="image-digest")
         envelope = self._envelopes.load()
         if envelope is None:
             raise refuse(RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
-        self._judges.complete(envelope, digest, self.offset)
+        fetched = digest if self._payload is None else self._encrypted_digest(self._payload)
+        self._judges.complete(envelope, digest, self.offset, fetched)
+
+    def _why_another(self) -> str:
+        """Say what is wrong with an image of another digest: encrypted again it is what was fetched."""
+        if self._payload is None:
+            return "The stored image does not have the digest that its manifest names."
+        if self._encrypted_digest(self._payload) != self._payload.digest:
+            return "The encrypted image is not the one that its manifest names."
+        return "The decrypted image does not have the digest that its manifest names."
+
+    def _encrypted_digest(self, payload: Payload) -> bytes:
+        digest = hashlib.sha256()
+        for offset in range(0, self.offset, _PIECE):
+            plain = self.slot.read(offset, min(_PIECE, self.offset - offset))
+            digest.update(payload.cipher.apply(offset, plain))
+        return digest.digest()
 
     def _wanted(self) -> ImageHeader:
         state = self.state
@@ -319,6 +350,7 @@ class Updater:
             listener()
 
 
+_PIECE = 4096  # bytes that are read at once
 _STATE_LOST = "The device's record of the update was damaged; an update that was under way starts over."
 
 _INSTALL_FAILURES = {

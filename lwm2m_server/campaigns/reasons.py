@@ -69,6 +69,8 @@ _ALL = (
     Reason("second-signature", "the manifest lacks the second signature that the key's policy asks for"),
     Reason("not-approved", "the manifest goes back to an older version and no operator has approved it"),
     Reason("malformed", "the manifest is malformed"),
+    Reason("no-decryption-key", "the image is encrypted and the device has no key for such images"),
+    Reason("decryption-key", "the image is encrypted for another key than the device's"),
     Reason("vendor-mismatch", "the manifest is for another vendor"),
     Reason("class-mismatch", "the manifest is for another class of device"),
     Reason("component-mismatch", "the manifest names a component that the device does not have"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lwm2m_server.cli import deltas
+from lwm2m_server.cli import deltas, encrypting
 from lwm2m_server.cli.keys import write_new
 from lwm2m_server.cli.output import Column, Output, moment, size
 from lwm2m_server.cli.session import Session, offline, read_file, remote, unreadable
@@ -18,6 +18,7 @@ app = typer.Typer(help="Upload and show firmware images.", no_args_is_help=True)
 keys = typer.Typer(help="Say which keys may have signed images (MCUboot, ESP-IDF).", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.command("delta")(deltas.compare)
+app.command("encrypt")(encrypting.encrypt)
 app.command("savings")(deltas.savings)
 
 

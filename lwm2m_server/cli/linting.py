@@ -8,6 +8,7 @@ from lwm2m_server import versions
 from lwm2m_server.cli.output import Output
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware.effects import ComponentState, DeviceFacts
+from lwm2m_server.firmware.encryption import is_payload
 from lwm2m_server.firmware.envelope import Verified, parse_envelope, read_unverified, verify
 from lwm2m_server.firmware.facts import facts_of
 from lwm2m_server.firmware.lint import Assumptions, LintResult
@@ -46,7 +47,10 @@ class Described:
         known = {component_id(name): version for name, version in self.versions.items()}
         sizes = {component_id(name): _size(size) for name, size in self.slots.items()}
         manifest = read_unverified(self.envelope)
-        present = known or dict.fromkeys(manifest.common.components)
+        listed = manifest.common.components
+        present = dict(known) or dict.fromkeys(listed)
+        # a device with a component also knows what is fetched to be decrypted into it
+        payloads = {each: None for each in listed if is_payload(each) and each[:-1] in present}
         for version in known.values():
             versions.parse(version)
         return DeviceFacts(
@@ -54,7 +58,7 @@ class Described:
             class_ids=frozenset({class_id(vendor, self.device_class)}),
             components={
                 component: ComponentState(version=version, capacity=sizes.get(component))
-                for component, version in present.items()
+                for component, version in (payloads | present).items()
             },
             sequence_number=self.sequence,
             now=time() if self.clock else None,

@@ -21,6 +21,13 @@ OFFLINE = "Offline"
 SERVER = "On the server"
 _LATEST = 253_402_300_799  # the last second that a calendar can say
 
+Encrypted = Annotated[
+    Path | None,
+    typer.Option(help="What `firmware encrypt` made of IMAGE: this is fetched, and decrypted by devices."),
+]
+Integrated = Annotated[
+    bool, typer.Option("--integrated", help="The envelope carries the image itself (small ones).")
+]
 ManifestId = Annotated[str, typer.Argument(help="Its id, or the beginning.", metavar="ID")]
 
 _COLUMNS: list[Column] = [
@@ -84,9 +91,8 @@ def create(
         str, typer.Option(help="Identifier of the first component, hex parts joined by /; else 00.")
     ] = "",
     uri: Annotated[str | None, typer.Option(help="Where to fetch it; else /fw/DIGEST on the server.")] = None,
-    integrated: Annotated[
-        bool, typer.Option("--integrated", help="The envelope carries the image itself (small ones).")
-    ] = False,
+    encrypted: Encrypted = None,
+    integrated: Integrated = False,
     requires: Annotated[
         str, typer.Option(help="What the running version must fulfil, such as '>= 1.5, < 3.0'.")
     ] = "",
@@ -143,7 +149,13 @@ def create(
         {} if plan is None else load_plan(plan),
         flags,
         image=image,
-        component={"id": component, "uri": uri, "integrated": integrated, "requires": requires},
+        component={
+            "id": component,
+            "uri": uri,
+            "encrypted": encrypted,
+            "integrated": integrated,
+            "requires": requires,
+        },
         further=further or [],
     )
     folder = Path() if plan is None else plan.parent
@@ -230,12 +242,19 @@ def _show(out: Output, content: Record, file: Path) -> None:
 
 
 def _component(component: Record) -> dict[str, Any]:
-    return {
+    shown = {
         "component": component["component"],
         "image digest": ", ".join(component["digests"]),
         "image size": ", ".join(f"{count} bytes" for count in component["sizes"]),
         "image URI": ", ".join(component["uris"]),
     }
+    found = component["encryption"]
+    if found is None:
+        return shown
+    keys = " or ".join(found.get("key_ids", []))
+    how = found.get("unusable") or f"{found['algorithm']}, {found['key_wrap']} for key {keys}"
+    decrypted = {} if found["source"] is None else {"decrypted from": f"component {found['source'] + 1}"}
+    return shown | decrypted | {"encryption": how}
 
 
 @app.command("add", rich_help_panel=SERVER)

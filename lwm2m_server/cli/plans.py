@@ -58,7 +58,11 @@ def with_flags(
     merged = plan | {name: value for name, value in flags.items() if value not in (None, [], False)}
     listed = merged.get("components")
     components: list[Any] = list(listed) if isinstance(listed, list) else []
-    said = {name: value for name, value in component.items() if value not in (None, "", False)}
+    said = {
+        name: str(value.absolute()) if isinstance(value, Path) else value
+        for name, value in component.items()
+        if value not in (None, "", False)
+    }
     if image is not None:
         said["image"] = str(image.absolute())
     if said:

@@ -3,14 +3,16 @@
 The manifest checks vendor and class before everything else, then what is asked of time, battery, present
 versions and the application. It fetches each image into its component, in the order of the components, and
 matches its digest after the download and again before it is started. A component that fails ends the update:
-all or nothing. The version is in the signed part twice: machine-readable (update-management, where its form
-can hold it) and as text.
+all or nothing. An encrypted payload is a component of its own (`payload_component`): it is fetched and matched
+there, and copied, which decrypts it, into the component that it is for; that one is matched with the plain
+image. The version is in the signed part twice: machine-readable (update-management, where its form can hold it)
+and as text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lwm2m_server import versions
@@ -31,10 +33,12 @@ from lwm2m_server.firmware.description import (
     TextDescription,
     check_description,
 )
+from lwm2m_server.firmware.encryption import payload_component
 from lwm2m_server.firmware.envelope import wrap
 from lwm2m_server.firmware.manifest import Common, ComponentText, LanguageText, Manifest, encode_text
 from lwm2m_server.firmware.suit import (
     DIGEST_SHA256,
+    ComponentId,
     ComponentTextKey,
     ConditionCode,
     Digest,
@@ -50,20 +54,53 @@ __all__ = ["ComponentDescription", "ManifestDescription", "TextDescription", "bu
 
 _IMAGE_MATCH = Condition(ConditionCode.IMAGE_MATCH)
 _FETCH = Directive(DirectiveCode.FETCH)
+_COPY = Directive(DirectiveCode.COPY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A component of the manifest.
+
+    `source` is the index of the payload that it is decrypted from, by `info`. `payload`: it is such a one.
+    """
+
+    component: ComponentId
+    digest: bytes
+    size: int
+    uri: str
+    source: int | None = None
+    info: bytes | None = None
+    payload: bool = False
+
+
+def _places(components: tuple[ComponentDescription, ...]) -> tuple[_Place, ...]:
+    """The components that are installed come first, in their order; then the payloads of the encrypted ones."""
+    places: list[_Place] = []
+    payloads: list[_Place] = []
+    for item in components:
+        hidden = item.encrypted
+        if hidden is None:
+            places.append(_Place(item.component, item.digest, item.size, item.uri))
+            continue
+        source, own = len(components) + len(payloads), payload_component(item.component)
+        payloads.append(_Place(own, hidden.digest, hidden.size, item.uri, payload=True))
+        places.append(_Place(item.component, item.digest, item.size, item.uri, source, hidden.info))
+    return (*places, *payloads)
 
 
 def build_manifest(description: ManifestDescription) -> bytes:
     """Make the unsigned envelope (tag 107); `InvalidInput` names the field that does not fit."""
     check_description(description)
     components = description.components
-    several = len(components) > 1
+    places = _places(components)
+    several = len(places) > 1
     manifest = Manifest(
         sequence_number=description.sequence_number,
-        common=Common(tuple(item.component for item in components), _shared(description)),
+        common=Common(tuple(place.component for place in places), _shared(description, places)),
         reference_uri=description.reference_uri or None,
         set_version=version_to_integers(versions.parse(description.version)),
-        install=_install(description),
-        validate=_each(components, lambda _: (_IMAGE_MATCH,)),
+        install=_install(description, places),
+        validate=_each(places, _validation),
         invoke=(*((SetComponentIndex(0),) if several else ()), Directive(DirectiveCode.INVOKE)),
         text=_texts(description),
     )
@@ -72,10 +109,10 @@ def build_manifest(description: ManifestDescription) -> bytes:
     return wrap(manifest, severed, payloads).encode()
 
 
-def _shared(description: ManifestDescription) -> Sequence:
+def _shared(description: ManifestDescription, places: tuple[_Place, ...]) -> Sequence:
     """Identifiers, what is asked of the device, then digest and size of each component."""
     vendor = vendor_id(description.vendor_domain.lower())
-    several = len(description.components) > 1
+    several = len(places) > 1
     identity = Parameters(
         vendor_id=vendor,
         class_id=class_id(vendor, description.class_name),
@@ -83,7 +120,7 @@ def _shared(description: ManifestDescription) -> Sequence:
         minimum_battery=description.minimum_battery,
         update_priority=description.authorize,
     )
-    main = description.components[0]
+    main = places[0]
     if not several:
         identity = replace(identity, image_digest=_digest(main), image_size=main.size)
     commands: list[Command] = [
@@ -97,15 +134,15 @@ def _shared(description: ManifestDescription) -> Sequence:
     if description.use_before is not None:
         commands.append(Condition(ConditionCode.USE_BEFORE))
     if several:
-        for index, item in enumerate(description.components):
+        for index, item in enumerate(places):
             commands.append(SetComponentIndex(index))
             commands.append(OverrideParameters(Parameters(image_digest=_digest(item), image_size=item.size)))
     return tuple(commands)
 
 
-def _install(description: ManifestDescription) -> Sequence:
+def _install(description: ManifestDescription, places: tuple[_Place, ...]) -> Sequence:
     """Conditions that are asked once, before the first byte, then each component's image."""
-    several = len(description.components) > 1
+    several = len(places) > 1
     asked: list[Command] = []
     if description.downgrade:
         asked.append(Condition(ConditionCode.OPERATOR_APPROVAL))
@@ -123,27 +160,49 @@ def _install(description: ManifestDescription) -> Sequence:
         asked.insert(0, SetComponentIndex(0))
     return (
         *asked,
-        *_each(
-            description.components,
-            lambda item: (OverrideParameters(Parameters(uri=item.uri)), _FETCH, _IMAGE_MATCH),
-        ),
+        *_each(places, lambda place: _installation(place, places)),
     )
 
 
-def _each(components: tuple[ComponentDescription, ...], commands: Any) -> Sequence:
+def _installation(place: _Place, places: tuple[_Place, ...]) -> tuple[Command, ...]:
+    """Fetch the image; or fetch its encrypted payload, then decrypt it into the component."""
+    if place.source is None:
+        # a payload is fetched where it is decrypted
+        return () if place.payload else _fetched(place.uri)
+    return (
+        SetComponentIndex(place.source),
+        *_fetched(place.uri),
+        SetComponentIndex(places.index(place)),
+        OverrideParameters(Parameters(encryption_info=place.info, source_component=place.source)),
+        _COPY,
+        _IMAGE_MATCH,
+    )
+
+
+def _fetched(uri: str) -> tuple[Command, ...]:
+    return OverrideParameters(Parameters(uri=uri)), _FETCH, _IMAGE_MATCH
+
+
+def _validation(place: _Place) -> tuple[Command, ...]:
+    """Nothing is left of an encrypted payload once it was decrypted."""
+    return () if place.payload else (_IMAGE_MATCH,)
+
+
+def _each(places: tuple[_Place, ...], commands: Callable[[_Place], tuple[Command, ...]]) -> Sequence:
     """The commands for each component, which is selected first where there are several."""
 
     def all_of() -> Iterator[Command]:
-        for index, item in enumerate(components):
-            if len(components) > 1:
+        for index, place in enumerate(places):
+            wanted = commands(place)
+            if wanted and len(places) > 1 and not isinstance(wanted[0], SetComponentIndex):
                 yield SetComponentIndex(index)
-            yield from commands(item)
+            yield from wanted
 
     return tuple(all_of())
 
 
-def _digest(component: ComponentDescription) -> Digest:
-    return Digest(DIGEST_SHA256, component.digest)
+def _digest(place: _Place) -> Digest:
+    return Digest(DIGEST_SHA256, place.digest)
 
 
 def _texts(description: ManifestDescription) -> tuple[LanguageText, ...]:

@@ -20,6 +20,7 @@ from lwm2m_server.firmware.commands import (
     Unknown,
 )
 from lwm2m_server.firmware.cose import Algorithm, parse_sign1
+from lwm2m_server.firmware.encryption import describe_encryption
 from lwm2m_server.firmware.envelope import parse_envelope, read_unverified
 from lwm2m_server.firmware.facts import ComponentFacts, facts_of
 from lwm2m_server.firmware.manifest import SEQUENCES, Dependency, LanguageText, Manifest
@@ -124,7 +125,18 @@ def _component(component: ComponentFacts) -> dict[str, Any]:
         "manufacturer": component.manufacturer,
         "model": component.model,
         "vendor_domain": component.vendor_domain,
+        "encryption": _encryption(component),
     }
+
+
+def _encryption(component: ComponentFacts) -> dict[str, Any] | None:
+    """How the component is decrypted and, by index, from which other one."""
+    if component.encryption is None:
+        return None
+    try:
+        return {"source": component.source, **describe_encryption(component.encryption)}
+    except Refusal as refused:
+        return {"source": component.source, "unusable": refused.message}
 
 
 def _signature(block: bytes, index: int) -> dict[str, Any]:

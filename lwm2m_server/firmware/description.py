@@ -8,6 +8,7 @@ from typing import Final
 
 from lwm2m_server import versions
 from lwm2m_server.errors import InvalidInput
+from lwm2m_server.firmware.encryption import parse_encryption_info
 from lwm2m_server.firmware.suit_versions import VersionMatch
 
 MAX_SEQUENCE_NUMBER: Final = 2**63 - 1
@@ -22,12 +23,21 @@ _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptedPayload:
+    """What is fetched in place of an image: SHA-256 and bytes of it, and the encoded SUIT_Encryption_Info."""
+
+    digest: bytes
+    size: int
+    info: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentDescription:
     """One component: its identifier (a path of byte strings) and the image for it.
 
     `digest` is SHA-256 (32 bytes). `uri` may be relative to the server that the manifest comes from
     (`/fw/<digest>`). `payload` is the image itself where the envelope is to carry it. `requires` is what the
-    version that is running must fulfil.
+    version that is running must fulfil. With `encrypted`, `uri` and `payload` are those of the encrypted bytes.
     """
 
     component: tuple[bytes, ...]
@@ -40,6 +50,7 @@ class ComponentDescription:
     description: str = ""
     payload: bytes | None = None
     requires: tuple[VersionMatch, ...] = ()
+    encrypted: EncryptedPayload | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,7 @@ class ManifestDescription:
 
     `vendor_domain` and `class_name` give the identifiers (UUID5(DNS, domain), UUID5(vendor id, class name)).
     `manufacturer` and `model` are what a plain device reports in `/3/0/0` and `/3/0/1`; the server checks them
-    on its behalf. The members from `component` to `payload` are those of the first component
+    on its behalf. The members from `component` to `encrypted` are those of the first component
     (`ComponentDescription`), `further` are the others, in the order of installation.
 
     `use_before` is seconds since 1970, `minimum_battery` mWh; `authorize` is the priority with which the
@@ -78,6 +89,7 @@ class ManifestDescription:
     component_description: str = ""
     requires: tuple[VersionMatch, ...] = ()
     payload: bytes | None = None
+    encrypted: EncryptedPayload | None = None
     further: tuple[ComponentDescription, ...] = ()
     use_before: int | None = None
     minimum_battery: int | None = None
@@ -103,6 +115,7 @@ class ManifestDescription:
             description=self.component_description,
             payload=self.payload,
             requires=self.requires,
+            encrypted=self.encrypted,
         )
         return (first, *self.further)
 
@@ -155,8 +168,22 @@ def _check_component(component: ComponentDescription, at: str) -> None:
         raise InvalidInput("the image is empty", field=f"{at}image_size")
     if not component.uri or len(component.uri.encode()) > MAX_URI:
         raise InvalidInput(f"the image URI must have 1 to {MAX_URI} bytes", field=f"{at}image_uri")
+    _check_encrypted(component, at)
     if not component.component or any(not part for part in component.component):
         raise InvalidInput("the component identifier is empty", field=f"{at}component")
+
+
+def _check_encrypted(component: ComponentDescription, at: str) -> None:
+    encrypted = component.encrypted
+    if encrypted is None:
+        return
+    parse_encryption_info(encrypted.info, f"{at}encrypted")
+    if encrypted.size != component.size or len(encrypted.digest) != 32:
+        raise InvalidInput(
+            f"the encrypted payload has {encrypted.size} bytes, the image {component.size}",
+            field=f"{at}encrypted",
+            hint="encrypt this very image: lwm2m firmware encrypt IMAGE --key FILE",
+        )
 
 
 def _check_unique(values: list[object] | list[str] | list[tuple[bytes, ...]], field: str) -> None:

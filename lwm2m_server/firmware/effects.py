@@ -48,8 +48,8 @@ class Fetch:
     """Load `uri` into the component.
 
     `digest` and `size` are what the result must have, where the manifest says. `content` is there when the
-    envelope itself carries the payload. `encryption` is the encoded COSE structure of an encrypted payload;
-    digest and size are those of the plain content.
+    envelope itself carries the payload. `encryption` is the encoded COSE structure where one is set; the draft
+    decrypts by write and copy alone.
     """
 
     component: ComponentId
@@ -80,11 +80,16 @@ class MatchContent:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Copy the content of `source` into the component, decrypting it where `encryption` is given."""
+    """Copy the content of `source` into the component, decrypting it where `encryption` is given.
+
+    `digest` and `size` are what the result must have, where the manifest says.
+    """
 
     component: ComponentId
     source: ComponentId
     encryption: bytes | None = None
+    digest: Digest | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class ComponentFacts:
     """One component. Several values stand where branches differ; the first is the first in the manifest.
 
     `digests` are SHA-256 values (32 bytes). `manufacturer` and `model` are what a plain device reports.
+    `encryption` is the encoded SUIT_Encryption_Info of a component that is decrypted, `source` the index of
+    the component that it is decrypted from.
     """
 
     component: ComponentId
@@ -56,6 +58,13 @@ class ComponentFacts:
     model: str = ""
     vendor_domain: str = ""
     description: str = ""
+    encryption: bytes | None = None
+    source: int | None = None
+
+    @property
+    def is_decrypted(self) -> bool:
+        """Say whether its bytes never travel: they are made of those of another component."""
+        return self.encryption is not None and self.source is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +155,8 @@ class _Found:
     digests: list[bytes] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     uris: list[str] = field(default_factory=list)
+    encryptions: list[bytes] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
     use_before: int | None = None
 
 
@@ -203,6 +214,8 @@ class _Collector:
             ParameterKey.IMAGE_DIGEST: "digests",
             ParameterKey.IMAGE_SIZE: "sizes",
             ParameterKey.URI: "uris",
+            ParameterKey.ENCRYPTION_INFO: "encryptions",
+            ParameterKey.SOURCE_COMPONENT: "sources",
         }
         self._check(index for index, _ in command.entries)
         for index, numbers in command.entries:
@@ -228,6 +241,8 @@ class _Collector:
             _add(found.digests, sha256)
             _add(found.sizes, given.image_size)
             _add(found.uris, given.uri)
+            _add(found.encryptions, given.encryption_info)
+            _add(found.sources, given.source_component)
             if given.use_before is not None:
                 found.use_before = given.use_before
 
@@ -251,6 +266,8 @@ def _component(component: ComponentId, found: _Found, text: LanguageText | None)
         model=said.get(ComponentTextKey.MODEL_NAME) if said else "",
         vendor_domain=said.get(ComponentTextKey.VENDOR_DOMAIN) if said else "",
         description=said.get(ComponentTextKey.DESCRIPTION) if said else "",
+        encryption=next(iter(found.encryptions), None),
+        source=next(iter(found.sources), None),
     )
 
 

@@ -25,6 +25,7 @@ from lwm2m_server.firmware.effects import (
     Wait,
     Write,
 )
+from lwm2m_server.firmware.encryption import describe_encryption, parse_encryption_info
 from lwm2m_server.firmware.envelope import Verified
 from lwm2m_server.firmware.manifest import SEQUENCES, Manifest
 from lwm2m_server.firmware.processor import Step, invocation, preflight, update
@@ -109,6 +110,8 @@ class _Run:
         if isinstance(self._last, Fetch):
             size = "" if self._last.size is None else f", {self._last.size} bytes"
             text += f" {self._last.uri}{size}"
+        if isinstance(self._last, Copy) and self._last.encryption is not None:
+            text += f" {_decryption(self._last)}"
         outcome = "ok" if step.refused is None else "no" if step.soft else str(step.refused.code)
         self.steps.append(LintStep(step.sequence, component_text(step.component), step.depth, text, outcome))
         self._last = None
@@ -133,8 +136,10 @@ class _Run:
                 )
             case Write():
                 self._content[effect.component] = effect.content
-            case Copy():
+            case Copy(encryption=None):
                 self._move(effect.component, effect.source)
+            case Copy():
+                return self._decrypt(effect)
             case Swap():
                 before = self._content.pop(effect.component, None)
                 self._move(effect.component, effect.source)
@@ -147,10 +152,30 @@ class _Run:
                 pass
         return True
 
+    def _decrypt(self, copy: Copy) -> Answer:
+        """With the right key the result is what the manifest says; this device may have it."""
+        try:
+            parse_encryption_info(copy.encryption or b"")
+        except Refusal as refused:
+            return refused
+        self._content.pop(copy.component, None)
+        if copy.digest is not None:
+            self._content[copy.component] = copy.digest
+        return True
+
     def _move(self, component: ComponentId, source: ComponentId) -> None:
         self._content.pop(component, None)
         if source in self._content:
             self._content[component] = self._content[source]
+
+
+def _decryption(copy: Copy) -> str:
+    at = f"from {component_text(copy.source)}, decrypting"
+    try:
+        found = describe_encryption(copy.encryption or b"")
+    except Refusal as refused:
+        return f"{at}: {refused.message}"
+    return f"{at} by {found['algorithm']}, key {' or '.join(found['key_ids'])} ({found['key_wrap']})"
 
 
 def warnings_of(manifest: Manifest) -> Iterator[str]:

@@ -16,8 +16,10 @@ sever: [text]
 components:
   - {image: main.bin, requires: ">= 1.5, < 3.0"}
   - {id: "01", image: modem.bin, version: 5.1.0, integrated: true}
+  - {id: "02", image: radio.bin, version: 1.0.0, encrypted: radio.bin.enc}
 ```
 
+`encrypted` names what `lwm2m firmware encrypt` made of the image; its encryption info lies beside it (`.info`).
 What a component does not say (version, manufacturer, model) the first one takes from the update.
 """
 
@@ -29,18 +31,26 @@ from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from lwm2m_server.errors import InvalidInput
-from lwm2m_server.firmware.description import ComponentDescription, ManifestDescription, TextDescription
+from lwm2m_server.firmware.description import (
+    ComponentDescription,
+    EncryptedPayload,
+    ManifestDescription,
+    TextDescription,
+)
 from lwm2m_server.firmware.suit import ComponentId
 from lwm2m_server.firmware.suit_versions import VersionMatch, requirements
 
 MAX_COMPONENTS: Final = 32
+INFO_SUFFIX: Final = ".info"
+"""Behind the name of an encrypted payload: the file with its SUIT_Encryption_Info."""
 _UPDATE: Final = frozenset(
     {"vendor", "class", "version", "sequence", "manufacturer", "model", "description", "text", "language",
      "use_before", "minimum_battery", "authorize", "downgrade", "sever", "reference_uri", "components"}
 )  # fmt: skip
 _COMPONENT: Final = frozenset(
-    {"id", "image", "uri", "version", "manufacturer", "model", "description", "integrated", "requires"}
-)
+    {"id", "image", "uri", "version", "manufacturer", "model", "description", "integrated", "requires",
+     "encrypted"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,7 @@ def read_plan(plan: object, image: Callable[[str, str], PlannedImage]) -> Manife
         component_description=first.description,
         requires=first.requires,
         payload=first.payload,
+        encrypted=first.encrypted,
         further=tuple(further),
         use_before=_moment(update.get("use_before"), "use_before"),
         minimum_battery=_number(update, "minimum_battery") if "minimum_battery" in update else None,
@@ -129,7 +140,9 @@ def _component(
     inherited = update if index == 0 else {}
     version = _text(given, "version", at) or _version(inherited, at, found.version)
     integrated = _flag(given, "integrated", at)
-    digest = found.digest.hex()
+    hidden = _encrypted(given, at, image)
+    sent = found if hidden is None else hidden[0]
+    digest = sent.digest.hex()
     return ComponentDescription(
         component=component_id(_text(given, "id", at) or f"{index:02x}", f"{at}component"),
         digest=found.digest,
@@ -139,9 +152,22 @@ def _component(
         manufacturer=_text(given, "manufacturer", at) or _text(inherited, "manufacturer", at),
         model=_text(given, "model", at) or _text(inherited, "model", at),
         description=_text(given, "description", at),
-        payload=found.content() if integrated else None,
+        payload=sent.content() if integrated else None,
+        encrypted=None if hidden is None else hidden[1],
         requires=_requirements(given, at),
     )
+
+
+def _encrypted(
+    given: Mapping[str, Any], at: str, image: Callable[[str, str], PlannedImage]
+) -> tuple[PlannedImage, EncryptedPayload] | None:
+    """Read the encrypted payload, and what lies beside it."""
+    name = _text(given, "encrypted", at)
+    if not name:
+        return None
+    sent = image(name, f"{at}encrypted")
+    info = image(name + INFO_SUFFIX, f"{at}encrypted").content()
+    return sent, EncryptedPayload(digest=sent.digest, size=sent.size, info=info)
 
 
 def _version(given: Mapping[str, Any], at: str, said: str | None) -> str:

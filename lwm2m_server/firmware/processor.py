@@ -329,7 +329,14 @@ class _Processor:
         if source is None or source >= len(self.parameters):
             raise Malformed(f"{code.name.lower()} without a source component", field="manifest")
         if code is DirectiveCode.COPY:
-            return Copy(component, self._component(source), self._encryption(index))
+            digest = self._get(index, ParameterKey.IMAGE_DIGEST)
+            return Copy(
+                component,
+                self._component(source),
+                self._encryption(index),
+                digest if isinstance(digest, Digest) else None,
+                _int(self._get(index, ParameterKey.IMAGE_SIZE)),
+            )
         return Swap(component, self._component(source))
 
     def _fetch(self, component: ComponentId, index: int) -> Fetch:

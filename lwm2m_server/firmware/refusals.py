@@ -32,6 +32,8 @@ class RefusalCode(StrEnum):
     BATTERY_LOW = "battery-low"
     NOT_AUTHORIZED = "not-authorized"
     COMPONENT_MISMATCH = "component-mismatch"
+    NO_DECRYPTION_KEY = "no-decryption-key"
+    DECRYPTION_KEY = "decryption-key"
     DIGEST_MISMATCH = "digest-mismatch"
     SIZE_MISMATCH = "size-mismatch"
     STORAGE_FULL = "storage-full"
@@ -54,6 +56,8 @@ UPDATE_RESULT = {
     RefusalCode.MALFORMED: 5,
     RefusalCode.DIGEST_MISMATCH: 5,
     RefusalCode.SIZE_MISMATCH: 5,
+    RefusalCode.DECRYPTION_KEY: 5,
+    RefusalCode.NO_DECRYPTION_KEY: 5,
     RefusalCode.VENDOR_MISMATCH: 6,
     RefusalCode.CLASS_MISMATCH: 6,
     RefusalCode.COMPONENT_MISMATCH: 6,

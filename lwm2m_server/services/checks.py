@@ -67,6 +67,12 @@ def check(device: Device, manifest: StoredManifest) -> Verdict:
         )
     if facts.understands_manifests:
         return _identifiers(facts, manifest) or _rollback(facts, manifest) or _OFFER
+    if manifest.is_encrypted:
+        return Verdict(
+            DeploymentEvent.REJECT,
+            "no-decryption-key",
+            "the image is encrypted, and only devices that take manifests can decrypt it",
+        )
     if device.registration is not None and not _has_firmware_object(device.registration.objects):
         return Verdict(DeploymentEvent.REJECT, "no-firmware-object")
     return _identity(facts, manifest) or _version(facts, manifest) or _OFFER
@@ -75,7 +81,7 @@ def check(device: Device, manifest: StoredManifest) -> Verdict:
 def _runs(facts: Facts, manifest: StoredManifest) -> bool:
     if not versions.same(facts.firmware_version, manifest.version):
         return False
-    return facts.running_digest is None or facts.running_digest == manifest.image_digest
+    return facts.running_digest is None or facts.running_digest == manifest.installed_digest
 
 
 def _has_firmware_object(objects: tuple[str, ...]) -> bool:

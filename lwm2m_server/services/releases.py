@@ -10,7 +10,7 @@ from uuid import UUID
 
 from lwm2m_server.errors import Lwm2mError, Untrusted
 from lwm2m_server.firmware.envelope import Verified, parse_envelope
-from lwm2m_server.firmware.facts import ComponentFacts
+from lwm2m_server.firmware.facts import ComponentFacts, ManifestFacts
 from lwm2m_server.firmware.images import check_claims
 from lwm2m_server.firmware.refusals import RefusalCode, refusal
 from lwm2m_server.firmware.suit import component_text
@@ -96,7 +96,10 @@ class ReleaseService(ImageService, KeyRing):
         vendor_id = _bytes(facts.vendor_id, "vendor identifier")
         class_id = _bytes(facts.class_id, "class identifier")
         await self._check_sequence(verified, vendor_id, class_id)
-        images = [await self._check_component(component) for component in facts.components]
+        first = _sent_for(facts)
+        rest = (component for component in facts.components if not component.is_decrypted)
+        sent = [first, *(component for component in rest if component is not first)]
+        images = [await self._check_component(component) for component in sent]
         own = images[0].data
         check_claims(images[0].version, _uuid(own.get("vendor_id")), _uuid(own.get("class_id")), facts)
         check_name(name or "manifest")
@@ -189,14 +192,29 @@ def _details(verified: Verified) -> dict[str, JsonValue]:
             {
                 "component": component_text(component.component),
                 "version": component.version,
-                "digest": component.digests[0].hex(),
-                "size": component.sizes[0],
+                "digest": _bytes(next(iter(component.digests), None), "image digest").hex(),
+                "size": next(iter(component.sizes), None),
                 "uri": next(iter(component.uris), None),
                 "integrated": any(uri in verified.payloads for uri in component.uris),
+                "encrypted": component.is_decrypted,
             }
             for component in facts.components
         ],
     }
+
+
+def _sent_for(facts: ManifestFacts) -> ComponentFacts:
+    """Return the component whose bytes are sent for the first one: its encrypted payload, or itself."""
+    main = facts.main
+    if main.encryption is None or main.source is None:
+        return main
+    if main.source >= len(facts.components) or facts.components[main.source].is_decrypted:
+        raise refusal(
+            RefusalCode.UNSUPPORTED,
+            "the manifest decrypts its first component from one that is not sent",
+            field="source-component",
+        )
+    return facts.components[main.source]
 
 
 def _bytes(value: bytes | None, what: str) -> bytes:

@@ -130,7 +130,8 @@ class Updater:
             if not stored:
                 offers.close()
         if stored:
-            if job.kind is Kind.MANIFEST:
+            # a delta to encrypted bytes saves nothing, and the plain ones are not here
+            if job.kind is Kind.MANIFEST and not manifest.is_encrypted:
                 self._deltas.prepare(device.facts.running_digest, manifest.image_digest)
             self._spawn(new, device, job, offers, self._transfers(new, manifest))
         return stored
@@ -260,7 +261,7 @@ class Updater:
             size=len(manifest.envelope) if envelope else manifest.image_size,
             uris=("/".join((self._policy.base_uri(peer), *blob_path(digest))),),
             target_version=manifest.version,
-            target_digest=manifest.image_digest,
+            target_digest=manifest.installed_digest,
             prefer=self._policy.prefer,
             timers=self._policy.timers,
             now=self._tools.clock.now(),

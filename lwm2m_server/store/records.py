@@ -123,7 +123,7 @@ class StoredImage:
 class StoredManifest:
     """A verified manifest. `id` is chosen by the caller (the hex digest of `envelope` is a good one).
 
-    `envelope` is the signed SUIT envelope byte by byte. `image_digest` names the image that it installs in its
+    `envelope` is the signed SUIT envelope byte by byte. `image_digest` names the file that is sent for its
     first component, `further_images` those of the others.
     """
 
@@ -143,6 +143,23 @@ class StoredManifest:
     model: str | None = None
     data: Mapping[str, JsonValue] = field(default_factory=_no_data)
     further_images: tuple[bytes, ...] = ()
+
+    @property
+    def installed_digest(self) -> bytes:
+        """SHA-256 of what runs then: that of the plain image where an encrypted one is sent."""
+        hidden = self._main.get("digest") if self.is_encrypted else None
+        return bytes.fromhex(hidden) if isinstance(hidden, str) else self.image_digest
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Say whether the first component's image is sent encrypted."""
+        return bool(self._main.get("encrypted"))
+
+    @property
+    def _main(self) -> Mapping[str, JsonValue]:
+        components = self.data.get("components")
+        first = components[0] if isinstance(components, list) and components else None
+        return first if isinstance(first, dict) else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """One flash file and what is booted on it, with stand-ins for manifests."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cbor2
@@ -41,6 +42,7 @@ class Bench:
         self.plain = plain
         self.clock = ManualClock()
         self.flash: Flash | None = None
+        self.judge: Callable[[bytes], Offer] = judge_envelope
 
     def open(self, supply: PowerSupply | None = None) -> Flash:
         self.close()
@@ -92,7 +94,7 @@ class Bench:
     def updater(self, loader: BootLoader, boot: Boot) -> Updater:
         assert self.flash is not None
         running = None if boot.image is None else boot.image.version
-        judges = Judges(judge_envelope, lambda *_: None, newer_image(running), self.plain)
+        judges = Judges(self.judge, lambda *_: None, newer_image(running), self.plain)
         return Updater(self.flash, self.layout, loader, boot, judges=judges, clock=self.clock)
 
     def start(self, supply: PowerSupply | None = None) -> Updater:

@@ -19,7 +19,10 @@ _RESULTS = {Result.INITIAL, Result.UPDATED, Result.UPDATE_FAILED, Result.CONNECT
 
 @dataclass
 class Life:
-    """The server wants the device on 2.0.0. `image_boots` False: the new image never reaches the server."""
+    """The server wants the device on 2.0.0. `image_boots` False: the new image never reaches the server.
+
+    `sent` is what travels in place of `new`, byte for byte as long.
+    """
 
     bench: Bench
     image_boots: bool = True
@@ -28,6 +31,7 @@ class Life:
     new: bytes = NEW
     block: int = BLOCK
     fetched: int = 0
+    sent: bytes = b""
 
     def run(self, supply: PowerSupply) -> str:
         """Live until the update has ended; return `updated`, `reverted` or `cut`."""
@@ -76,7 +80,7 @@ class Life:
             updater.expect(b"etag")
             while updater.offset < len(self.new):
                 end = updater.offset - updater.offset % self.block + self.block
-                block = self.new[updater.offset : end]
+                block = (self.sent or self.new)[updater.offset : end]
                 updater.store(block)
                 self.fetched += len(block)
             updater.finish()

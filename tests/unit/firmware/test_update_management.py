@@ -144,7 +144,7 @@ def test_effects_carry_integrated_payloads_and_encryption() -> None:
     assert run(package(*commands)) == [
         Fetch(MAIN, "#x", DIGEST, content=b"image", encryption=b"e"),
         Write(MAIN, b"c", b"e"),
-        Copy(MAIN, OTHER, b"e"),
+        Copy(MAIN, OTHER, b"e", DIGEST),
     ]
 
 
