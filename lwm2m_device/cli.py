@@ -51,6 +51,8 @@ def run(
     decryption_key: options.DecryptionKey = None,
     battery: options.Battery = None,
     unauthorized: options.Unauthorized = False,
+    consent: options.Consent = None,
+    consent_timeout: options.ConsentTimeout = 10.0,
     plain: options.Plain = False,
     psk_identity: options.PskIdentity = "",
     psk_key: options.PskKey = "",

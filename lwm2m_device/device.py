@@ -13,6 +13,7 @@ from typing import Any
 
 from lwm2m_device import uri
 from lwm2m_device.bootloader import Boot, BootLoader
+from lwm2m_device.consent import Consent, ConsentProgram
 from lwm2m_device.flash import Mains, PowerSupply
 from lwm2m_device.judges import judges_for
 from lwm2m_device.pace import LoopPace, Pace, wait_for
@@ -46,8 +47,12 @@ class World:
 class Device:
     """One device with its flash file."""
 
-    def __init__(self, settings: DeviceSettings, world: World) -> None:
+    def __init__(self, settings: DeviceSettings, world: World, *, consent: Consent | None = None) -> None:
+        """`consent` is the application's hook; without it the program of the settings, if there is one."""
         self.settings = settings
+        if consent is None and settings.consent is not None:
+            consent = ConsentProgram(settings.consent, settings.consent_timeout)
+        self._consent = consent
         self._world = world
         self._reboot = asyncio.Event()
         self._stopping = False
@@ -114,6 +119,7 @@ class Device:
                 updater,
                 transport,
                 damaged=damaged,
+                consent=self._consent,
                 pace=self._world.pace,
                 clock=self._world.clock,
                 find=find_peer,

@@ -2,7 +2,7 @@
 
 The SUIT Update Agent tells a server that this device takes manifests: 0 Vendor Identifier, 1 Class
 Identifier (UUID bytes), 2 Sequence Number (the highest confirmed), 3 Running Digest, 4 Refusal Code, 5
-Refusal Text.
+Refusal Text, 6 Deferred Until (0 while nothing is put off).
 """
 
 from collections.abc import Callable
@@ -109,6 +109,7 @@ def suit_object(updater: Updater, vendor_id: bytes, class_id: bytes) -> ObjectNo
         Resource(define(3, "Running Digest", Type.OPAQUE, mandatory=True), running_digest),
         Resource(define(4, "Refusal Code", Type.STRING, mandatory=True), lambda: updater.state.code),
         Resource(define(5, "Refusal Text", Type.STRING, mandatory=True), lambda: updater.state.text),
+        Resource(define(6, "Deferred Until", Type.TIME), lambda: int(updater.state.deferred_until)),
     )
     return ObjectNode(SUIT_AGENT, "1.0", {0: instance})
 

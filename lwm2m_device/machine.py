@@ -32,6 +32,7 @@ class Result(IntEnum):
     UPDATE_FAILED = 8
     UNSUPPORTED_PROTOCOL = 9
     CANCELLED = 10
+    DEFERRED = 11
 
 
 class Trigger(Enum):
@@ -47,6 +48,8 @@ class Trigger(Enum):
     CANCEL = "execute cancel"
     RECEIVED = "all data received and accepted"
     DOWNLOAD_FAILED = "download failed or package refused"
+    DEFERRED = "application puts the update off"
+    AGREED = "application lets the download begin"
     BOOTED = "new image confirmed"
     INSTALL_FAILED = "new image given up"
 
@@ -94,10 +97,14 @@ _TABLE: dict[tuple[State, Trigger], Step] = {
     (State.DOWNLOADING, Trigger.CANCEL): Step(State.IDLE, Result.CANCELLED),
     (State.DOWNLOADING, Trigger.RECEIVED): Step(State.DOWNLOADED, Result.INITIAL),
     (State.DOWNLOADING, Trigger.DOWNLOAD_FAILED): Step(State.IDLE, None),
+    # The object knows of deferral after Update only; an application may put the download off as well.
+    (State.DOWNLOADING, Trigger.DEFERRED): Step(State.DOWNLOADING, Result.DEFERRED),
+    (State.DOWNLOADING, Trigger.AGREED): Step(State.DOWNLOADING, Result.INITIAL),
     (State.DOWNLOADED, Trigger.PACKAGE_NUL): Step(State.IDLE, Result.INITIAL),
     (State.DOWNLOADED, Trigger.URI_EMPTY): Step(State.IDLE, Result.INITIAL),
     (State.DOWNLOADED, Trigger.CANCEL): Step(State.IDLE, Result.CANCELLED),
-    # Found damaged at a restart.
+    (State.DOWNLOADED, Trigger.DEFERRED): Step(State.DOWNLOADED, Result.DEFERRED),
+    # Found damaged at a restart, or refused by the application.
     (State.DOWNLOADED, Trigger.DOWNLOAD_FAILED): Step(State.IDLE, None),
     (State.DOWNLOADED, Trigger.UPDATE): Step(State.UPDATING, Result.INITIAL),
     (State.UPDATING, Trigger.BOOTED): Step(State.IDLE, Result.UPDATED),

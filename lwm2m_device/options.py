@@ -35,6 +35,11 @@ Battery = Annotated[int | None, typer.Option(min=0, help="Charge in mWh that con
 Unauthorized = Annotated[
     bool, typer.Option("--unauthorized", help="Decline updates that ask the application.")
 ]
+Consent = Annotated[
+    Path | None,
+    typer.Option(help="Program that accepts, puts off or refuses each download and installation."),
+]
+ConsentTimeout = Annotated[float, typer.Option(min=0.1, help="Seconds that it has for an answer.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Take raw images, no manifests.")]
 Manufacturer = Annotated[str, typer.Option(help="Resource /3/0/0.")]
 Model = Annotated[str, typer.Option(help="Resource /3/0/1.")]

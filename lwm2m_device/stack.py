@@ -7,6 +7,7 @@ from typing import Any
 
 from lwm2m_device import uri
 from lwm2m_device.client import Registration
+from lwm2m_device.consent import Consent, ConsentGate
 from lwm2m_device.dispatch import Answer, Dispatcher
 from lwm2m_device.firmware_objects import firmware_object, suit_object
 from lwm2m_device.judges import identifiers
@@ -49,6 +50,7 @@ class Stack:
         transport: Transport,
         *,
         damaged: bool,
+        consent: Consent | None,
         pace: Pace,
         clock: Clock,
         find: Callable[[CoapUri], Awaitable[Peer]],
@@ -67,7 +69,14 @@ class Stack:
         self._server = uri.parse(settings.server, field="server")
         self.account = Account(settings.lifetime)
         self.agent = UpdateAgent(
-            updater, settings, transport, pace=pace, find=find, installing=self._install, log=log
+            updater,
+            settings,
+            transport,
+            pace=pace,
+            consent=ConsentGate(updater, consent, pace, log),
+            find=find,
+            installing=self._install,
+            log=log,
         )
         hooks = Hooks(self._update_soon, self._disable, reboot)
         self.tree = self._make_tree(hooks, clock, self._health(damaged=damaged))

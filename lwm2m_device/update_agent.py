@@ -6,9 +6,10 @@ request fits the State.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from lwm2m_device import uri
+from lwm2m_device.consent import ConsentGate, ConsentPhase
 from lwm2m_device.delta import DeltaTaker
 from lwm2m_device.dispatch import Answer
 from lwm2m_device.faults import DeathByProgress
@@ -40,6 +41,7 @@ class UpdateAgent:
         transport: Transport,
         *,
         pace: Pace,
+        consent: ConsentGate,
         find: Callable[[CoapUri], Awaitable[Peer]],
         installing: Callable[[], None],
         log: Log,
@@ -47,6 +49,7 @@ class UpdateAgent:
         self._updater = updater
         self._settings = settings
         self._installing = installing
+        self._consent = consent
         self._log = log
         self._task: asyncio.Task[None] | None = None
         self._envelope: bytearray | None = None
@@ -66,10 +69,13 @@ class UpdateAgent:
         self._deltas = DeltaTaker(updater, self._fetcher, settings.delta_methods, self._fetched, log)
 
     def resume(self) -> None:
-        """Go on with a download that a restart interrupted."""
-        if self._updater.state.state is State.DOWNLOADING and self._updater.state.source:
+        """Go on with a download that a restart interrupted, or with an installation that was put off."""
+        state = self._updater.state
+        if state.state is State.DOWNLOADING and state.source:
             self._death.spare()
             self._start_fetching()
+        elif state.state is State.DOWNLOADED and state.result is Result.DEFERRED:
+            self._start(self._install_with_consent())
 
     def stop(self) -> None:
         """End the task; what is stored stays for `resume`."""
@@ -115,18 +121,28 @@ class UpdateAgent:
         self._start_fetching()
 
     def execute_update(self) -> None:
-        """Order the installation; it happens after the answer."""
-        self._request(Trigger.UPDATE)
-        self._log(
-            f"Update to {self._updater.state.version} ordered; rebooting into slot {self._updater.slot.name}"
-        )
-        self._installing()
+        """Order the installation; it happens after the answer, and after the application's consent."""
+        if not self._consent.asks or self._updater.state.state is not State.DOWNLOADED:
+            self._install()
+        elif self._task is None or self._task.done():
+            self._start(self._install_with_consent())
 
     def cancel(self) -> None:
         """Give the update up."""
         self._request(Trigger.CANCEL)
 
     # inside
+
+    async def _install_with_consent(self) -> None:
+        if await self._consent.passed(ConsentPhase.INSTALL):
+            self._install()
+
+    def _install(self) -> None:
+        self._request(Trigger.UPDATE)
+        self._log(
+            f"Update to {self._updater.state.version} ordered; rebooting into slot {self._updater.slot.name}"
+        )
+        self._installing()
 
     def _request(self, trigger: Trigger, *, uri: str = "", source: str = "") -> None:
         before = self._updater.state.state
@@ -212,9 +228,12 @@ class UpdateAgent:
         return True
 
     def _start_fetching(self) -> None:
-        self.stop()
         self._percent = -1
-        self._task = asyncio.get_running_loop().create_task(self._fetch())
+        self._start(self._fetch())
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        self.stop()
+        self._task = asyncio.get_running_loop().create_task(work)
 
     async def _fetch(self) -> None:
         updater = self._updater
@@ -223,6 +242,8 @@ class UpdateAgent:
                 envelope = await self._fetcher.envelope(uri.parse(updater.state.source))
                 if not self._judge(lambda: updater.accept_envelope(envelope)):
                     return
+            if not await self._consent.passed(ConsentPhase.DOWNLOAD):
+                return
             state = updater.state
             named = f"image {state.version}, {state.size} bytes" if state.size else "image"
             source = uri.parse(state.source)

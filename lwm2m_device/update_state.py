@@ -24,7 +24,9 @@ class UpdateState:
     `uri` is what the server wrote to /5/0/1; `source` the URI that the image comes from, empty for a
     push; `etag` that of the bytes stored so far. `digest` (32 bytes, or empty while unknown), `size` (0
     while unknown), `version` and `sequence` describe the image. `code` and `text` are the last refusal.
-    `changed` is the time of the last change of State in seconds since the epoch.
+    `changed` is the time of the last change of State in seconds since the epoch. `deferred_since` and
+    `deferred_until` are such times too (0: never): the application has put the update off since, and is asked
+    again then. `agreed`: it has accepted the download.
     """
 
     state: State = State.IDLE
@@ -41,6 +43,9 @@ class UpdateState:
     changed: float = 0.0
     severity: int = 1
     defer: int = 0
+    deferred_since: float = 0.0
+    deferred_until: float = 0.0
+    agreed: bool = False
 
     def encode(self) -> bytes:
         """Return the record's bytes."""
@@ -50,8 +55,10 @@ class UpdateState:
 
 
 _TYPES: tuple[type, ...] = (
-    int, int, str, str, bytes, bytes, int, str, int, str, str, float, int, int,
+    int, int, str, str, bytes, bytes, int, str, int, str, str, float, int, int, float, float,
+    bool,
 )  # fmt: skip
+_FIRST = 14  # fields of a record of earlier builds; the others have their defaults then
 
 
 def decode(payload: bytes) -> UpdateState | None:
@@ -61,9 +68,11 @@ def decode(payload: bytes) -> UpdateState | None:
         values: Any = cbor2.load(stream)
     except (cbor2.CBORDecodeError, ValueError):
         return None
-    if not isinstance(values, dict) or list(values) != list(range(len(_TYPES))) or stream.read(1):
+    if not isinstance(values, dict) or len(values) not in (_FIRST, len(_TYPES)) or stream.read(1):
         return None
-    if any(type(value) is not kind for value, kind in zip(values.values(), _TYPES, strict=True)):
+    if list(values) != list(range(len(values))):
+        return None
+    if any(type(value) is not kind for value, kind in zip(values.values(), _TYPES, strict=False)):
         return None
     state, result, *rest = values.values()
     if state not in set(State) or result not in set(Result):

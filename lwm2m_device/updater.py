@@ -202,6 +202,37 @@ class Updater:
             )
         )
 
+    def defer(self, seconds: float) -> bool:
+        """Put the download or the installation off, within the Maximum Defer Period; False when that is over."""
+        now, left = self._clock.now(), self.may_defer()
+        if left <= 0:
+            return False
+        since = self.state.deferred_since or now
+        until = now + min(seconds, left)
+        self._happen(Trigger.DEFERRED, replace(self.state, deferred_since=since, deferred_until=until))
+        return True
+
+    def deferred(self) -> float:
+        """Return for how many seconds this update has been put off so far."""
+        since = self.state.deferred_since
+        return max(0.0, self._clock.now() - since) if since else 0.0
+
+    def may_defer(self) -> float:
+        """Return for how many seconds it may still be put off."""
+        return max(0.0, self.state.defer - self.deferred())
+
+    def pause(self) -> float:
+        """Return the seconds until the application is asked again; 0 when it is time.
+
+        Never longer than what is left of the period, which the server may shorten, and a clock may be set back.
+        """
+        until = self.state.deferred_until
+        return max(0.0, min(until - self._clock.now(), self.may_defer())) if until else 0.0
+
+    def agree(self) -> None:
+        """Note that the application lets the download begin: it is not asked again after a restart."""
+        self._happen(Trigger.AGREED, replace(self.state, deferred_until=0.0, agreed=True))
+
     def reconcile(self) -> tuple[list[str], bool]:
         """Bring State in line with flash and boot loader; return notes, and whether to reboot at once."""
         notes: list[str] = []
@@ -344,7 +375,11 @@ class Updater:
             self._enter(found.state, cause if found.result is None else found.result, base)
 
     def _enter(self, state: State, result: Result, base: UpdateState) -> None:
-        changed = self._clock.now() if state is not self.state.state else self.state.changed
+        changed = self.state.changed
+        if state is not self.state.state:
+            # A new State is a new question to the application.
+            base = replace(base, deferred_until=0.0, agreed=False)
+            changed = self._clock.now()
         self._store.store(replace(base, state=state, result=result, changed=changed))
         for listener in self.listeners:
             listener()

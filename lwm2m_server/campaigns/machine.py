@@ -49,6 +49,7 @@ class DeploymentEvent(StrEnum):
     SKIP = "skip"
     CANCEL = "cancel"
     POSTPONE = "postpone"
+    DEFER = "defer"
 
 
 _C, _E = CampaignState, CampaignEvent
@@ -106,6 +107,12 @@ DEPLOYMENT_TABLE: Final[dict[tuple[DeploymentState, DeploymentEvent], Deployment
     (_D.DOWNLOADED, _V.FAIL): _D.FAILED,
     (_D.DOWNLOADED, _V.REJECT): _D.REJECTED,
     (_D.DOWNLOADED, _V.CANCEL): _D.CANCELLED,
+    # The device has the package and its application puts the installation off, also after it was ordered.
+    (_D.OFFERED, _V.DEFER): _D.DOWNLOADED,
+    (_D.DOWNLOADING, _V.DEFER): _D.DOWNLOADED,
+    (_D.DOWNLOADED, _V.DEFER): _D.DOWNLOADED,
+    (_D.INSTALLING, _V.DEFER): _D.DOWNLOADED,
+    (_D.CONFIRMING, _V.DEFER): _D.DOWNLOADED,
     # Whoever wants to cancel from here on must await the outcome; only the device itself can still say so.
     (_D.INSTALLING, _V.CONFIRM): _D.CONFIRMING,
     (_D.INSTALLING, _V.RETRY): _D.PENDING,

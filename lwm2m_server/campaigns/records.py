@@ -38,6 +38,22 @@ class DeploymentState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Severity(StrEnum):
+    """How urgent an update is, as object 5 has it (resource 11); the order is that of its values."""
+
+    CRITICAL = "critical"
+    MANDATORY = "mandatory"
+    OPTIONAL = "optional"
+
+    @property
+    def number(self) -> int:
+        """The value of the resource."""
+        return list(Severity).index(self)
+
+
+MAX_DEFER = 0xFFFFFFFF
+"""The largest Maximum Defer Period in seconds (resource 13 of object 5)."""
+
 ACTIVE = frozenset(
     {
         DeploymentState.OFFERED,
@@ -90,6 +106,8 @@ class Campaign:
     retries: int = DEFAULT_RETRIES  # attempts after the first one, each device
     stop: str = DEFAULT_STOP
     approval: bool = False  # a second person must approve before it may start
+    severity: Severity | None = None  # written to each device that has it; None leaves it
+    max_defer: int | None = None  # seconds for which the device may put the update off; None leaves it
     created_by: str = ""
     approved_by: str = ""
     start_at: float | None = None  # not before, when scheduled

@@ -37,11 +37,17 @@ _FIELDS: list[Column] = [
     ("retries", "retries"),
     ("stop rule", "stop"),
     ("approval", "approval"),
+    ("severity", "severity"),
+    ("may defer", lambda campaign: _period(campaign["max_defer"])),
     ("created", lambda campaign: f"{moment(campaign['created_at'])} by {campaign['created_by']}"),
     ("start at", lambda campaign: moment(campaign["start_at"])),
     ("started", lambda campaign: moment(campaign["started_at"])),
     ("ended", lambda campaign: moment(campaign["ended_at"])),
 ]
+
+
+def _period(seconds: int | None) -> str | None:
+    return None if seconds is None else f"{seconds} s"
 
 
 def progress_text(deployment: Record) -> str:
@@ -63,6 +69,14 @@ _DEPLOYMENTS: list[Column] = [
     ("changed", lambda deployment: moment(deployment["updated_at"])),
     ("text", "text"),
 ]
+
+
+class Severity(StrEnum):
+    """As in campaigns.records."""
+
+    CRITICAL = "critical"
+    MANDATORY = "mandatory"
+    OPTIONAL = "optional"
 
 
 class DeploymentState(StrEnum):
@@ -117,6 +131,13 @@ def create(
     ] = None,
     stop: Annotated[str | None, typer.Option(help="Such as 'failures > 20 % after 10'.")] = None,
     approval: Annotated[bool, typer.Option("--approval", help="Someone else must approve it.")] = False,
+    severity: Annotated[
+        Severity | None, typer.Option(help="How urgent it is, told to devices that ask their application.")
+    ] = None,
+    max_defer: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seconds for which a device may put it off; 0: not at all."),
+    ] = None,
     start_at: Annotated[str | None, typer.Option(help="Not before, such as 2026-01-31T22:00Z.")] = None,
     description: Annotated[str, typer.Option(help="For people.")] = "",
     start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
@@ -127,6 +148,8 @@ def create(
         "limit": limit,
         "retries": retries,
         "stop": stop,
+        "severity": severity.value if severity is not None else None,
+        "max_defer": max_defer,
         "start_at": zoned(start_at),
     }
     body: dict[str, Any] = {

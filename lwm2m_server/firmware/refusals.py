@@ -31,6 +31,7 @@ class RefusalCode(StrEnum):
     PRECURSOR_MISMATCH = "precursor-mismatch"
     BATTERY_LOW = "battery-low"
     NOT_AUTHORIZED = "not-authorized"
+    REFUSED_BY_APPLICATION = "refused-by-application"
     COMPONENT_MISMATCH = "component-mismatch"
     NO_DECRYPTION_KEY = "no-decryption-key"
     DECRYPTION_KEY = "decryption-key"
@@ -69,6 +70,7 @@ UPDATE_RESULT = {
     RefusalCode.BATTERY_LOW: 8,
     RefusalCode.STATE_DAMAGED: 8,
     RefusalCode.NOT_AUTHORIZED: 10,
+    RefusalCode.REFUSED_BY_APPLICATION: 10,
 }
 """Update Result (resource 5 of object 5) that a device reports for each refusal.
 

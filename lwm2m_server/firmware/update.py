@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from lwm2m_server.firmware.outcomes import Outcome, cancelled, failed, failed_for_good
-from lwm2m_server.firmware.update_decide import confirm, decide
+from lwm2m_server.firmware.update_decide import confirm, decide, deferral_limit
 from lwm2m_server.firmware.update_events import (
     Answered,
     CancelRequested,
@@ -135,6 +135,9 @@ def _status_read(run: Run, event: StatusRead) -> None:
         running_digest=event.running_digest,
         refusal_code=event.refusal_code,
         refusal_text=event.refusal_text,
+        severity=event.severity,
+        max_defer=event.max_defer,
+        deferred_until=event.deferred_until,
         read_at=run.now,
     )
 
@@ -178,7 +181,7 @@ def _push_ended(run: Run, event: PushEnded) -> None:
         run.enter(Phase.DOWNLOADING)
         _progress(run, run.job.size)
     elif code == BUSY:
-        _busy(run, event.max_age)
+        _busy(run, event.max_age, Ask.PUSH)
     elif code == INCOMPLETE:
         run.change(push_offset=0)
         run.enter(Phase.DOWNLOADING)
@@ -198,7 +201,7 @@ def _answered(run: Run, code: int | None, max_age: float | None) -> None:
         return
     _heard(run)
     if code == BUSY:
-        _busy(run, max_age)
+        _busy(run, max_age, ask)
         if ask is Ask.READ and run.job.method is Method.PUSH and 0 < run.job.push_offset < run.job.size:
             # a client with an unfinished block-wise transfer answers nothing else: try the next block
             run.know(locked=True)
@@ -207,6 +210,9 @@ def _answered(run: Run, code: int | None, max_age: float | None) -> None:
         if code == NOT_FOUND and run.job.phase is Phase.OFFERED:
             run.finish(failed_for_good("no-firmware-object", "the device has no object 5, Firmware Update"))
         run.wait()
+    elif ask is Ask.CONFIGURE:
+        # a device that refuses them is updated all the same
+        run.change(configured=True)
     elif ask is Ask.URI and _success(code):
         run.enter(Phase.DOWNLOADING)
     elif ask is Ask.EXECUTE and _success(code):
@@ -227,12 +233,12 @@ def _unanswered(run: Run, ask: Ask | None) -> None:
         run.wait()
 
 
-def _busy(run: Run, max_age: float | None) -> None:
+def _busy(run: Run, max_age: float | None, ask: Ask | None) -> None:
     """5.03: later. An offer or an Execute that was put off so did not happen."""
     timers = run.job.timers
     if run.job.execute_sent_at is not None and run.job.phase is Phase.DOWNLOADED:
         run.change(executes=max(0, run.job.executes - 1))
-    elif run.job.phase is Phase.OFFERED:
+    elif run.job.phase is Phase.OFFERED and ask is not Ask.CONFIGURE:
         run.change(deliveries=max(0, run.job.deliveries - 1))
     run.wait(min(max(max_age or timers.busy, 1.0), 5 * timers.busy))
     run.change(busy=True)
@@ -273,9 +279,20 @@ def _phase_limit(job: UpdateJob) -> float:
     return limits[job.phase]
 
 
+def _phase_end(job: UpdateJob) -> float:
+    """When the phase is over without progress; a device that puts the update off need not even be there."""
+    if job.deferred_since is None:
+        return job.progress_at + _phase_limit(job)
+    return job.deferred_since + deferral_limit(job) + _phase_limit(job)
+
+
+def _total_end(job: UpdateJob) -> float:
+    return job.started_at + job.timers.total + (job.max_defer or 0)
+
+
 def _deadlines(run: Run) -> None:
     job, timers = run.job, run.job.timers
-    if run.now >= min(job.progress_at + _phase_limit(job), job.started_at + timers.total):
+    if run.now >= min(_phase_end(job), _total_end(job)):
         _expire(run)
     elif (
         job.cancelling_since is not None
@@ -319,7 +336,7 @@ def _revocable(job: UpdateJob) -> bool:
 
 def _wake_at(run: Run) -> float:
     job, timers = run.job, run.job.timers
-    times = [job.progress_at + _phase_limit(job), job.started_at + timers.total]
+    times = [_phase_end(job), _total_end(job)]
     if job.cancelling_since is not None and _revocable(job):
         times.append(job.cancelling_since + timers.answer)
     if job.ask not in (None, Ask.PUSH):

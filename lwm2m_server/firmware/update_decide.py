@@ -21,7 +21,7 @@ from lwm2m_server.firmware.outcomes import (
     succeeded,
 )
 from lwm2m_server.firmware.refusals import UPDATE_RESULT, RefusalCode
-from lwm2m_server.firmware.update_job import Kind, Method, Phase, State
+from lwm2m_server.firmware.update_job import Kind, Method, Phase, State, UpdateJob
 from lwm2m_server.firmware.update_run import MAX_RESETS, MAX_RESTARTS, Run
 
 UPDATED, URI_RESULT, PROTOCOL, DEFERRED = 1, 7, 9, 11
@@ -41,6 +41,9 @@ def decide(run: Run) -> None:
         return
     if run.job.cancelling_since is not None and _cancel(run):
         return
+    if run.job.deferred_since is not None and run.fresh_result() != DEFERRED:
+        # it goes on: what comes now has its full time
+        run.change(deferred_since=None, deferred_until=None, progress_at=run.now)
     if run.view.state not in set(State):
         run.wait()
         return
@@ -75,7 +78,7 @@ def _cancel(run: Run) -> bool:
     state = run.view.state
     if state == State.UPDATING or run.job.accepted:
         return False
-    if state == State.IDLE and run.job.execute_sent_at is None:
+    if state == State.IDLE and (run.job.execute_sent_at is None or run.job.deferred_since is not None):
         run.finish(cancelled("the update was cancelled before the installation"))
     elif state == State.IDLE:
         return False
@@ -152,6 +155,8 @@ def _downloading(run: Run) -> None:
         _refused(run)
     elif run.job.method is Method.PUSH and run.job.push_offset < run.job.size:
         run.push(run.job.push_offset)
+    elif run.fresh_result() == DEFERRED:
+        _deferred(run)
     else:
         run.wait()
 
@@ -252,14 +257,29 @@ def _installed(run: Run) -> None:
 
 
 def _deferred(run: Run) -> None:
-    """Wait while the user of the device puts the installation off: no failure, but bounded."""
-    since = run.job.execute_sent_at
-    if run.now - (run.now if since is None else since) >= run.job.timers.deferral:
-        run.finish(failed("deferred", "the installation was put off for too long", retry_after=3600.0))
+    """Wait while the device's application puts the update off: no failure, but bounded.
+
+    The device was told to install and will do so by itself; it is not told again, but may still be reset.
+    """
+    since = run.now if run.job.deferred_since is None else run.job.deferred_since
+    if run.now - since >= deferral_limit(run.job):
+        run.finish(failed("deferred", "the update was put off for too long", retry_after=3600.0))
         return
-    run.enter(Phase.INSTALLING)
-    run.change(accepted=True, progress_at=run.now)
+    if run.view.state == State.DOWNLOADED:
+        run.enter(Phase.DOWNLOADED)
+    run.change(
+        deferred_since=since,
+        deferred_until=run.view.deferred_until or None,
+        accepted=False,
+        error=None,
+        settling_since=None,
+    )
     run.wait()
+
+
+def deferral_limit(job: UpdateJob) -> float:
+    """Return the seconds for which a device may put an update off, with a margin for its own clock."""
+    return job.timers.deferral if job.max_defer is None else job.max_defer + job.timers.downloaded
 
 
 def _failure(run: Run, result: int) -> Outcome:

@@ -27,10 +27,23 @@ class Observe:
 class ReadStatus:
     """Read `/5/0`, `/3/0/3` and, where registered, `/42800/0`.
 
-    Answer with `StatusRead`, or `Answered` when it fails.
+    With `settings`, severity and maximum defer period too. Answer with `StatusRead`, or `Answered` when it fails.
     """
 
     number: int
+    settings: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Write Severity (`/5/0/11`) and Maximum Defer Period (`/5/0/13`), each unless None; answer with `Answered`.
+
+    The code is that of the first write that was refused, else success.
+    """
+
+    number: int
+    severity: int | None
+    max_defer: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,7 @@ class Execute:
     number: int
 
 
-Action = Observe | ReadStatus | Reset | WriteUri | Push | StopPush | Execute
+Action = Observe | ReadStatus | Configure | Reset | WriteUri | Push | StopPush | Execute
 
 # -- events ---------------------------------------------------------------------
 
@@ -99,8 +112,8 @@ class Gone:
 class StatusRead:
     """Answer to `ReadStatus`. `None`: the device has no such resource or the value could not be read.
 
-    `version` is `/3/0/3`, `package_version` `/5/0/7`, `delivery` `/5/0/9`, `protocols` `/5/0/8`; the last
-    three are resources 3, 4, 5 of 42800.
+    `version` is `/3/0/3`, `package_version` `/5/0/7`, `delivery` `/5/0/9`, `protocols` `/5/0/8`, `severity`
+    `/5/0/11`, `max_defer` `/5/0/13`; the others are resources 3, 4, 5, 6 of 42800.
     """
 
     number: int
@@ -113,6 +126,9 @@ class StatusRead:
     running_digest: bytes | None = None
     refusal_code: str = ""
     refusal_text: str = ""
+    severity: int | None = None
+    max_defer: int | None = None
+    deferred_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +141,7 @@ class Notified:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Answer to `Reset`, `WriteUri`, `Execute`, or failed `ReadStatus`.
+    """Answer to `Configure`, `Reset`, `WriteUri`, `Execute`, or failed `ReadStatus`.
 
     `max_age` in seconds where 5.03 carried one.
     """

@@ -14,6 +14,8 @@ from lwm2m_server.errors import InvalidInput
 
 FORMAT = 1
 """Version of the JSON form."""
+_ADDED = frozenset({"severity", "max_defer", "configured", "deferred_since", "deferred_until"})
+"""Fields that the first jobs of this form did not have."""
 
 
 class State(IntEnum):
@@ -56,6 +58,7 @@ class Ask(StrEnum):
     RESET = "reset"
     URI = "uri"
     PUSH = "push"
+    CONFIGURE = "configure"
     EXECUTE = "execute"
 
 
@@ -64,7 +67,8 @@ class Timers:
     """Bounds in seconds.
 
     A phase ends as `silent` or `stalled` after its time without progress. `downloading` must cover the 300 s
-    for which some clients answer 5.03 after a broken transfer. `total` bounds the whole job.
+    for which some clients answer 5.03 after a broken transfer. `total` bounds the whole job. `deferral` bounds
+    how long an update may be put off where the job has no Maximum Defer Period of its own.
     """
 
     offered: float = 3600.0
@@ -87,10 +91,12 @@ class UpdateJob:
     `digest` and `size` describe what is delivered (envelope or image); `uris` are its absolute URIs, one a
     scheme, best first. `target_version` and `target_digest` (of the image) are the evidence of success.
     `prefer` decides for images where the device takes both ways (pull by default); a manifest is pushed
-    wherever the device allows it.
+    wherever the device allows it. `severity` (0 critical, 1 mandatory, 2 optional) and `max_defer` (seconds) are
+    written to the device before the delivery, where it has these resources; None leaves them as they are.
 
     The rest is the machine's own: build jobs with `new_job` and change them through `update.step` only. Of
-    use to others: `phase`, `method`, `offset` (bytes that arrived), `started_at`, `heard_at`.
+    use to others: `phase`, `method`, `offset` (bytes that arrived), `started_at`, `heard_at`, `deferred_since`
+    (not None while the device's application puts the update off) and `deferred_until` (None: unknown).
     """
 
     kind: Kind
@@ -101,6 +107,8 @@ class UpdateJob:
     target_digest: bytes | None = None
     prefer: Method | None = None
     timers: Timers = Timers()
+    severity: int | None = None
+    max_defer: int | None = None
 
     phase: Phase = Phase.OFFERED
     started_at: float = 0.0
@@ -129,6 +137,9 @@ class UpdateJob:
     returns: int = 0
     settling_since: float | None = None
     cancelling_since: float | None = None
+    configured: bool = False
+    deferred_since: float | None = None
+    deferred_until: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; bytes as lower hex."""
@@ -147,7 +158,7 @@ class UpdateJob:
         if data.get("format") != FORMAT or set(data) - known - {"format"}:
             raise InvalidInput("the stored update job has an unknown form", field="job")
         try:
-            values = {name: data[name] for name in known}
+            values = {name: data[name] for name in known if name in data or name not in _ADDED}
             values.update(
                 kind=Kind(data["kind"]),
                 digest=bytes.fromhex(data["digest"]),
@@ -188,6 +199,9 @@ class DeviceView:
     running_digest: bytes | None = None
     refusal_code: str = ""
     refusal_text: str = ""
+    severity: int | None = None
+    max_defer: int | None = None
+    deferred_until: float | None = None
     read_at: float | None = None
 
 
@@ -202,6 +216,8 @@ def new_job(
     target_digest: bytes | None = None,
     prefer: Method | None = None,
     timers: Timers | None = None,
+    severity: int | None = None,
+    max_defer: int | None = None,
 ) -> UpdateJob:
     """Make a job for one attempt, not yet started; give it `Started` as its first event."""
     job = UpdateJob(
@@ -213,5 +229,7 @@ def new_job(
         target_digest=target_digest,
         prefer=prefer,
         timers=timers or Timers(),
+        severity=severity,
+        max_defer=max_defer,
     )
     return replace(job, started_at=now, progress_at=now)

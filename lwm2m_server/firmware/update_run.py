@@ -11,7 +11,16 @@ from urllib.parse import urlsplit
 
 from lwm2m_server import versions
 from lwm2m_server.firmware.outcomes import Outcome, failed, failed_for_good
-from lwm2m_server.firmware.update_events import Action, Execute, Push, ReadStatus, Reset, StopPush, WriteUri
+from lwm2m_server.firmware.update_events import (
+    Action,
+    Configure,
+    Execute,
+    Push,
+    ReadStatus,
+    Reset,
+    StopPush,
+    WriteUri,
+)
 from lwm2m_server.firmware.update_job import Ask, DeviceView, Kind, Method, Phase, State, UpdateJob
 
 MAX_RESETS: Final = 4
@@ -73,8 +82,20 @@ class Run:
     # -- requests ---------------------------------------------------------------------
 
     def read(self) -> None:
-        """Ask for State, Result and versions."""
-        self.actions.append(ReadStatus(self._ask(Ask.READ)))
+        """Ask for State, Result and versions, and what the device has of the settings that the job brings."""
+        brings = self.job.severity is not None or self.job.max_defer is not None
+        settings = brings and self.job.phase is Phase.OFFERED and not self.job.configured
+        self.actions.append(ReadStatus(self._ask(Ask.READ), settings))
+
+    def configure(self) -> bool:
+        """Write severity and defer period where the device has them and they differ; False: nothing to write."""
+        job, view = self.job, self.view
+        severity = _differing(job.severity, view.severity)
+        max_defer = _differing(job.max_defer, view.max_defer)
+        if job.configured or (severity is None and max_defer is None):
+            return False
+        self.actions.append(Configure(self._ask(Ask.CONFIGURE), severity, max_defer))
+        return True
 
     def reset(self) -> None:
         """Bring the device to Idle: by an empty URI where it pulls, else by a NUL package; then the other."""
@@ -109,6 +130,8 @@ class Run:
             self.finish(
                 failed("stalled", f"the device took {job.deliveries} offers and followed none of them")
             )
+            return
+        if self.configure():
             return
         self.change(
             method=methods[0],
@@ -203,3 +226,8 @@ class Run:
         self.know(fresh=False)
         self.change(ask=ask, ask_number=number, asked_at=self.now)
         return number
+
+
+def _differing(wanted: int | None, there: int | None) -> int | None:
+    """Return what is to be written: nothing where the device does not have the resource."""
+    return wanted if there is not None and wanted != there else None

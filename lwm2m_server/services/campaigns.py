@@ -7,7 +7,7 @@ unchanged. The work itself is the runner's (`services.runner`); it is only woken
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from lwm2m_server.campaigns.machine import CampaignEvent, advance_campaign
 from lwm2m_server.campaigns.records import (
@@ -16,10 +16,12 @@ from lwm2m_server.campaigns.records import (
     DEFAULT_STOP,
     EDITABLE,
     ENDED,
+    MAX_DEFER,
     Campaign,
     CampaignState,
     Deployment,
     DeploymentState,
+    Severity,
 )
 from lwm2m_server.campaigns.statistics import Statistics, tally
 from lwm2m_server.campaigns.stop import parse_stop
@@ -49,11 +51,11 @@ class CampaignDraft:
     stop: str | None = None
     approval: bool = False
     start_at: float | None = None
+    severity: Severity | None = None
+    max_defer: int | None = None
 
 
-_EDITS = frozenset(
-    {"name", "manifest_id", "filter", "description", "limit", "retries", "stop", "approval", "start_at"}
-)
+_EDITS = frozenset(field.name for field in fields(CampaignDraft))
 
 
 class CampaignService:
@@ -92,6 +94,8 @@ class CampaignService:
             stop=DEFAULT_STOP if draft.stop is None else draft.stop.strip(),
             approval=draft.approval,
             start_at=draft.start_at,
+            severity=draft.severity,
+            max_defer=draft.max_defer,
             created_by=actor,
         )
         await self._check(campaign)
@@ -317,6 +321,8 @@ class CampaignService:
             )
         _in_range("limit", campaign.limit, 1, _MAX_LIMIT)
         _in_range("retries", campaign.retries, 0, _MAX_RETRIES)
+        if campaign.max_defer is not None:
+            _in_range("max_defer", campaign.max_defer, 0, MAX_DEFER)
         if campaign.start_at is not None and not math.isfinite(campaign.start_at):
             raise InvalidInput("The start is not a time.", field="start_at")
         parse_stop(campaign.stop)

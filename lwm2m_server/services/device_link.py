@@ -29,10 +29,14 @@ Values = dict[Path, Value]
 _FIRMWARE = Path.of(5, 0)
 _PACKAGE, _URI, _UPDATE, _STATE, _RESULT = (_FIRMWARE.child(number) for number in (0, 1, 2, 3, 5))
 _PACKAGE_VERSION, _PROTOCOLS, _DELIVERY = (_FIRMWARE.child(number) for number in (7, 8, 9))
+_SEVERITY, _MAX_DEFER = (_FIRMWARE.child(number) for number in (11, 13))
 _VERSION = Path.of(3, 0, 3)
 _AGENT = Path.of(SUIT_AGENT, 0)
-_RUNNING_DIGEST, _REFUSAL_CODE, _REFUSAL_TEXT = (_AGENT.child(number) for number in (3, 4, 5))
+_RUNNING_DIGEST, _REFUSAL_CODE, _REFUSAL_TEXT, _DEFERRED_UNTIL = (
+    _AGENT.child(number) for number in (3, 4, 5, 6)
+)
 _RESET_PACKAGE = b"\0"
+_LAST_TIME = 253_402_300_799  # the end of the year 9999: beyond it a time can't be written
 
 INSTANCES = "instances"  # what was learned: False for a device that never answers the Read of an instance
 
@@ -74,15 +78,16 @@ class DeviceLink:
             if response.observe is not None:
                 self._handles.append(handle)
 
-    async def read_status(self, number: int) -> ev.Event:
-        """Read State, Result, versions and what else tells how an update stands."""
+    async def read_status(self, number: int, *, settings: bool = False) -> ev.Event:
+        """Read State, Result, versions and what else tells how an update stands; with `settings` 11 and 13 too."""
+        resources = (3, 5, 7, 8, 9, 11, 13) if settings else (3, 5, 7, 8, 9)
         try:
             async with self._exchange.turn(self._endpoint):
                 target = await self._exchange.target(self._endpoint)
-                values = await read_values(self._exchange, target, _FIRMWARE, (3, 5, 7, 8, 9), needed=(3, 5))
+                values = await read_values(self._exchange, target, _FIRMWARE, resources, needed=(3, 5))
                 values |= await read_values(self._exchange, target, _VERSION.parent, (3,))
                 if target.objects.get(SUIT_AGENT) is not None:
-                    values |= await read_values(self._exchange, target, _AGENT, (3, 4, 5))
+                    values |= await read_values(self._exchange, target, _AGENT, (3, 4, 5, 6))
         except Refused as refused:
             return ev.Answered(number, refused.response.code, _seconds(refused.response.max_age))
         except Lwm2mError:
@@ -96,6 +101,7 @@ class DeviceLink:
             if _PROTOCOLS.contains(path) and isinstance(value, int) and not isinstance(value, bool)
         }
         digest = values.get(_RUNNING_DIGEST)
+        until = _int(values.get(_DEFERRED_UNTIL)) or 0
         return ev.StatusRead(
             number,
             state=state,
@@ -107,7 +113,23 @@ class DeviceLink:
             running_digest=digest if isinstance(digest, bytes) and digest else None,
             refusal_code=_str(values.get(_REFUSAL_CODE)) or "",
             refusal_text=_str(values.get(_REFUSAL_TEXT)) or "",
+            severity=_int(values.get(_SEVERITY)),
+            max_defer=_int(values.get(_MAX_DEFER)),
+            deferred_until=float(until) if 0 < until <= _LAST_TIME else None,
         )
+
+    async def configure(self, number: int, severity: int | None, max_defer: int | None) -> ev.Event:
+        """Write Severity and Maximum Defer Period, each unless None."""
+        first: ev.Answered | None = None
+        for path, value in ((_SEVERITY, severity), (_MAX_DEFER, max_defer)):
+            if value is None:
+                continue
+            answer = await self._write(number, Node(path, value))
+            if answer.code is None:
+                return answer
+            if first is None or is_success(first.code or 0):
+                first = answer
+        return first or ev.Answered(number, None)
 
     async def reset(self, number: int, *, by_uri: bool) -> ev.Event:
         """Write an empty URI, or a package of one NUL byte."""
@@ -156,7 +178,7 @@ class DeviceLink:
             return ev.PushEnded(number, None, reached)
         return ev.PushEnded(number, response.code, reached, _seconds(response.max_age))
 
-    async def _write(self, number: int, node: Node) -> ev.Event:
+    async def _write(self, number: int, node: Node) -> ev.Answered:
         try:
             async with self._exchange.turn(self._endpoint):
                 target = await self._exchange.target(self._endpoint)

@@ -247,7 +247,8 @@ class Runner:
             devices = await self._store.devices.get_many(entry.endpoint for entry in due)
             reached.update(
                 await _together(
-                    self._begin_one(each, devices.get(each.endpoint), manifest, stands) for each in due
+                    self._begin_one(campaign, each, devices.get(each.endpoint), manifest, stands)
+                    for each in due
                 )
             )
             if len(due) < wanted:
@@ -256,6 +257,7 @@ class Runner:
 
     async def _begin_one(
         self,
+        campaign: Campaign,
         deployment: Deployment,
         device: Device | None,
         manifest: StoredManifest | None,
@@ -278,7 +280,11 @@ class Runner:
             return await self._inquire(deployment)
         if self._updater.busy(device.endpoint):
             return await self._postpone(deployment, "other-update", now + _HELD)
-        return await self._offer(deployment, device, manifest, refused or check(device, manifest))
+        verdict = refused or check(device, manifest)
+        self._unanswered.pop(device.endpoint, None)
+        if verdict.event is not DeploymentEvent.OFFER:
+            return await self._end(deployment, verdict.event, verdict.reason, verdict.text)
+        return await self._offer(campaign, deployment, device, manifest)
 
     async def _still_stands(self, manifest: StoredManifest) -> Verdict | None:
         keys = await self._store.trust.all(revoked=True)
@@ -297,13 +303,10 @@ class Runner:
         return state
 
     async def _offer(
-        self, deployment: Deployment, device: Device, manifest: StoredManifest, verdict: Verdict
+        self, campaign: Campaign, deployment: Deployment, device: Device, manifest: StoredManifest
     ) -> DeploymentState:
-        self._unanswered.pop(device.endpoint, None)
-        if verdict.event is not DeploymentEvent.OFFER:
-            return await self._end(deployment, verdict.event, verdict.reason, verdict.text)
         try:
-            begun = await self._updater.begin(deployment, device, manifest)
+            begun = await self._updater.begin(deployment, device, manifest, campaign)
         except (NotFound, TransportError) as error:
             return await self._end(deployment, DeploymentEvent.FAIL, "artefact-missing", error.message)
         return DeploymentState.OFFERED if begun else deployment.state

@@ -9,6 +9,7 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import structlog
 
 from lwm2m_server.campaigns.decide import BackOff, retry_delay
 from lwm2m_server.campaigns.machine import DEPLOYMENT_TABLE, DeploymentEvent, advance_deployment
+from lwm2m_server.campaigns.reasons import sentence
 from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment
 from lwm2m_server.clock import Clock
 from lwm2m_server.devices.records import Facts
@@ -42,6 +44,7 @@ _PHASE_EVENT: dict[Phase, tuple[DeploymentEvent | None, str]] = {
     Phase.INSTALLING: (DeploymentEvent.INSTALL, "installing"),
     Phase.CONFIRMING: (DeploymentEvent.CONFIRM, "awaiting-evidence"),
 }
+_DEFERRED = "deferred"
 _PROGRESS = (update_events.PushProgress, update_events.DownloadProgress)
 
 
@@ -265,10 +268,12 @@ class UpdateActor:
     async def _store_step(self) -> None:
         job, now = self._job, self._tools.clock.now()
         old = self._deployment
-        event, why = _PHASE_EVENT.get(job.phase, (None, ""))
-        moves = job.phase.value != old.state.value and (old.state, event) in DEPLOYMENT_TABLE
+        event, why, text = _move(job)
+        news = job.phase.value != old.state.value or _DEFERRED in (why, old.reason)
+        same = (job.phase.value, why, text or sentence(why)) == (old.state.value, old.reason, old.text)
+        moves = news and not same and (old.state, event) in DEPLOYMENT_TABLE
         if event is not None and moves:
-            new = advance_deployment(old, event, now=now, reason=why)
+            new = advance_deployment(old, event, now=now, reason=why, text=text)
         else:
             new = replace(old, updated_at=now, revision=old.revision + 1)
         new = replace(new, job=json.dumps(job.to_json()), offset=job.offset, size=old.size or job.size)
@@ -289,8 +294,10 @@ class UpdateActor:
         match action:
             case update_events.Observe():
                 self._tasks.spawn(link.observe_update(self.post))
-            case update_events.ReadStatus(number):
-                self._answer(link.read_status(number))
+            case update_events.ReadStatus(number, settings):
+                self._answer(link.read_status(number, settings=settings))
+            case update_events.Configure(number, severity, max_defer):
+                self._answer(link.configure(number, severity, max_defer))
             case update_events.Reset(number, by_uri):
                 self._answer(link.reset(number, by_uri=by_uri))
             case update_events.WriteUri(number, uri):
@@ -360,6 +367,19 @@ class UpdateActor:
             self._deployment.attempt, retries, self._tools.back_off, self._tools.chance(), outcome.retry_after
         )
         return None if delay is None else now + delay
+
+
+def _move(job: UpdateJob) -> tuple[DeploymentEvent | None, str, str]:
+    """Return the transition that fits the job: event, reason, and text where the reason does not say it all."""
+    if job.deferred_since is None or job.phase not in (Phase.DOWNLOADING, Phase.DOWNLOADED):
+        return *_PHASE_EVENT.get(job.phase, (None, "")), ""
+    downloading = job.phase is Phase.DOWNLOADING
+    event = DeploymentEvent.DOWNLOAD if downloading else DeploymentEvent.DEFER
+    until = ""
+    if job.deferred_until is not None:
+        until = f" until {datetime.fromtimestamp(job.deferred_until, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    what = "download" if downloading else "installation"
+    return event, _DEFERRED, f"the device's application puts the {what} off{until}"
 
 
 def _goes_on(campaign: Campaign) -> bool:

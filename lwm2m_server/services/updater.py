@@ -103,14 +103,16 @@ class Updater:
         """Say whether the device is being updated."""
         return endpoint in self._actors
 
-    async def begin(self, deployment: Deployment, device: Device, manifest: StoredManifest) -> bool:
+    async def begin(
+        self, deployment: Deployment, device: Device, manifest: StoredManifest, campaign: Campaign
+    ) -> bool:
         """Offer the update to a registered device; False when the deployment was changed meanwhile.
 
         Raises `NotFound` when the image or manifest file is gone.
         """
         if device.registration is None or device.endpoint in self._actors:
             return False
-        job = self._job(device, peer_of(device.registration), manifest)
+        job = self._job(device, peer_of(device.registration), manifest, campaign)
         offers = self._offers(job, manifest)
         now = self._tools.clock.now()
         new = advance_deployment(deployment, DeploymentEvent.OFFER, now=now, reason="offered")
@@ -251,7 +253,7 @@ class Updater:
             del self._actors[endpoint]
         self._on_done(actor.deployment)
 
-    def _job(self, device: Device, peer: Peer, manifest: StoredManifest) -> UpdateJob:
+    def _job(self, device: Device, peer: Peer, manifest: StoredManifest, campaign: Campaign) -> UpdateJob:
         """Make the job: the signed envelope for a device that understands it, else the image."""
         envelope = bool(device.facts.understands_manifests)
         digest = bytes.fromhex(manifest.id) if envelope else manifest.image_digest
@@ -264,6 +266,8 @@ class Updater:
             target_digest=manifest.installed_digest,
             prefer=self._policy.prefer,
             timers=self._policy.timers,
+            severity=None if campaign.severity is None else campaign.severity.number,
+            max_defer=campaign.max_defer,
             now=self._tools.clock.now(),
         )
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Column, Label
 
 from lwm2m_server import versions
-from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment, DeploymentState
+from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment, DeploymentState, Severity
 from lwm2m_server.devices.records import AttributeValue, Device, Facts, Registration
 from lwm2m_server.store import schema
 from lwm2m_server.store.database import AnyRow
@@ -129,12 +129,14 @@ def facts_of(values: Sequence[Any]) -> Facts:
 def campaign_of(row: AnyRow) -> Campaign:
     """Return the campaign in a row of its table."""
     values = dict(row._mapping)  # noqa: SLF001  the public name of it in SQLAlchemy
-    return Campaign(**{**values, "state": CampaignState(values["state"])})
+    severity = None if values["severity"] is None else Severity(values["severity"])
+    return Campaign(**{**values, "state": CampaignState(values["state"]), "severity": severity})
 
 
 def campaign_values(campaign: Campaign) -> dict[str, Any]:
     """Return the columns of a campaign."""
-    return asdict(campaign) | {"state": campaign.state.value}
+    severity = None if campaign.severity is None else campaign.severity.value
+    return asdict(campaign) | {"state": campaign.state.value, "severity": severity}
 
 
 def deployment_of(row: AnyRow) -> Deployment:

@@ -215,6 +215,8 @@ campaigns = Table(
     Column("retries", Integer, nullable=False),
     Column("stop", String, nullable=False),
     Column("approval", Boolean, nullable=False),
+    Column("severity", String),
+    Column("max_defer", Big),
     Column("created_by", String, nullable=False),
     Column("approved_by", String, nullable=False),
     Column("start_at", Double),

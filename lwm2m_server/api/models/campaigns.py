@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from lwm2m_server.api.models.common import Body, Event, moment, optional_moment
 from lwm2m_server.campaigns import records as campaigns
-from lwm2m_server.campaigns.records import CampaignState, DeploymentState
+from lwm2m_server.campaigns.records import MAX_DEFER, CampaignState, DeploymentState, Severity
 from lwm2m_server.campaigns.statistics import Statistics as Tally
 
 
@@ -26,6 +26,15 @@ class CampaignBody(Body):
     stop: str | None = Field(default=None, max_length=200, examples=["failures > 20 % after 10"])
     approval: bool = Field(default=False, description="Someone else must approve before it starts")
     start_at: AwareDatetime | None = Field(default=None, description="Not before; with a time zone")
+    severity: Severity | None = Field(
+        default=None, description="Written to devices that have /5/0/11; null leaves it to them"
+    )
+    max_defer: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_DEFER,
+        description="Seconds for which a device may put the update off (/5/0/13), 0: not at all; null leaves it",
+    )
 
 
 class CampaignPatch(Body):
@@ -40,6 +49,10 @@ class CampaignPatch(Body):
     stop: str | None = Field(default=None, max_length=200)
     approval: bool | None = None
     start_at: AwareDatetime | None = Field(default=None, description="null: start at once")
+    severity: Severity | None = Field(default=None, description="null: leave it to the devices")
+    max_defer: int | None = Field(
+        default=None, ge=0, le=MAX_DEFER, description="null: leave it to the devices"
+    )
 
 
 class Campaign(BaseModel):
@@ -57,6 +70,8 @@ class Campaign(BaseModel):
     retries: int
     stop: str
     approval: bool
+    severity: Severity | None
+    max_defer: int | None
     targets: int
     created_at: datetime
     created_by: str
@@ -82,7 +97,16 @@ class Campaign(BaseModel):
             "limit",
             "retries",
         )
-        more = ("stop", "approval", "targets", "created_by", "approved_by", "revision")
+        more = (
+            "stop",
+            "approval",
+            "severity",
+            "max_defer",
+            "targets",
+            "created_by",
+            "approved_by",
+            "revision",
+        )
         return cls(
             **{name: getattr(campaign, name) for name in same + more},
             created_at=moment(campaign.created_at),

@@ -28,6 +28,8 @@ from lwm2m_server.services.campaigns import CampaignDraft
 
 router = APIRouter(prefix="/campaigns", tags=["campaigns"], route_class=IdempotentRoute)
 
+_NULLABLE = ("start_at", "severity", "max_defer")
+
 
 def _show(campaign: Campaign, response: Response) -> models.Campaign:
     response.headers["ETag"] = etag(campaign.revision)
@@ -90,7 +92,7 @@ async def edit_campaign(
     """Change some fields of a draft; a campaign that has started is immutable."""
     changes = body.model_dump(exclude_unset=True)
     for name, value in changes.items():
-        if value is None and name != "start_at":
+        if value is None and name not in _NULLABLE:
             raise InvalidInput(f"'{name}' can't be null", field=name, hint="leave it out to keep it as it is")
     if body.start_at is not None:
         changes["start_at"] = body.start_at.timestamp()

@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment, DeploymentState, StateCount
+from lwm2m_server.campaigns.records import (
+    Campaign,
+    CampaignState,
+    Deployment,
+    DeploymentState,
+    Severity,
+    StateCount,
+)
 from lwm2m_server.devices.attributes import AttributeType
 from lwm2m_server.errors import Conflict, InvalidInput, NotFound
 from lwm2m_server.store.records import NewEvent, StoredImage, StoredManifest, Token, TrustedKey
@@ -27,7 +34,10 @@ MANIFEST = StoredManifest(
     image_size=1000,
     created_at=2.0,
 )
-CAMPAIGN = Campaign(id="c1", name="first", manifest_id="m1", created_at=3.0, updated_at=3.0, filter="all")
+CAMPAIGN = Campaign(
+    id="c1", name="first", manifest_id="m1", created_at=3.0, updated_at=3.0, filter="all",
+    severity=Severity.CRITICAL, max_defer=2**32 - 1,
+)  # fmt: skip
 EVENT = NewEvent(kind="test.happened", at=4.0, campaign_id="c1", data={"n": 1, "text": '„ä"'})
 S = DeploymentState
 

@@ -36,6 +36,9 @@ statuses = st.fixed_dictionaries(
         "delivery": st.sampled_from([None, 0, 1, 2, 7]),
         "protocols": st.sampled_from([None, frozenset(), frozenset({0}), frozenset({3})]),
         "running_digest": st.sampled_from([None, None, bytes(32), bytes([1]) * 32]),
+        "severity": st.sampled_from([None, 0, 1, 9]),
+        "max_defer": st.sampled_from([None, 0, 600]),
+        "deferred_until": st.sampled_from([None, 0.0, 5_000.0]),
         "refusal_code": st.sampled_from(["", "", "signature", "fetch-failed", "new-code"]),
     }
 )
@@ -60,7 +63,7 @@ class Machine:
         self.now = 0.0
         self.job = new_job(
             kind=kind, digest=bytes(32), size=10_000, uris=("coap://s/x",), target_version="2.0.0",
-            target_digest=digest, timers=TIMERS, now=0.0,
+            target_digest=digest, timers=TIMERS, now=0.0, severity=1, max_defer=600,
         )  # fmt: skip
         self.view = DeviceView(registered=True)
         self.outcome: Outcome | None = None
@@ -85,7 +88,7 @@ class Machine:
                 self.state = None
         if done.outcome is None:
             assert done.wake_at is not None
-            assert self.now <= done.wake_at <= TIMERS.total + self.now
+            assert self.now <= done.wake_at <= TIMERS.total + 600 + self.now
         self.job, self.view, self.outcome, self.wake_at = done.job, done.view, done.outcome, done.wake_at
 
     def happen(self, kind: str, data: Any) -> None:

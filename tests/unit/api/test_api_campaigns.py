@@ -35,6 +35,9 @@ async def test_a_draft_takes_defaults_and_is_found_by_id_and_name(http, draft) -
         ({"retries": -1}, "retries"),
         ({"stop": "sometimes"}, "stop"),
         ({"start_at": "2027-01-01T00:00:00"}, "start_at"),
+        ({"severity": "high"}, "severity"),
+        ({"max_defer": -1}, "max_defer"),
+        ({"max_defer": 2**32}, "max_defer"),
         ({"colour": "red"}, "colour"),
     ],
 )

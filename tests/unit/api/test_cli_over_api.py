@@ -108,9 +108,11 @@ def test_a_campaign_is_created_steered_and_looked_at(lwm2m, bridge, manifest) ->
     made = lwm2m(
         *("campaigns", "create", "pumps", "-m", manifest[:10], "-f", 'model = "pump"', "--limit", "5"),
         *("--retries", "1", "--stop", "failures > 1", "--start-at", "2030-01-01T00:00Z", "--json"),
+        *("--severity", "critical", "--max-defer", "3600"),
     )
     assert (made["manifest_id"], made["limit"], made["retries"]) == (manifest, 5, 1)
     assert made["start_at"] == "2030-01-01T00:00:00Z"
+    assert (made["severity"], made["max_defer"]) == ("critical", 3600)
     assert "failures > 1" in lwm2m("campaigns", "show", "pumps").stdout
     for action, state in (
         ("start", "scheduled"),

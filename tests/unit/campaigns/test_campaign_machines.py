@@ -43,11 +43,11 @@ archived
 """
 DEPLOYMENTS = """
 pending      offer>offered postpone>pending reject>rejected skip>skipped fail>failed cancel>cancelled
-offered      download>downloading downloaded>downloaded install>installing confirm>confirming retry>pending fail>failed reject>rejected skip>skipped cancel>cancelled
-downloading  download>downloading downloaded>downloaded install>installing confirm>confirming retry>pending fail>failed reject>rejected cancel>cancelled
-downloaded   install>installing confirm>confirming retry>pending fail>failed reject>rejected cancel>cancelled
-installing   confirm>confirming retry>pending fail>failed reject>rejected cancel>cancelled
-confirming   succeed>succeeded retry>pending fail>failed reject>rejected cancel>cancelled
+offered      download>downloading downloaded>downloaded install>installing confirm>confirming retry>pending fail>failed reject>rejected skip>skipped cancel>cancelled defer>downloaded
+downloading  download>downloading downloaded>downloaded install>installing confirm>confirming retry>pending fail>failed reject>rejected cancel>cancelled defer>downloaded
+downloaded   install>installing confirm>confirming retry>pending fail>failed reject>rejected cancel>cancelled defer>downloaded
+installing   confirm>confirming retry>pending fail>failed reject>rejected cancel>cancelled defer>downloaded
+confirming   succeed>succeeded retry>pending fail>failed reject>rejected cancel>cancelled defer>downloaded
 succeeded
 failed
 rejected

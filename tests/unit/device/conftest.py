@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 
 import pytest
 
+from lwm2m_device.consent import Consent
 from lwm2m_device.device import Device
 from lwm2m_device.device import World as Surroundings
 from lwm2m_device.settings import DeviceSettings
@@ -174,11 +175,11 @@ class World:
     def transport(self) -> MemoryTransport:
         return MemoryTransport(self.network)
 
-    async def run(self, **changes: object) -> None:
+    async def run(self, *, consent: Consent | None = None, **changes: object) -> None:
         """Start the device and let it register."""
         pace = NetworkPace(self.network)
         surroundings = Surroundings(self.transport, self.log.append, self.network.clock, pace)
-        self.device = Device(self.settings(**changes), surroundings)
+        self.device = Device(self.settings(**changes), surroundings, consent=consent)
         self.task = asyncio.ensure_future(self.device.run())
         await self.network.advance(1)
 

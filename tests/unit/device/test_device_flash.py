@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import cbor2
 import pytest
 
 from lwm2m_device.boot_state import BootState, Outcome
@@ -176,6 +177,16 @@ def test_the_update_state_survives_its_encoding_and_rejects_everything_else():
     assert decode(state.encode()) == state
     for broken in (b"", b"\xff", b"\x80", b"\xa0", state.encode() + b"\x00", state.encode()[:-1]):
         assert decode(broken) is None
+
+
+def test_an_update_state_of_the_first_builds_is_still_read():
+    state = UpdateState(State.DOWNLOADED, uri="/fw/x", digest=bytes(32), size=7, changed=1.5, defer=60)
+    first = cbor2.dumps({key: value for key, value in cbor2.loads(state.encode()).items() if key < 14})
+    assert decode(first) == state
+    assert (
+        decode(cbor2.dumps({key: value for key, value in cbor2.loads(state.encode()).items() if key < 15}))
+        is None
+    )
 
 
 # the file

@@ -24,6 +24,8 @@ LEGAL = {
         Trigger.CANCEL: (IDLE, Result.CANCELLED, OK),
         Trigger.RECEIVED: (DOWNLOADED, Result.INITIAL, OK),
         Trigger.DOWNLOAD_FAILED: (IDLE, CAUSE, OK),
+        Trigger.DEFERRED: (DOWNLOADING, Result.DEFERRED, OK),
+        Trigger.AGREED: (DOWNLOADING, Result.INITIAL, OK),
     },
     DOWNLOADED: {
         Trigger.PACKAGE_NUL: (IDLE, Result.INITIAL, OK),
@@ -31,6 +33,7 @@ LEGAL = {
         Trigger.CANCEL: (IDLE, Result.CANCELLED, OK),
         Trigger.UPDATE: (UPDATING, Result.INITIAL, OK),
         Trigger.DOWNLOAD_FAILED: (IDLE, CAUSE, OK),
+        Trigger.DEFERRED: (DOWNLOADED, Result.DEFERRED, OK),
     },
     UPDATING: {
         Trigger.BOOTED: (IDLE, Result.UPDATED, OK),

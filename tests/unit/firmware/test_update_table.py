@@ -22,7 +22,14 @@ CHANGED, NOT_ALLOWED, TOO_LARGE, BUSY = 68, 133, 141, 163
 
 def fresh_job() -> UpdateJob:
     return new_job(
-        kind=Kind.IMAGE, digest=bytes(32), size=SIZE, uris=("coap://s/fw/x",), target_version=NEW, now=0.0
+        kind=Kind.IMAGE,
+        digest=bytes(32),
+        size=SIZE,
+        uris=("coap://s/fw/x",),
+        target_version=NEW,
+        now=0.0,
+        severity=0,
+        max_defer=600,
     )
 
 
@@ -43,19 +50,29 @@ def test_table_has_a_rule_for_every_phase_and_state() -> None:
 
 @pytest.mark.parametrize("phase", Phase)
 @pytest.mark.parametrize("method", [None, *Method])
-def test_every_combination_has_a_defined_answer(phase: Phase, method: Method | None) -> None:
+@pytest.mark.parametrize("deferred", [None, 60.0])
+def test_every_combination_has_a_defined_answer(
+    phase: Phase, method: Method | None, deferred: float | None
+) -> None:
     sent = 50.0 if phase in (Phase.INSTALLING, Phase.CONFIRMING) else None
     base = replace(
         fresh_job(), phase=phase, method=method, ask_number=5, asked_at=90.0, progress_at=90.0,
         base_version=OLD,
         deliveries=method is not None, push_offset=1024, execute_sent_at=sent, accepted=sent is not None,
+        deferred_since=deferred, configured=deferred is not None,
     )  # fmt: skip
     for ask, state, result in itertools.product([None, *Ask], range(5), (0, 1, 5, 8, 9, 11, 99)):
         job = replace(base, ask=ask)
         view = DeviceView(
-            registered=True, fresh=ask is None, state=state, result=result, version=OLD, delivery=2
+            registered=True,
+            fresh=ask is None,
+            state=state,
+            result=result,
+            version=OLD,
+            delivery=2,
+            severity=1,
         )
-        read = ev.StatusRead(5, state, result, version=OLD, delivery=2)
+        read = ev.StatusRead(5, state, result, version=OLD, delivery=2, severity=1)
         for event in [*events(5), read]:
             done = step(job, view, event, 100.0)
             check(job, done)
@@ -97,3 +114,10 @@ def test_damaged_job_is_refused(damage: dict[str, Any]) -> None:
         UpdateJob.from_json(fresh_job().to_json() | damage)
     with pytest.raises(InvalidInput):
         UpdateJob.from_json({"format": 1})
+
+
+def test_job_of_a_server_that_knew_no_deferral_is_read() -> None:
+    old = fresh_job().to_json()
+    for name in ("severity", "max_defer", "configured", "deferred_since", "deferred_until"):
+        del old[name]
+    assert UpdateJob.from_json(old) == replace(fresh_job(), severity=None, max_defer=None)

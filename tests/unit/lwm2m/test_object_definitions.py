@@ -71,9 +71,10 @@ def test_the_manifest_agent_is_single_and_read_only(registry):
         (3, "Opaque"),
         (4, "String"),
         (5, "String"),
+        (6, "Time"),
     ]
     assert all(
-        each.operations == "R" and each.mandatory and not each.multiple
+        each.operations == "R" and each.mandatory == (each.id != 6) and not each.multiple
         for each in definition.resources.values()
     )
 

@@ -125,6 +125,7 @@ async def test_an_edit_is_held_to_the_same_rules_as_a_draft(desk: Desk) -> None:
         "filter": "and and",
         "manifest_id": "none",
         "start_at": float("nan"),
+        "max_defer": -1,
         "description": "x" * 2001,
     }.items():
         with pytest.raises(InvalidInput) as caught:
