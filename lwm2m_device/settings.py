@@ -49,7 +49,8 @@ class DeviceSettings:
 
     `server` is a URI such as coaps://127.0.0.1:5684; `security` are the credentials for it, needed for coaps.
     `trust` are PEM public keys (files' contents) of image authors, `approval` those of operators who approve
-    downgrades, `requires` the algorithm of a second signature. `battery` is the charge in mWh; with
+    downgrades, `requires` the algorithm of a second signature. `decryption_keys` are the keys (16 bytes each) of
+    the device class for encrypted images. `battery` is the charge in mWh; with
     `unauthorized` the application declines every update that asks it. `consent` is a program that is asked before
     each download and installation, for at most `consent_timeout`. `plain` takes images without
     manifests. `local` is the host and port to bind; None: any of the server's address family. Times in
@@ -70,6 +71,7 @@ class DeviceSettings:
     trust: tuple[bytes, ...] = ()
     approval: tuple[bytes, ...] = ()
     requires: KeyType | None = None
+    decryption_keys: tuple[bytes, ...] = ()
     battery: int | None = None
     unauthorized: bool = False
     consent: Path | None = None
