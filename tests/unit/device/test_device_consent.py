@@ -128,7 +128,9 @@ async def test_the_period_counts_for_download_and_installation_together(world):
     await world.pass_time(160)
     assert await world.server.state() == (2, 0)
     await world.server.execute("/5/0/2")
-    await world.pass_time(60)
+    await world.pass_time(2)
+    assert await until(world) == int(application.asked[0][0] + 200)
+    await world.pass_time(58)
     assert await version(world) == "2.0.0"
 
 
