@@ -174,3 +174,27 @@ def test_the_whole_update_over_coaps_with_a_kill_in_the_middle(
         server.wait_campaign(campaign)
         assert server.deployment(campaign, "meter")["reason"] == "confirmed-digest"
         assert counter(server, "dtls_handshakes") <= 1  # the one after the reboot into the new version
+
+
+def test_a_new_key_is_taken_up_and_sessions_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    first = Pki(folder)
+    old = first.device("old")
+    with Server(folder, settings=SETTINGS, keys=first.server) as server:
+        server.credential("old", "rpk", **old.material("rpk"))
+        with device(tmp_path, server, old, "rpk"):
+            server.wait_registered("old")
+            second = Pki(folder)  # writes over the server's files
+            new = second.device("new")
+            server.credential("new", "rpk", **new.material("rpk"))
+            server.process.hang_up()
+            server.process.wait_line("key and certificate reloaded")
+            with device(tmp_path, server, new, "rpk"):
+                server.wait_registered("new")
+                assert reads(server, "old")
+                assert counter(server, "dtls_handshakes") == 2
+            second.server.file("key").write_text("damaged")
+            server.process.hang_up()
+            server.process.wait_line("key and certificate stay as they were")
+            assert reads(server, "old")

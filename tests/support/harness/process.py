@@ -77,6 +77,10 @@ class Process:
         self._process.kill()
         self._end()
 
+    def hang_up(self) -> None:
+        """Ask it to read its files again: SIGHUP."""
+        self._process.send_signal(signal.SIGHUP)
+
     def stop(self) -> None:
         """Ask it to end, and see that it does."""
         with contextlib.suppress(ProcessLookupError):
