@@ -235,6 +235,9 @@ class IdentityService:
                     endpoint=refused.endpoint,
                 )
             keys, row = (), None
+        if row is not None:
+            # The Register that follows the handshake finds it here.
+            self._keep(row.identity, (row.endpoint, row.expires_at))
         if is_psk:
             self._transport.provide_psk(look_up.handshake, keys)
         else:

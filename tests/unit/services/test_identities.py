@@ -419,3 +419,10 @@ async def test_a_foreign_name_is_an_event_of_that_device(desk):
     (event,) = await desk.store.events.after(0)
     assert (event.kind, event.endpoint) == ("security.refused", "meter-1")
     assert (event.data["reason"], event.data["identity"]) == ("endpoint-not-allowed", "psk:thief")
+
+
+async def test_the_register_after_a_handshake_asks_the_store_no_more(desk, monkeypatch):
+    identity = await desk.psk()
+    assert await desk.ask(identity) == (KEY,)
+    monkeypatch.setattr(desk.store.credentials, "get", None)
+    assert await desk.identities.endpoint_of(identity) == "meter-1"
