@@ -19,7 +19,20 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Executable, NullPool, Row, Select, create_engine, event, func, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Executable,
+    NullPool,
+    Row,
+    Select,
+    String,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    select,
+)
 from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, IntegrityError
@@ -100,6 +113,14 @@ class Database:
         except DatabaseError as error:
             raise explain(error, self._path) from error
 
+    async def read_by(self, query: "PreparedQuery", value: object) -> Sequence[AnyRow]:
+        """Return the rows of a query that is compiled already, for this value, as of the last commit."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._read_threads, self._read_prepared, query, value)
+        except DatabaseError as error:
+            raise explain(error, self._path) from error
+
     async def write(self, work: Work[T]) -> T:
         """Do `work` in a transaction, see `GroupCommit.run`; `IntegrityError` is the caller's to explain."""
         return await self._ready.run(work)
@@ -134,13 +155,19 @@ class Database:
             connection.connection.cursor().execute(pragma)
         return connection
 
-    def _read(self, statement: Executable) -> Sequence[AnyRow]:
+    def _reader(self) -> Connection:
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._connect(_READER_PRAGMAS)
             self._local.connection = connection
+        return connection
+
+    def _read(self, statement: Executable) -> Sequence[AnyRow]:
         # SQLite is in autocommit here: each query is a transaction of its own and sees the last commit
-        return connection.execute(statement).all()
+        return self._reader().execute(statement).all()
+
+    def _read_prepared(self, query: "PreparedQuery", value: object) -> Sequence[AnyRow]:
+        return query.rows(self._reader(), value)
 
     def _close(self) -> None:
         self._read_threads.shutdown()
@@ -167,6 +194,10 @@ class Database:
             cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
             cursor.fetchall()
         cursor.close()
+
+
+# The keys of a batch go in as one JSON array: one statement for batches of any size, prepared once.
+KEYS = select(func.json_each(bindparam("keys", type_=String)).table_valued("value").c.value)
 
 
 class Prepared:

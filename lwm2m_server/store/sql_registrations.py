@@ -9,13 +9,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Label, String, bindparam, delete, false, func, select, true, update
+from sqlalchemy import Column, Connection, Label, bindparam, delete, false, func, select, true, update
 from sqlalchemy.dialects.sqlite import insert
 
 from lwm2m_server.devices.records import Registration
 from lwm2m_server.errors import ForeignName
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import BIND, Database, Prepared, PreparedQuery
+from lwm2m_server.store.database import BIND, KEYS, Database, Prepared, PreparedQuery
 from lwm2m_server.store.records import (
     LiveRegistration,
     NewEvent,
@@ -38,19 +38,16 @@ _d = devices.c
 _EXPIRES_AT = LAST_SEEN.element + _d.lease
 _MOVED = 1000  # rows whose `due_at` one transaction brings up to date
 
-# The keys of a batch go in as one JSON array: one statement for batches of any size, prepared once.
-_KEYS = select(func.json_each(bindparam("keys", type_=String)).table_valued("value").c.value)
-
 
 def _by_key(columns: tuple[Column[Any] | Label[Any], ...], key: Column[Any]) -> PreparedQuery:
-    return PreparedQuery(select(*columns, _d.registered).where(key.in_(_KEYS)), "keys")
+    return PreparedQuery(select(*columns, _d.registered).where(key.in_(KEYS)), "keys")
 
 
 _KNOWN = _by_key((_d.endpoint, _d.registration_id, _d.identity), _d.endpoint)
 _REGISTRATIONS = _by_key(REGISTRATION_COLUMNS, _d.registration_id)
 _ENDPOINTS = _by_key((_d.registration_id, _d.endpoint, _d.identity), _d.registration_id)
 
-_CLAIMED = PreparedQuery(select(credentials.c.endpoint).where(credentials.c.endpoint.in_(_KEYS)), "keys")
+_CLAIMED = PreparedQuery(select(credentials.c.endpoint).where(credentials.c.endpoint.in_(KEYS)), "keys")
 
 _insert = insert(devices)
 _REGISTER = Prepared(

@@ -1,6 +1,7 @@
 # ruff: noqa: D102  the docstrings are the ports'
 """Credentials, authorities and sessions over SQL."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from itertools import islice
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import AnyRow, AnySelect, Database, Prepared
+from lwm2m_server.store.database import KEYS, AnyRow, AnySelect, Database, Prepared, PreparedQuery
 from lwm2m_server.store.records import Authority, Credential, NewEvent, Page, StoredSession
 from lwm2m_server.store.rows import event_row, page_of, plain_of, plain_values
 from lwm2m_server.store.schema import authorities, credentials, sealing, sessions
@@ -29,6 +30,7 @@ _CHECK = "check"
 _c = credentials.c
 _s = sessions.c
 _COLUMNS = tuple(field.name for field in fields(Credential))
+_MANY = PreparedQuery(select(*(_c[name] for name in _COLUMNS)).where(_c.identity.in_(KEYS)), "keys")
 _new = insert(credentials)
 # What is there was found replaceable before, in the same transaction.
 _PUT = Prepared(
@@ -38,6 +40,7 @@ _PUT = Prepared(
     ),
     _COLUMNS,
 )
+_GENERATIONS = PreparedQuery(select(_s.record, _s.generation).where(_s.record.in_(KEYS)), "keys")
 _saved = insert(sessions)
 _SESSION_COLUMNS = ("record", "generation", "identity", "sealed", "updated_at")
 _SAVE = Prepared(
@@ -98,13 +101,9 @@ class SqlCredentialStore:
         return plain_of(Credential, rows[0]) if rows else None
 
     async def get_many(self, identities: Iterable[str]) -> dict[str, Credential]:
-        wanted = list(dict.fromkeys(identities))
-        found: dict[str, Credential] = {}
-        for start in range(0, len(wanted), _CHUNK):
-            query = select(credentials).where(_c.identity.in_(wanted[start : start + _CHUNK]))
-            rows = [plain_of(Credential, row) for row in await self._database.read(query)]
-            found |= {row.identity: row for row in rows}
-        return found
+        wanted = json.dumps(list(dict.fromkeys(identities)))
+        rows = await self._database.read_by(_MANY, wanted)
+        return {row[0]: Credential(**dict(zip(_COLUMNS, row, strict=True))) for row in rows}
 
     async def page(
         self,
@@ -273,9 +272,8 @@ def _add(connection: Connection, items: Sequence[tuple[Credential, NewEvent]]) -
 
 
 def _save(connection: Connection, items: Sequence[StoredSession]) -> list[bool]:
-    wanted = {signed(item.record) for item in items}
-    query = select(_s.record, _s.generation).where(_s.record.in_(wanted))
-    there: dict[int, int] = {row[0]: row[1] for row in connection.execute(query)}
+    wanted = json.dumps([signed(item.record) for item in items])
+    there: dict[int, int] = {row[0]: row[1] for row in _GENERATIONS.rows(connection, wanted)}
     results = []
     rows: dict[int, tuple[object, ...]] = {}
     for item in items:
