@@ -147,7 +147,9 @@ def registrations(child: Child, devices: int, *, rounds: int, durable: bool) -> 
     time.sleep(settle)
 
     def register() -> dict[str, float]:
-        return load.register(devices, prefix=f"n{devices}-")
+        report = load.register(devices, prefix=f"n{devices}-")
+        time.sleep(settle)  # its log is copied back behind it; that is no Update's cost
+        return report
 
     def update(rounds: int) -> dict[str, float]:
         report = load.update(rounds)
@@ -160,7 +162,7 @@ def registrations(child: Child, devices: int, *, rounds: int, durable: bool) -> 
 
     note = f"{devices} devices, {REGISTRATION_LANES} at a time"
     done = [
-        measure("registration", child, register),
+        measure("registration", child, register, idle=idle),
         measure("registration update", child, lambda: update(rounds), idle=idle),
     ]
     if durable:
