@@ -1,4 +1,4 @@
-"""The update machine: drives object 5 (Firmware Update) of one device from the offer to the evidence.
+"""The update machine: drives an update object (5 or 33629) of one device from the offer to the evidence.
 
 `step` is the whole interface: job, view and one event in; the new job, the new view, actions and perhaps the
 outcome out. This file folds events into job and view and keeps the timers; `update_decide` has the table of
@@ -208,7 +208,7 @@ def _answered(run: Run, code: int | None, max_age: float | None) -> None:
             run.change(wait_until=run.now)
     elif ask is Ask.READ:
         if code == NOT_FOUND and run.job.phase is Phase.OFFERED:
-            run.finish(failed_for_good("no-firmware-object", "the device has no object 5, Firmware Update"))
+            run.finish(failed_for_good("no-firmware-object", f"the device has no update object {run.job.instance}"))
         run.wait()
     elif ask is Ask.CONFIGURE:
         # a device that refuses them is updated all the same

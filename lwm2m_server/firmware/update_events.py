@@ -17,7 +17,7 @@ from lwm2m_server.firmware.update_job import DeviceView, UpdateJob
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """Observe State and Result (`/5/0/3`, `/5/0/5`).
+    """Observe State and Result (resources 3 and 5 of the update object).
 
     Report changes as `Notified`. Failing is no matter: we poll.
     """
@@ -25,7 +25,7 @@ class Observe:
 
 @dataclass(frozen=True, slots=True)
 class ReadStatus:
-    """Read `/5/0`, `/3/0/3` and, where registered, `/42800/0`.
+    """Read the update object, `/3/0/3` and, where registered, `/42800/0`.
 
     With `settings`, severity and maximum defer period too. Answer with `StatusRead`, or `Answered` when it fails.
     """
@@ -36,7 +36,7 @@ class ReadStatus:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """Write Severity (`/5/0/11`) and Maximum Defer Period (`/5/0/13`), each unless None; answer with `Answered`.
+    """Write Severity (11) and Maximum Defer Period (13), each unless None; answer with `Answered`.
 
     The code is that of the first write that was refused, else success.
     """
@@ -48,7 +48,7 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Write an empty string to `/5/0/1` (`by_uri`) or one NUL byte to `/5/0/0`; answer with `Answered`."""
+    """Write an empty string to Package URI (`by_uri`) or one NUL byte to Package; answer with `Answered`."""
 
     number: int
     by_uri: bool
@@ -56,7 +56,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class WriteUri:
-    """Write `uri` to `/5/0/1`; answer with `Answered`."""
+    """Write `uri` to Package URI (1); answer with `Answered`."""
 
     number: int
     uri: str
@@ -64,7 +64,7 @@ class WriteUri:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Send the artefact to `/5/0/0` from `offset`; `PushProgress` on the way, `PushEnded` at the end.
+    """Send the artefact to Package (0) from `offset`; `PushProgress` on the way, `PushEnded` at the end.
 
     Nothing else may be sent to the device meanwhile.
     """
@@ -80,7 +80,7 @@ class StopPush:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Execute `/5/0/2` without argument.
+    """Execute Update (2) without argument.
 
     Answer with `Answered`. Never repeated by anyone but this machine.
     """
@@ -112,8 +112,8 @@ class Gone:
 class StatusRead:
     """Answer to `ReadStatus`. `None`: the device has no such resource or the value could not be read.
 
-    `version` is `/3/0/3`, `package_version` `/5/0/7`, `delivery` `/5/0/9`, `protocols` `/5/0/8`, `severity`
-    `/5/0/11`, `max_defer` `/5/0/13`; the others are resources 3, 4, 5, 6 of 42800.
+    `version` is `/3/0/3`; `package_version`, `protocols`, `delivery`, `severity`, `max_defer` are resources 7, 8, 9,
+    11, 13 of the update object; the others are resources 3, 4, 5, 6 of 42800.
     """
 
     number: int

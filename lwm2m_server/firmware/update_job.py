@@ -1,4 +1,4 @@
-"""The durable record of one update of one device, and what is known of the device's object 5 at the moment.
+"""The durable record of one update of one device, and what is known of its update object at the moment.
 
 The job survives restarts (`to_json`, `from_json`); the view does not, it is read again.
 """
@@ -14,12 +14,14 @@ from lwm2m_server.errors import InvalidInput
 
 FORMAT = 1
 """Version of the JSON form."""
-_ADDED = frozenset({"severity", "max_defer", "configured", "deferred_since", "deferred_until"})
+FIRMWARE = "/5/0"
+"""The only instance of object 5, Firmware Update."""
+_ADDED = frozenset({"severity", "max_defer", "configured", "deferred_since", "deferred_until", "instance"})
 """Fields that the first jobs of this form did not have."""
 
 
 class State(IntEnum):
-    """Resource 3 of object 5."""
+    """Resource 3 of an update object."""
 
     IDLE = 0
     DOWNLOADING = 1
@@ -93,6 +95,8 @@ class UpdateJob:
     `prefer` decides for images where the device takes both ways (pull by default); a manifest is pushed
     wherever the device allows it. `severity` (0 critical, 1 mandatory, 2 optional) and `max_defer` (seconds) are
     written to the device before the delivery, where it has these resources; None leaves them as they are.
+    `instance` is the path of the update object's instance that is driven: `/5/0`, or `/33629/n` (Advanced Firmware
+    Update), which has the same resources under the same numbers.
 
     The rest is the machine's own: build jobs with `new_job` and change them through `update.step` only. Of
     use to others: `phase`, `method`, `offset` (bytes that arrived), `started_at`, `heard_at`, `deferred_since`
@@ -109,6 +113,7 @@ class UpdateJob:
     timers: Timers = Timers()
     severity: int | None = None
     max_defer: int | None = None
+    instance: str = FIRMWARE
 
     phase: Phase = Phase.OFFERED
     started_at: float = 0.0
@@ -218,6 +223,7 @@ def new_job(
     timers: Timers | None = None,
     severity: int | None = None,
     max_defer: int | None = None,
+    instance: str = FIRMWARE,
 ) -> UpdateJob:
     """Make a job for one attempt, not yet started; give it `Started` as its first event."""
     job = UpdateJob(
@@ -231,5 +237,6 @@ def new_job(
         timers=timers or Timers(),
         severity=severity,
         max_defer=max_defer,
+        instance=instance,
     )
     return replace(job, started_at=now, progress_at=now)

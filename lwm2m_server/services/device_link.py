@@ -26,10 +26,8 @@ from lwm2m_server.transport import (
 Post = Callable[[ev.Event], None]
 Values = dict[Path, Value]
 
-_FIRMWARE = Path.of(5, 0)
-_PACKAGE, _URI, _UPDATE, _STATE, _RESULT = (_FIRMWARE.child(number) for number in (0, 1, 2, 3, 5))
-_PACKAGE_VERSION, _PROTOCOLS, _DELIVERY = (_FIRMWARE.child(number) for number in (7, 8, 9))
-_SEVERITY, _MAX_DEFER = (_FIRMWARE.child(number) for number in (11, 13))
+_PACKAGE, _URI, _UPDATE, _STATE, _RESULT, _PACKAGE_VERSION, _PROTOCOLS, _DELIVERY = 0, 1, 2, 3, 5, 7, 8, 9
+_SEVERITY, _MAX_DEFER = 11, 13
 _VERSION = Path.of(3, 0, 3)
 _AGENT = Path.of(SUIT_AGENT, 0)
 _RUNNING_DIGEST, _REFUSAL_CODE, _REFUSAL_TEXT, _DEFERRED_UNTIL = (
@@ -41,15 +39,23 @@ _LAST_TIME = 253_402_300_799  # the end of the year 9999: beyond it a time can't
 INSTANCES = "instances"  # what was learned: False for a device that never answers the Read of an instance
 
 
-class DeviceLink:
-    """One device in an update. `close` ends the observations that were made."""
+class InstanceLink:
+    """One instance of one device's object in an update. `close` ends the observations that were made."""
 
     def __init__(
-        self, exchange: Exchange, transport: Transport, endpoint: str, *, block_size: int = 1024
+        self,
+        exchange: Exchange,
+        transport: Transport,
+        endpoint: str,
+        instance: Path,
+        *,
+        block_size: int = 1024,
     ) -> None:
+        """`instance` is what is read, written and observed, such as `/5/0` or `/33629/1`."""
         self._exchange = exchange
         self._transport = transport
         self._endpoint = endpoint
+        self._instance = instance
         self._block_size = block_size
         self._handles: list[int] = []
 
@@ -59,18 +65,19 @@ class DeviceLink:
         for handle in handles:
             self._transport.cancel(handle)
 
-    async def observe_update(self, post: Post) -> None:
-        """Observe State and Result. Failing is no matter: the machine polls as well."""
+    async def observe(self, resources: tuple[int, ...], changed: Callable[[int, int], None]) -> None:
+        """Observe integer resources; `changed` gets number and value. Failing is no matter: machines poll as well."""
         # Those of an earlier registration are gone on the device; here they must not pile up.
         self.close()
-        for path in (_STATE, _RESULT):
+        for number in resources:
+            path = self._instance.child(number)
             try:
                 async with self._exchange.turn(self._endpoint):
                     target = await self._exchange.target(self._endpoint)
                     handle, response = await self._transport.observe(
                         target.peer,
                         target.root + path.segments,
-                        on_notify=_notifier(path, target, post),
+                        on_notify=_notifier(path, target, changed),
                         on_end=lambda _: None,
                     )
             except Lwm2mError:
@@ -78,81 +85,32 @@ class DeviceLink:
             if response.observe is not None:
                 self._handles.append(handle)
 
-    async def read_status(self, number: int, *, settings: bool = False) -> ev.Event:
-        """Read State, Result, versions and what else tells how an update stands; with `settings` 11 and 13 too."""
-        resources = (3, 5, 7, 8, 9, 11, 13) if settings else (3, 5, 7, 8, 9)
+    async def write(self, number: int, resource: int, value: Value) -> ev.Answered:
+        """Write one resource; the answer carries `number`."""
+        node = Node(self._instance.child(resource), value)
         try:
             async with self._exchange.turn(self._endpoint):
                 target = await self._exchange.target(self._endpoint)
-                values = await read_values(self._exchange, target, _FIRMWARE, resources, needed=(3, 5))
-                values |= await read_values(self._exchange, target, _VERSION.parent, (3,))
-                if target.objects.get(SUIT_AGENT) is not None:
-                    values |= await read_values(self._exchange, target, _AGENT, (3, 4, 5, 6))
-        except Refused as refused:
-            return ev.Answered(number, refused.response.code, _seconds(refused.response.max_age))
-        except Lwm2mError:
-            return ev.Answered(number, None)
-        state, result = _int(values.get(_STATE)), _int(values.get(_RESULT))
-        if state is None or result is None:
-            return ev.Answered(number, None)
-        protocols = {
-            value
-            for path, value in values.items()
-            if _PROTOCOLS.contains(path) and isinstance(value, int) and not isinstance(value, bool)
-        }
-        digest = values.get(_RUNNING_DIGEST)
-        until = _int(values.get(_DEFERRED_UNTIL)) or 0
-        return ev.StatusRead(
-            number,
-            state=state,
-            result=result,
-            version=_str(values.get(_VERSION)),
-            package_version=_str(values.get(_PACKAGE_VERSION)),
-            delivery=_int(values.get(_DELIVERY)),
-            protocols=frozenset(protocols) if protocols else None,
-            running_digest=digest if isinstance(digest, bytes) and digest else None,
-            refusal_code=_str(values.get(_REFUSAL_CODE)) or "",
-            refusal_text=_str(values.get(_REFUSAL_TEXT)) or "",
-            severity=_int(values.get(_SEVERITY)),
-            max_defer=_int(values.get(_MAX_DEFER)),
-            deferred_until=float(until) if 0 < until <= _LAST_TIME else None,
-        )
-
-    async def configure(self, number: int, severity: int | None, max_defer: int | None) -> ev.Event:
-        """Write Severity and Maximum Defer Period, each unless None."""
-        first: ev.Answered | None = None
-        for path, value in ((_SEVERITY, severity), (_MAX_DEFER, max_defer)):
-            if value is None:
-                continue
-            answer = await self._write(number, Node(path, value))
-            if answer.code is None:
-                return answer
-            if first is None or is_success(first.code or 0):
-                first = answer
-        return first or ev.Answered(number, None)
-
-    async def reset(self, number: int, *, by_uri: bool) -> ev.Event:
-        """Write an empty URI, or a package of one NUL byte."""
-        if by_uri:
-            return await self._write(number, Node(_URI, ""))
-        return await self._write(number, Node(_PACKAGE, _RESET_PACKAGE))
-
-    async def write_uri(self, number: int, uri: str) -> ev.Event:
-        """Write the Package URI."""
-        return await self._write(number, Node(_URI, uri))
-
-    async def execute_update(self, number: int) -> ev.Event:
-        """Execute Update, without arguments: some devices refuse any."""
-        try:
-            async with self._exchange.turn(self._endpoint):
-                target = await self._exchange.target(self._endpoint)
-                response = await self._exchange.send(target, ops.execute(_UPDATE, root=target.root))
+                _, response = await self._exchange.write(target, node.path, (node,), checked=False)
         except Lwm2mError:
             return ev.Answered(number, None)
         return ev.Answered(number, response.code, _seconds(response.max_age))
 
-    async def push(self, number: int, digest: bytes, offset: int, post: Post) -> ev.Event:
-        """Push a blob into the Package, from `offset` bytes on; nothing else is sent meanwhile."""
+    async def execute(self, number: int, resource: int) -> ev.Answered:
+        """Execute a resource, without arguments: some devices refuse any."""
+        path = self._instance.child(resource)
+        try:
+            async with self._exchange.turn(self._endpoint):
+                target = await self._exchange.target(self._endpoint)
+                response = await self._exchange.send(target, ops.execute(path, root=target.root))
+        except Lwm2mError:
+            return ev.Answered(number, None)
+        return ev.Answered(number, response.code, _seconds(response.max_age))
+
+    async def push_blob(
+        self, number: int, resource: int, digest: bytes, offset: int, post: Post
+    ) -> ev.PushEnded:
+        """Push a blob into a resource, from `offset` bytes on; nothing else is sent meanwhile."""
         reached = offset
 
         def progressed(progress: Progress) -> None:
@@ -165,7 +123,7 @@ class DeviceLink:
                 target = await self._exchange.target(self._endpoint)
                 response = await self._transport.push(
                     target.peer,
-                    target.root + _PACKAGE.segments,
+                    target.root + self._instance.child(resource).segments,
                     digest,
                     offset=offset,
                     block_size=self._block_size,
@@ -178,14 +136,89 @@ class DeviceLink:
             return ev.PushEnded(number, None, reached)
         return ev.PushEnded(number, response.code, reached, _seconds(response.max_age))
 
-    async def _write(self, number: int, node: Node) -> ev.Answered:
+
+class DeviceLink(InstanceLink):
+    """An instance of object 5 or 33629: their resources have the same numbers."""
+
+    async def observe_update(self, post: Post) -> None:
+        """Observe State and Result."""
+
+        def changed(resource: int, value: int) -> None:
+            post(ev.Notified(state=value) if resource == _STATE else ev.Notified(result=value))
+
+        await self.observe((_STATE, _RESULT), changed)
+
+    async def read_status(self, number: int, *, settings: bool = False) -> ev.Event:
+        """Read State, Result, versions and what else tells how an update stands; with `settings` 11 and 13 too."""
+        own = self._instance
+        resources = (3, 5, 7, 8, 9, 11, 13) if settings else (3, 5, 7, 8, 9)
         try:
             async with self._exchange.turn(self._endpoint):
                 target = await self._exchange.target(self._endpoint)
-                _, response = await self._exchange.write(target, node.path, (node,), checked=False)
+                values = await read_values(self._exchange, target, own, resources, needed=(3, 5))
+                values |= await read_values(self._exchange, target, _VERSION.parent, (3,))
+                if target.objects.get(SUIT_AGENT) is not None:
+                    values |= await read_values(self._exchange, target, _AGENT, (3, 4, 5, 6))
+        except Refused as refused:
+            return ev.Answered(number, refused.response.code, _seconds(refused.response.max_age))
         except Lwm2mError:
             return ev.Answered(number, None)
-        return ev.Answered(number, response.code, _seconds(response.max_age))
+        state, result = _int(values.get(own.child(_STATE))), _int(values.get(own.child(_RESULT)))
+        if state is None or result is None:
+            return ev.Answered(number, None)
+        protocols = {
+            value
+            for path, value in values.items()
+            if own.child(_PROTOCOLS).contains(path) and isinstance(value, int) and not isinstance(value, bool)
+        }
+        digest = values.get(_RUNNING_DIGEST)
+        until = _int(values.get(_DEFERRED_UNTIL)) or 0
+        return ev.StatusRead(
+            number,
+            state=state,
+            result=result,
+            version=_str(values.get(_VERSION)),
+            package_version=_str(values.get(own.child(_PACKAGE_VERSION))),
+            delivery=_int(values.get(own.child(_DELIVERY))),
+            protocols=frozenset(protocols) if protocols else None,
+            running_digest=digest if isinstance(digest, bytes) and digest else None,
+            refusal_code=_str(values.get(_REFUSAL_CODE)) or "",
+            refusal_text=_str(values.get(_REFUSAL_TEXT)) or "",
+            severity=_int(values.get(own.child(_SEVERITY))),
+            max_defer=_int(values.get(own.child(_MAX_DEFER))),
+            deferred_until=float(until) if 0 < until <= _LAST_TIME else None,
+        )
+
+    async def configure(self, number: int, severity: int | None, max_defer: int | None) -> ev.Event:
+        """Write Severity and Maximum Defer Period, each unless None."""
+        first: ev.Answered | None = None
+        for resource, value in ((_SEVERITY, severity), (_MAX_DEFER, max_defer)):
+            if value is None:
+                continue
+            answer = await self.write(number, resource, value)
+            if answer.code is None:
+                return answer
+            if first is None or is_success(first.code or 0):
+                first = answer
+        return first or ev.Answered(number, None)
+
+    async def reset(self, number: int, *, by_uri: bool) -> ev.Event:
+        """Write an empty URI, or a package of one NUL byte."""
+        if by_uri:
+            return await self.write(number, _URI, "")
+        return await self.write(number, _PACKAGE, _RESET_PACKAGE)
+
+    async def write_uri(self, number: int, uri: str) -> ev.Event:
+        """Write the Package URI."""
+        return await self.write(number, _URI, uri)
+
+    async def execute_update(self, number: int) -> ev.Event:
+        """Execute Update; without arguments it is for this instance and those linked with it."""
+        return await self.execute(number, _UPDATE)
+
+    async def push(self, number: int, digest: bytes, offset: int, post: Post) -> ev.Event:
+        """Push a blob into the Package, from `offset` bytes on."""
+        return await self.push_blob(number, _PACKAGE, digest, offset, post)
 
 
 class Refused(Lwm2mError):
@@ -244,7 +277,9 @@ def _has(values: Values, path: Path) -> bool:
     return any(path.contains(known) for known in values)
 
 
-def _notifier(path: Path, target: Target, post: Post) -> Callable[[Notification], None]:
+def _notifier(
+    path: Path, target: Target, changed: Callable[[int, int], None]
+) -> Callable[[Notification], None]:
     def notified(notification: Notification) -> None:
         if not is_success(notification.code):
             return
@@ -254,7 +289,7 @@ def _notifier(path: Path, target: Target, post: Post) -> Callable[[Notification]
             return
         value = _int(next((node.value for node in nodes if node.path == path), None))
         if value is not None:
-            post(ev.Notified(state=value) if path == _STATE else ev.Notified(result=value))
+            changed(path.ids[2], value)
 
     return notified
 

@@ -13,6 +13,7 @@ from lwm2m_server.devices.records import Device
 from lwm2m_server.errors import InvalidInput, Lwm2mError, NotFound
 from lwm2m_server.firmware import update_events
 from lwm2m_server.firmware.update_job import DeviceView, Kind, Method, Timers, UpdateJob, new_job
+from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.services.addresses import peer_of
 from lwm2m_server.services.background import Background, report
 from lwm2m_server.services.blobs import BlobShelf, Offers, blob_path
@@ -232,7 +233,13 @@ class Updater:
         self, deployment: Deployment, device: Device, job: UpdateJob, offers: Offers, transfers: Transfers
     ) -> None:
         endpoint = deployment.endpoint
-        link = DeviceLink(self._exchange, self._transport, endpoint, block_size=self._policy.block_size)
+        link = DeviceLink(
+            self._exchange,
+            self._transport,
+            endpoint,
+            Path.parse(job.instance),
+            block_size=self._policy.block_size,
+        )
         view = DeviceView(registered=device.registered)
         actor = UpdateActor(self._tools, link, offers, deployment, job, view, transfers)
         if device.registration is not None:

@@ -116,8 +116,8 @@ def test_damaged_job_is_refused(damage: dict[str, Any]) -> None:
         UpdateJob.from_json({"format": 1})
 
 
-def test_job_of_a_server_that_knew_no_deferral_is_read() -> None:
+def test_job_of_an_older_server_is_read_and_is_about_object_5() -> None:
     old = fresh_job().to_json()
-    for name in ("severity", "max_defer", "configured", "deferred_since", "deferred_until"):
+    for name in ("severity", "max_defer", "configured", "deferred_since", "deferred_until", "instance"):
         del old[name]
-    assert UpdateJob.from_json(old) == replace(fresh_job(), severity=None, max_defer=None)
+    assert UpdateJob.from_json(old) == replace(fresh_job(), severity=None, max_defer=None, instance="/5/0")
