@@ -10,7 +10,7 @@ from typing import Final
 import bsdiff4
 import bsdiff4.core
 
-from lwm2m_server.firmware.deltas.streams import PIECE, Output, Packed, PatchError, Source
+from lwm2m_server.firmware.deltas.streams import PIECE, Output, Packed, PatchError, Source, added
 
 _MAGIC: Final = b"BSDIFF40"
 _HEADER_SIZE: Final = 32
@@ -46,7 +46,7 @@ def apply(old: Source, patch: Source, output: Output) -> None:
         for at in range(0, add, PIECE):
             length = min(PIECE, add - at)
             base = _padded(old, position + at, length)
-            output.write(_sum(base, difference.read(length)))
+            output.write(added(base, difference.read(length)))
         for at in range(0, insert, PIECE):
             output.write(extra.read(min(PIECE, insert - at)))
         position += add + seek
@@ -64,7 +64,3 @@ def _padded(old: Source, start: int, length: int) -> bytes:
     inside = old.read(first, last - first) if last > first else b""
     left = min(length, first - start) if last > first else length
     return (bytes(left) + inside).ljust(length, b"\0")
-
-
-def _sum(left: bytes, right: bytes) -> bytes:
-    return bytes((a + b) & 0xFF for a, b in zip(left, right, strict=True))

@@ -2,7 +2,7 @@
 
 The first needs 640 bytes of RAM on the device (heatshrink window 2^8, lookahead 2^7) and a readable old image. The
 second rewrites the one slot that there is from front to back: it destroys its base, so it can't fall back to the
-whole image by itself, and is named in the manifest by the digest of its base.
+whole image by itself, and is named in the manifest by the digest of its base. `in_place` is the decoder.
 """
 
 import io
@@ -12,6 +12,7 @@ import detools
 from detools.apply import apply_patch_sequential
 from detools.errors import Error as DetoolsError
 
+from lwm2m_server.firmware.deltas import in_place
 from lwm2m_server.firmware.deltas.streams import Output, PatchError, Source, SourceFile
 
 _FAULTS: Final = (
@@ -24,9 +25,8 @@ _FAULTS: Final = (
     EOFError,
     MemoryError,
 )
-_SEQUENTIAL: Final = b"\x04"
-_IN_PLACE: Final = b"\x14"
 """What the library raises for damaged patches; it does not promise less."""
+_SEQUENTIAL: Final = b"\x04"
 
 
 class _OutputFile(io.RawIOBase):
@@ -83,23 +83,10 @@ def create_in_place(old: bytes, new: bytes, *, memory_size: int, segment_size: i
         raise PatchError(
             f"No in-place patch for a slot of {memory_size} bytes in segments of {segment_size}: {error}."
         ) from None
-    slot = bytearray(old.ljust(memory_size, b"\xff"))
-    size = apply_in_place(slot, patch.getvalue())
-    if bytes(slot[:size]) != new:
+    made = bytearray()
+    output = Output(made.extend, len(new))
+    in_place.apply(Source.of(old), Source.of(patch.getvalue()), output)
+    output.finish()
+    if bytes(made) != new:
         raise PatchError("The in-place patch, applied back, gives another image.")
     return patch.getvalue()
-
-
-def apply_in_place(memory: bytearray, patch: bytes) -> int:
-    """Turn the slot's contents into the new image and return its size; after PatchError the slot is void."""
-    if patch[:1] != _IN_PLACE:
-        raise PatchError("This is no patch of the method 'detools-in-place'.")
-    slot = io.BytesIO(memory)
-    try:
-        size: int = detools.apply_patch_in_place(slot, io.BytesIO(patch))
-    except _FAULTS as error:
-        raise PatchError(f"The patch can't be applied: {error}.") from None
-    if len(slot.getvalue()) > len(memory):
-        raise PatchError(f"The patch writes beyond the slot of {len(memory)} bytes.")
-    memory[:] = slot.getvalue()
-    return size

@@ -40,6 +40,11 @@ class Source:
         return self.read(offset, length)
 
 
+def added(left: bytes, right: bytes) -> bytes:
+    """Add two stretches byte by byte, modulo 256."""
+    return bytes((a + b) & 0xFF for a, b in zip(left, right, strict=True))
+
+
 class Output:
     """Passes on what an application writes, at most `size` bytes in pieces; `finish` checks that it is all."""
 

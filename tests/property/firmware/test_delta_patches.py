@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware.deltas import Method, PatchError, Source, apply, create, verify
-from lwm2m_server.firmware.deltas.detools_patches import apply_in_place, create_in_place
 from lwm2m_server.firmware.deltas.moves import Segment, steps_of
 from lwm2m_server.firmware.deltas.negotiation import (
     Description,
@@ -97,19 +96,6 @@ def test_noise_is_no_patch_and_never_makes_more_than_the_image(
     with contextlib.suppress(PatchError):
         apply(method, Source.of(bytes(1000)), Source.of(noise), out.extend, size=size)
     assert len(out) <= size
-
-
-@given(pair=releases(), segment=st.sampled_from([256, 1024, 4096]))
-@QUIET
-def test_an_in_place_patch_turns_the_one_slot_into_the_new_image(
-    pair: tuple[bytes, bytes], segment: int
-) -> None:
-    old, new = pair
-    size = (max(len(old), len(new)) // segment + 3) * segment
-    patch = create_in_place(old, new, memory_size=size, segment_size=segment)
-    slot = bytearray(old.ljust(size, b"\xff"))
-    assert apply_in_place(slot, patch) == len(new)
-    assert bytes(slot[: len(new)]) == new
 
 
 @given(distance=st.integers(-(1 << 23), (1 << 23) - 1))
