@@ -88,7 +88,7 @@ def create(
     manufacturer: Annotated[str, typer.Option(help="As plain devices report it (/3/0/0).")] = "",
     model: Annotated[str, typer.Option(help="As plain devices report it (/3/0/1).")] = "",
     component: Annotated[
-        str, typer.Option(help="Identifier of the first component, hex parts joined by /; else 00.")
+        str, typer.Option(help="Name of the first component: words or hex parts, joined by /; else 00.")
     ] = "",
     uri: Annotated[str | None, typer.Option(help="Where to fetch it; else /fw/DIGEST on the server.")] = None,
     encrypted: Encrypted = None,

@@ -75,7 +75,7 @@ def with_flags(
         name, at, version = rest.partition("@")
         if not equals or not name:
             raise InvalidInput(
-                f"'{text}' names no component and image", field="with", hint="such as 01=modem.bin@5.1.0"
+                f"'{text}' names no component and image", field="with", hint="such as modem=modem.bin@5.1.0"
             )
         found = {"id": identifier, "image": str(Path(name).absolute())}
         components.append(found | ({"version": version} if at else {}))

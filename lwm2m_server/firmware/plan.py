@@ -15,8 +15,8 @@ downgrade: false
 sever: [text]
 components:
   - {image: main.bin, requires: ">= 1.5, < 3.0"}
-  - {id: "01", image: modem.bin, version: 5.1.0, integrated: true}
-  - {id: "02", image: radio.bin, version: 1.0.0, encrypted: radio.bin.enc}
+  - {id: modem, image: modem.bin, version: 5.1.0, integrated: true}
+  - {id: radio, image: radio.bin, version: 1.0.0, encrypted: radio.bin.enc}
 ```
 
 `encrypted` names what `lwm2m firmware encrypt` made of the image; its encryption info lies beside it (`.info`).
@@ -37,7 +37,7 @@ from lwm2m_server.firmware.description import (
     ManifestDescription,
     TextDescription,
 )
-from lwm2m_server.firmware.suit import ComponentId
+from lwm2m_server.firmware.suit import ComponentId, component_of
 from lwm2m_server.firmware.suit_versions import VersionMatch, requirements
 
 MAX_COMPONENTS: Final = 32
@@ -111,16 +111,15 @@ def read_plan(plan: object, image: Callable[[str, str], PlannedImage]) -> Manife
 
 
 def component_id(text: str, field: str = "component") -> ComponentId:
-    """Read a component identifier: parts in hex, joined by `/`, as `manifest show` prints it."""
-    try:
-        parts = tuple(bytes.fromhex(part) for part in text.split("/"))
-    except ValueError:
-        parts = ()
-    if not parts or not all(parts):
+    """Read a component's name (`component_text`): words or hex parts, joined by `/`."""
+    found = component_of(text)
+    if found is None:
         raise InvalidInput(
-            f"'{text}' is not a component", field=field, hint="write hex parts, such as 00 or 00/01"
+            f"'{text}' is not a component",
+            field=field,
+            hint="write a word such as modem, or hex digits such as 00; parts are joined by /",
         )
-    return parts
+    return found
 
 
 def _component(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -222,8 +223,32 @@ def class_id(vendor: bytes, class_name: str) -> bytes:
 
 
 def component_text(component: ComponentId) -> str:
-    """Show a component identifier to people: parts in hex, joined by `/`."""
-    return "/".join(part.hex() for part in component)
+    """Return a component identifier as the text that is its name everywhere: parts joined by `/`.
+
+    A part is a word (`modem`) where its bytes are one and can't be read as hex digits, else hex (`00`).
+    """
+    return "/".join(part.decode() if _is_word(part) else part.hex() for part in component)
+
+
+def component_of(text: str) -> ComponentId | None:
+    """Return the identifier with this name (`component_text`), None when the text is no name."""
+    parts = tuple(_part(part) for part in text.split("/"))
+    return parts if all(parts) else None
+
+
+_WORD: Final = re.compile(rb"[A-Za-z][A-Za-z0-9._-]*")
+_HEX: Final = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
+
+
+def _is_word(part: bytes) -> bool:
+    return _WORD.fullmatch(part) is not None and _HEX.fullmatch(part) is None
+
+
+def _part(text: str) -> bytes:
+    part = text.encode("utf-8", "surrogatepass")
+    if _HEX.fullmatch(part):
+        return bytes.fromhex(text)
+    return part if _is_word(part) else b""
 
 
 def _hash(algorithm: int, field: str) -> Callable[[bytes], bytes]:
