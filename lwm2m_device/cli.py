@@ -21,7 +21,7 @@ from lwm2m_device.settings import DELTA_METHODS, Delivery, DeviceSettings, Fault
 from lwm2m_server import versions
 from lwm2m_server.devices.identities import Kind
 from lwm2m_server.errors import Conflict, InvalidInput, Lwm2mError, Unavailable
-from lwm2m_server.firmware.encryption import read_kek
+from lwm2m_server.firmware.encryption import read_class_key
 
 app = typer.Typer(
     help="Reference LwM2M device with simulated flash, boot loader and signed updates.",
@@ -230,7 +230,8 @@ def _settings(
         trust=tuple(files.read(each, "trust") for each in trust or []),
         approval=tuple(files.read(each, "approval-key") for each in approval or []),
         decryption_keys=tuple(
-            read_kek(files.read(each, "decryption-key"), "decryption-key") for each in decryption_key or []
+            read_class_key(files.read(each, "decryption-key"), "decryption-key")
+            for each in decryption_key or []
         ),
         lwm2m_version=_one_of(lwm2m_version, _LWM2M_VERSIONS, "lwm2m-version"),
         local=_local(bind),

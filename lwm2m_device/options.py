@@ -29,7 +29,10 @@ Requires = Annotated[
 ]
 DecryptionKey = Annotated[
     list[Path] | None,
-    typer.Option(help="Key of the device class for encrypted images (16 bytes or hex); repeat for more."),
+    typer.Option(
+        help="Key of the device class for encrypted images: 16 bytes, hex, or a P-256 private key (PEM);"
+        " repeat for more."
+    ),
 ]
 Battery = Annotated[int | None, typer.Option(min=0, help="Charge in mWh that conditions are asked against.")]
 Unauthorized = Annotated[

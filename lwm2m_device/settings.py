@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lwm2m_device.layout import LayoutKind
+from lwm2m_server.firmware.encryption import ClassKey
 from lwm2m_server.firmware.keys import KeyType
 from lwm2m_server.transport import Security
 
@@ -49,7 +50,7 @@ class DeviceSettings:
 
     `server` is a URI such as coaps://127.0.0.1:5684; `security` are the credentials for it, needed for coaps.
     `trust` are PEM public keys (files' contents) of image authors, `approval` those of operators who approve
-    downgrades, `requires` the algorithm of a second signature. `decryption_keys` are the keys (16 bytes each) of
+    downgrades, `requires` the algorithm of a second signature. `decryption_keys` are the keys of
     the device class for encrypted images. `battery` is the charge in mWh; with
     `unauthorized` the application declines every update that asks it. `consent` is a program that is asked before
     each download and installation, for at most `consent_timeout`. `plain` takes images without
@@ -71,7 +72,7 @@ class DeviceSettings:
     trust: tuple[bytes, ...] = ()
     approval: tuple[bytes, ...] = ()
     requires: KeyType | None = None
-    decryption_keys: tuple[bytes, ...] = ()
+    decryption_keys: tuple[ClassKey, ...] = ()
     battery: int | None = None
     unauthorized: bool = False
     consent: Path | None = None

@@ -14,6 +14,7 @@ from lwm2m_server.errors import Conflict, InvalidInput
 
 if TYPE_CHECKING:
     from lwm2m_server.firmware.encryption import ContentCipher
+    from lwm2m_server.firmware.key_agreement import Agreement
 
 _PIECE = 1 << 20
 
@@ -25,7 +26,9 @@ def encrypt(
     key: Annotated[
         list[Path],
         typer.Option(
-            "--key", "-k", help="Key of the device class (16 bytes or hex); repeat for several classes."
+            "--key",
+            "-k",
+            help="Key of the device class: 16 bytes or hex, or its P-256 public key (PEM); repeat for several.",
         ),
     ],
     kid: Annotated[
@@ -37,23 +40,16 @@ def encrypt(
     ] = None,
 ) -> None:
     """Encrypt an image offline: OUTPUT is what devices fetch, OUTPUT.info is for `manifest create`."""
-    from lwm2m_server.firmware.encryption import (
-        IV,
-        KEY_SIZE,
-        MAX_RECIPIENTS,
-        ContentCipher,
-        encryption_info,
-        kek_id,
-        read_kek,
-    )
+    from lwm2m_server.firmware.encryption import IV, KEY_SIZE, MAX_RECIPIENTS, ContentCipher, encryption_info
     from lwm2m_server.firmware.plan import INFO_SUFFIX
 
     if kid and len(kid) != len(key):
         raise InvalidInput("each --key needs its --kid, or none has one", field="kid")
     if len(key) > MAX_RECIPIENTS:
         raise InvalidInput(f"there are at most {MAX_RECIPIENTS} keys", field="key")
-    keks = [read_kek(read_file(file, "key"), "key") for file in key]
-    names = [name.encode() for name in kid] if kid else [kek_id(kek) for kek in keks]
+    keys = [_class_key(read_file(file, "key")) for file in key]
+    if kid:
+        keys = [(found, name.encode()) for (found, _), name in zip(keys, kid, strict=True)]
     target = output or image.with_name(image.name + ".enc")
     info = target.with_name(target.name + INFO_SUFFIX)
     for file in (target, info):
@@ -65,9 +61,21 @@ def encrypt(
     if not size:
         target.unlink()
         raise InvalidInput(f"{image} is empty", field="IMAGE", hint="name the image itself")
-    _write(info, iter([encryption_info(cipher.key, list(zip(keks, names, strict=True)))]))
+    _write(info, iter([encryption_info(cipher.key, keys)]))
     out.record({"encrypted": str(target), "info": str(info), "size": size, "digest": digest})
     out.note(f"next: lwm2m manifest create {image} --encrypted {target} ...; upload {target}, never {image}")
+
+
+def _class_key(content: bytes) -> "tuple[bytes | Agreement, bytes]":
+    """Read the key of a class of devices, and name it by itself."""
+    from lwm2m_server.firmware.encryption import kek_id, read_kek
+    from lwm2m_server.firmware.key_agreement import Agreement, key_name, read_public
+
+    if content.lstrip().startswith(b"-----BEGIN"):
+        public = read_public(content, "key")
+        return Agreement.new(public), key_name(public)
+    kek = read_kek(content, "key")
+    return kek, kek_id(kek)
 
 
 def _encrypted(image: Path, cipher: "ContentCipher") -> Iterator[bytes]:

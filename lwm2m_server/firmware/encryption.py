@@ -1,10 +1,12 @@
 """Encrypted payloads (draft-ietf-suit-firmware-encryption-26): AES-128-CTR, its key wrapped for device classes.
 
-The profile is `sha256-…-a128kw-a128ctr` of suit-mti-19. SUIT_Encryption_Info is a COSE_Encrypt (tag 96) with a
-detached payload: a random content key encrypts one image once, and each recipient is that key, wrapped by AES-KW
-(RFC 3394) under the key (KEK) that a class of devices holds. AES-CTR (RFC 9459) protects nothing against changes:
-integrity is that of the signed digests. In return it adds no bytes and can go on at any place, which is what a
-device needs that decrypts while it writes.
+The profiles are `sha256-…-a128kw-a128ctr` and `sha256-…-ecdh-a128ctr` of suit-mti-19. SUIT_Encryption_Info is a
+COSE_Encrypt (tag 96) with a detached payload: a random content key encrypts one image once, and each recipient is
+that key, wrapped by AES-KW (RFC 3394) under a key (KEK) that a class of devices holds, or that it derives with its
+private key (`key_agreement`). AES-CTR (RFC 9459) protects nothing against changes: integrity is that of the signed
+digests. In return it adds no bytes and can go on at any place, which is what a device needs that decrypts while it
+writes. AES-GCM is left out: such a device lets go of the plain bytes before it has seen the tag, which is all that
+GCM adds to the signed digests.
 """
 
 from __future__ import annotations
@@ -19,6 +21,19 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware import cbor
+from lwm2m_server.firmware.key_agreement import (
+    ECDH_ES_A128KW,
+    EPHEMERAL,
+    MAX_SALT,
+    SALT,
+    Agreement,
+    PrivateKey,
+    PublicKey,
+    cose_key,
+    read_cose_key,
+    read_private,
+    wrapping_key,
+)
 from lwm2m_server.firmware.refusals import Malformed, RefusalCode, refusal
 from lwm2m_server.firmware.suit import ComponentId
 
@@ -36,14 +51,38 @@ _ALG, _CRIT, _KID, _IV = 1, 2, 4, 5
 _WRAPPED_SIZE: Final = KEY_SIZE + 8
 _BLOCK: Final = 16
 _PAYLOAD: Final = b"encrypted"
+_AGREED: Final = cbor.encode({_ALG: ECDH_ES_A128KW})
+
+ClassKey = bytes | PrivateKey
+"""What a class of devices holds: a KEK, or the private key of a pair on P-256."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """The content key (24 bytes as wrapped) for those who hold a KEK; `key_id` is a hint which one."""
+    """The content key (24 bytes as wrapped) for those who hold a key; `key_id` is a hint which one.
+
+    With `ephemeral` it is wrapped under a key that was agreed upon, else under a KEK. `protected` is the header as it
+    was encoded, of which the agreed key is derived, with `salt`.
+    """
 
     wrapped: bytes
     key_id: bytes | None = None
+    ephemeral: PublicKey | None = None
+    protected: bytes = b""
+    salt: bytes = b""
+
+    @property
+    def key_wrap(self) -> str:
+        """The algorithm, by its name in COSE."""
+        return "A128KW" if self.ephemeral is None else "ECDH-ES+A128KW"
+
+    def kek_of(self, held: ClassKey) -> bytes | None:
+        """Return the key to unwrap with; `None` when what the device holds is of the other kind."""
+        if isinstance(held, bytes):
+            return held if self.ephemeral is None else None
+        if self.ephemeral is None:
+            return None
+        return wrapping_key(held, self.ephemeral, self.protected, self.salt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +139,33 @@ def read_kek(content: bytes, field: str) -> bytes:
     return key
 
 
+def read_class_key(content: bytes, field: str) -> ClassKey:
+    """Read what a device decrypts with from a file's content: a KEK, or a PEM private key. `InvalidInput`."""
+    if content.lstrip().startswith(b"-----BEGIN"):
+        return read_private(content, field)
+    return read_kek(content, field)
+
+
 def kek_id(kek: bytes) -> bytes:
     """Return the name (8 bytes) of a KEK that was given none: the beginning of its SHA-256."""
     return hashlib.sha256(kek).digest()[:8]
 
 
-def encryption_info(content_key: bytes, keks: Sequence[tuple[bytes, bytes]], iv: bytes = IV) -> bytes:
-    """Make SUIT_Encryption_Info: `content_key` wrapped under each KEK, of which the second part is the name."""
-    # RFC 9459, section 4: without integrity protection nothing may stand in the protected header
-    recipients = [[b"", {_ALG: A128KW, _KID: name}, aes_key_wrap(kek, content_key)] for kek, name in keks]
+def encryption_info(
+    content_key: bytes, keys: Sequence[tuple[bytes | Agreement, bytes]], iv: bytes = IV
+) -> bytes:
+    """Make SUIT_Encryption_Info: `content_key` wrapped for each key, of which the second part is the name."""
+    recipients = [_wrap(content_key, key, name) for key, name in keys]
     return cbor.encode(cbor.Tag(ENCRYPT_TAG, [b"", {_ALG: A128CTR, _IV: iv}, None, recipients]))
+
+
+def _wrap(content_key: bytes, key: bytes | Agreement, name: bytes) -> list[Any]:
+    if isinstance(key, bytes):
+        # RFC 9459, section 4: without integrity protection nothing may stand in the protected header
+        return [b"", {_ALG: A128KW, _KID: name}, aes_key_wrap(key, content_key)]
+    kek = wrapping_key(key.ephemeral, key.public, _AGREED)
+    sender = cose_key(key.ephemeral.public_key())
+    return [_AGREED, {EPHEMERAL: sender, _KID: name}, aes_key_wrap(kek, content_key)]
 
 
 def parse_encryption_info(data: bytes, field: str = FIELD) -> EncryptionInfo:
@@ -139,17 +195,19 @@ def parse_encryption_info(data: bytes, field: str = FIELD) -> EncryptionInfo:
     recipients = tuple(filter(None, (_recipient(each, field) for each in listed)))
     if not recipients:
         raise refusal(
-            RefusalCode.UNSUPPORTED, "the payload's key is not wrapped by AES-128 key wrap", field=field
+            RefusalCode.UNSUPPORTED,
+            "the payload's key is wrapped neither by AES-128 key wrap nor by ECDH-ES with it",
+            field=field,
         )
     return EncryptionInfo(iv, recipients)
 
 
-def unwrap(info: EncryptionInfo, keks: Iterable[bytes], field: str = FIELD) -> ContentCipher:
-    """Find the content key with the KEKs that a device holds.
+def unwrap(info: EncryptionInfo, keys: Iterable[ClassKey], field: str = FIELD) -> ContentCipher:
+    """Find the content key with the keys that a device holds.
 
     `Refusal`: `no-decryption-key` without any, `decryption-key` when none of them is the right one.
     """
-    held = list(keks)
+    held = list(keys)
     if not held:
         raise refusal(
             RefusalCode.NO_DECRYPTION_KEY,
@@ -157,8 +215,11 @@ def unwrap(info: EncryptionInfo, keks: Iterable[bytes], field: str = FIELD) -> C
             field=field,
             hint="give the device the key of its class",
         )
-    for kek in held:
+    for key in held:
         for recipient in info.recipients:
+            kek = recipient.kek_of(key)
+            if kek is None:
+                continue
             try:
                 return ContentCipher(aes_key_unwrap(kek, recipient.wrapped), info.iv)
             except InvalidUnwrap:
@@ -176,7 +237,7 @@ def describe_encryption(data: bytes) -> dict[str, Any]:
     info = parse_encryption_info(data)
     return {
         "algorithm": "A128CTR",
-        "key_wrap": "A128KW",
+        "key_wrap": " or ".join(dict.fromkeys(each.key_wrap for each in info.recipients)),
         "key_ids": [_name(each) for each in info.recipients],
     }
 
@@ -198,13 +259,24 @@ def _recipient(value: object, field: str) -> Recipient | None:
     if len(parts) not in (3, 4):
         raise Malformed(f"{field} has a recipient that is none", field=field)
     protected, unprotected = _headers(parts[0], parts[1], field)
-    if (protected | unprotected).get(_ALG) != A128KW:
+    algorithm = (protected | unprotected).get(_ALG)
+    if algorithm not in (A128KW, ECDH_ES_A128KW):
         return None
-    if protected or len(parts) != 3:
+    if len(parts) != 3 or (protected and algorithm == A128KW):
         raise Malformed(f"{field} has a recipient with more than AES key wrap knows", field=field)
     name = unprotected.get(_KID)
+    key_id = None if name is None else cbor.as_bytes(name, field)
     wrapped = cbor.as_bytes(parts[2], field, size=_WRAPPED_SIZE)
-    return Recipient(wrapped, None if name is None else cbor.as_bytes(name, field))
+    if algorithm == A128KW:
+        return Recipient(wrapped, key_id)
+    if _ALG not in protected:
+        raise Malformed(f"{field} has a key agreement whose algorithm is not protected", field=field)
+    both = protected | unprotected
+    salt = cbor.as_bytes(both.get(SALT, b""), field)
+    if len(salt) > MAX_SALT:
+        raise Malformed(f"{field} has a salt of more than {MAX_SALT} bytes", field=field)
+    ephemeral = read_cose_key(both.get(EPHEMERAL), field)
+    return None if ephemeral is None else Recipient(wrapped, key_id, ephemeral, bytes(parts[0]), salt)
 
 
 def _names(info: EncryptionInfo) -> str:

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from lwm2m_server.firmware.encryption import parse_encryption_info, unwrap
 
@@ -39,6 +41,29 @@ def test_two_encryptions_of_an_image_share_neither_key_nor_bytes(lwm2m, tmp_path
     assert (tmp_path / "main.bin.enc").read_bytes() != (tmp_path / "second.enc").read_bytes()
     second = parse_encryption_info((tmp_path / "second.enc.info").read_bytes())
     assert unwrap(second, [KEK]) == unwrap(second, [b"p" * 16])
+
+
+def test_the_public_key_of_a_class_is_enough_to_encrypt_for_it(lwm2m, tmp_path) -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "class.pub.pem").write_bytes(pem)
+    encrypt(lwm2m, "--key", "class.pub.pem")
+    info = parse_encryption_info((tmp_path / "main.bin.enc.info").read_bytes())
+    sent = (tmp_path / "main.bin.enc").read_bytes()
+    assert [each.key_wrap for each in info.recipients] == ["A128KW", "ECDH-ES+A128KW"]
+    assert unwrap(info, [private]).apply(0, sent) == IMAGE
+    shown = lwm2m("manifest", "create", "main.bin", *MADE)
+    assert "A128KW or ECDH-ES+A128KW for key" in shown.output
+
+
+def test_a_private_key_is_not_taken_to_encrypt(lwm2m, tmp_path) -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "class.pem").write_bytes(pem)
+    result = lwm2m("firmware", "encrypt", "main.bin", "--key", "class.pem")
+    assert result.exit_code != 0
+    assert "the public key of the class is wanted" in result.output
+    assert not (tmp_path / "main.bin.enc").exists()
 
 
 def test_a_manifest_is_made_shown_linted_and_verified(lwm2m) -> None:

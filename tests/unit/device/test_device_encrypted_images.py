@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from lwm2m_device.bootloader import Boot
 from lwm2m_device.flash import Flash, Tear
@@ -21,6 +22,7 @@ from lwm2m_server.firmware.cose import SigningKey
 from lwm2m_server.firmware.description import EncryptedPayload
 from lwm2m_server.firmware.encryption import ContentCipher, encryption_info
 from lwm2m_server.firmware.envelope import sign
+from lwm2m_server.firmware.key_agreement import Agreement
 from lwm2m_server.firmware.refusals import Refusal
 from powercuts import NEW, OLD, Bench, Explorer, Life, Seen, explore
 from powercuts.bench import judge_envelope
@@ -55,9 +57,9 @@ def envelope(sent: bytes = SENT, image: bytes = NEW, info: bytes = INFO) -> byte
     return sign(build_manifest(description), KEY)
 
 
-def offered(settings: DeviceSettings = SETTINGS) -> Offer:
+def offered(settings: DeviceSettings = SETTINGS, package: bytes | None = None) -> Offer:
     boot = Boot(0, ImageHeader("1.0.0", bytes(32), 10, 1), trial=False, notes=())
-    return ManifestJudge(settings, boot, lambda: 1, 65536, lambda: 0.0).offer(envelope())
+    return ManifestJudge(settings, boot, lambda: 1, 65536, lambda: 0.0).offer(package or envelope())
 
 
 @pytest.fixture
@@ -115,6 +117,17 @@ def test_of_several_keys_the_right_one_is_found() -> None:
     payload = offered(replace(SETTINGS, decryption_keys=(bytes(16), KEK))).payload
     assert payload is not None
     assert payload.cipher == CIPHER
+
+
+def test_a_class_with_a_key_pair_of_its_own_decrypts_what_was_encrypted_for_it() -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    info = encryption_info(CIPHER.key, [(Agreement.new(private.public_key()), b"meters")])
+    payload = offered(replace(SETTINGS, decryption_keys=(KEK, private)), envelope(info=info)).payload
+    assert payload is not None
+    assert payload.cipher == CIPHER
+    with pytest.raises(Refusal, match="key meters") as caught:
+        offered(SETTINGS, envelope(info=info))
+    assert caught.value.code == "decryption-key"
 
 
 @pytest.mark.parametrize("at", [0, 1000, len(SENT) - 1])
