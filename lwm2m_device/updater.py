@@ -6,7 +6,6 @@ done.
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 
 from lwm2m_device.boot_state import Outcome
@@ -17,40 +16,27 @@ from lwm2m_device.judges import Judges, Payload
 from lwm2m_device.layout import Layout
 from lwm2m_device.machine import Result, State, Trigger, refusal, step
 from lwm2m_device.slots import VERSION_LIMIT, ImageHeader
-from lwm2m_device.update_state import StateStore, UpdateState
+from lwm2m_device.update_machine import UpdateMachine, fresh
+from lwm2m_device.update_state import UpdateState
 from lwm2m_server.clock import Clock
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode
 from lwm2m_server.firmware.refusals import refusal as refuse
 
 
-class Updater:
-    """Object 5's state with the means to change it; listeners are called after each change."""
+class Updater(UpdateMachine):
+    """Object 5's state with the means to change it."""
 
     def __init__(
         self, flash: Flash, layout: Layout, loader: BootLoader, boot: Boot, *, judges: Judges, clock: Clock
     ) -> None:
-        self.flash = flash
-        self.layout = layout
+        super().__init__(flash, layout, clock)
         self.boot = boot
         self.loader = loader
         self._judges = judges
-        self._clock = clock
-        self._store = StateStore(flash, layout)
         self.slot = loader.download_slot(boot)
         self._download = ImageDownload(flash, layout, self.slot)
         self._envelopes = self.slot.envelope
         self._payload: Payload | None = None
-        self.listeners: list[Callable[[], None]] = []
-
-    @property
-    def state(self) -> UpdateState:
-        """The present state, as it is in flash."""
-        return self._store.state
-
-    @property
-    def damaged(self) -> bool:
-        """Say whether the stored update state can't be read; `reconcile` mends it."""
-        return self._store.damaged
 
     @property
     def plain(self) -> bool:
@@ -89,11 +75,11 @@ class Updater:
         if trigger is Trigger.PACKAGE or trigger is Trigger.URI:
             if self.plain:
                 self._download.begin()
-            self._enter(found.state, Result.INITIAL, _fresh(before, uri=uri, source=source))
+            self._enter(found.state, Result.INITIAL, fresh(before, uri=uri, source=source))
         elif trigger is Trigger.UPDATE:
             self._enter(found.state, Result.INITIAL, before)
         else:
-            self._enter(found.state, found.result or Result.INITIAL, _fresh(before))
+            self._enter(found.state, found.result or Result.INITIAL, fresh(before))
             if before.state is State.DOWNLOADED:
                 self.slot.drop()
         return found.code
@@ -174,7 +160,7 @@ class Updater:
     def fail(self, result: Result, code: str, text: str) -> None:
         """End the download with a result, and keep the reason for object 42800."""
         was = self.state.state
-        self._happen(Trigger.DOWNLOAD_FAILED, replace(_fresh(self.state), code=code, text=text), cause=result)
+        self._happen(Trigger.DOWNLOAD_FAILED, replace(fresh(self.state), code=code, text=text), cause=result)
         if was is State.DOWNLOADED:
             self.slot.drop()
 
@@ -189,49 +175,7 @@ class Updater:
     def confirm(self) -> None:
         """Keep the image that runs on trial: the server was reached. Does nothing outside a trial."""
         self.loader.confirm()
-        self._happen(Trigger.BOOTED, _fresh(self.state))
-
-    def configure(self, *, severity: int | None = None, defer: int | None = None) -> None:
-        """Keep Severity (0..2) or Maximum Defer Period (seconds)."""
-        state = self.state
-        self._store.store(
-            replace(
-                state,
-                severity=state.severity if severity is None else severity,
-                defer=state.defer if defer is None else defer,
-            )
-        )
-
-    def defer(self, seconds: float) -> bool:
-        """Put the download or the installation off, within the Maximum Defer Period; False when that is over."""
-        now, left = self._clock.now(), self.may_defer()
-        if left <= 0:
-            return False
-        since = self.state.deferred_since or now
-        until = now + min(seconds, left)
-        self._happen(Trigger.DEFERRED, replace(self.state, deferred_since=since, deferred_until=until))
-        return True
-
-    def deferred(self) -> float:
-        """Return for how many seconds this update has been put off so far."""
-        since = self.state.deferred_since
-        return max(0.0, self._clock.now() - since) if since else 0.0
-
-    def may_defer(self) -> float:
-        """Return for how many seconds it may still be put off."""
-        return max(0.0, self.state.defer - self.deferred())
-
-    def pause(self) -> float:
-        """Return the seconds until the application is asked again; 0 when it is time.
-
-        Never longer than what is left of the period, which the server may shorten, and a clock may be set back.
-        """
-        until = self.state.deferred_until
-        return max(0.0, min(until - self._clock.now(), self.may_defer())) if until else 0.0
-
-    def agree(self) -> None:
-        """Note that the application lets the download begin: it is not asked again after a restart."""
-        self._happen(Trigger.AGREED, replace(self.state, deferred_until=0.0, agreed=True))
+        self._happen(Trigger.BOOTED, fresh(self.state))
 
     def reconcile(self) -> tuple[list[str], bool]:
         """Bring State in line with flash and boot loader; return notes, and whether to reboot at once."""
@@ -263,7 +207,7 @@ class Updater:
         image = self.boot.image
         if self.state.state is not State.UPDATING and image is not None:
             known = replace(
-                _fresh(self.state),
+                fresh(self.state),
                 digest=image.digest,
                 size=image.size,
                 version=image.version,
@@ -274,7 +218,7 @@ class Updater:
     def _settle_installation(self, notes: list[str]) -> bool:
         image, outcome = self.boot.image, self.loader.state.outcome
         if image is not None and image == self._wanted():
-            self._happen(Trigger.BOOTED, _fresh(self.state))
+            self._happen(Trigger.BOOTED, fresh(self.state))
             notes.append(f"The installation of {image.version} is complete.")
             return False
         if outcome is Outcome.NONE and self._sealed():
@@ -282,7 +226,7 @@ class Updater:
             self.install()
             return True
         result, text = _INSTALL_FAILURES.get(outcome, (Result.INTEGRITY, "The image was no longer intact."))
-        self._happen(Trigger.INSTALL_FAILED, replace(_fresh(self.state), text=text), cause=result)
+        self._happen(Trigger.INSTALL_FAILED, replace(fresh(self.state), text=text), cause=result)
         notes.append(f"The installation failed: {text}")
         return False
 
@@ -368,22 +312,6 @@ class Updater:
             self.state, digest=digest, size=self.offset, version=version, sequence=self.loader.floor + 1
         )
 
-    def _happen(self, trigger: Trigger, base: UpdateState, *, cause: Result = Result.INITIAL) -> None:
-        """Apply an event of the device's own; `cause` is the result where the table leaves it open."""
-        found = step(self.state.state, trigger)
-        if found is not None:
-            self._enter(found.state, cause if found.result is None else found.result, base)
-
-    def _enter(self, state: State, result: Result, base: UpdateState) -> None:
-        changed = self.state.changed
-        if state is not self.state.state:
-            # A new State is a new question to the application.
-            base = replace(base, deferred_until=0.0, agreed=False)
-            changed = self._clock.now()
-        self._store.store(replace(base, state=state, result=result, changed=changed))
-        for listener in self.listeners:
-            listener()
-
 
 _PIECE = 4096  # bytes that are read at once
 _STATE_LOST = "The device's record of the update was damaged; an update that was under way starts over."
@@ -394,13 +322,6 @@ _INSTALL_FAILURES = {
     Outcome.BELOW_FLOOR: (Result.UPDATE_FAILED, "The new image's sequence number is too low to be started."),
     Outcome.UNAUTHORISED: (Result.INTEGRITY, "No trusted key has signed the new image."),
 }
-
-
-def _fresh(state: UpdateState, *, uri: str = "", source: str = "") -> UpdateState:
-    """Forget the update but keep what the server configured."""
-    return UpdateState(
-        uri=uri, source=source, severity=state.severity, defer=state.defer, changed=state.changed
-    )
 
 
 def _check_version_text(version: str) -> None:
