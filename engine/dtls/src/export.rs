@@ -171,10 +171,11 @@ pub(crate) fn read_identity(reader: &mut Reader<'_>) -> Result<Identity, Alert> 
 }
 
 impl Session {
-    /// Reserves numbers and seals; a clean export is the last thing done with a session.
-    fn export(&mut self, key: &SealingKey, random: &mut Source, clean: bool) -> Option<Exported> {
+    /// Reserves numbers and seals, under the record `new` if it has none yet; a clean export is the last thing done
+    /// with a session.
+    fn export(&mut self, key: &SealingKey, new: u64, random: &mut Source, clean: bool) -> Option<Exported> {
         if self.record == 0 {
-            self.record = u64::from_be_bytes(random.array()?);
+            self.record = new;
         }
         let reserved = if clean { 0 } else { RESERVED };
         let mark = (self.keys.send_next + reserved).min(MAX_SENT);
@@ -247,6 +248,8 @@ impl Session {
             .and_then(|further| further.checked_add(session.keys.send_next))
             .filter(|start| *start < MAX_SENT)
             .ok_or(ImportError::Exhausted)?;
+        // Whoever claimed it before may have taken records since, so the window is exact for the first claim only.
+        session.fresh &= generations == 0;
         session.keys.send_next = start;
         session.keys.send_below = (start + RESERVED).min(MAX_SENT);
         session.exported = session.keys.send_below;
@@ -374,19 +377,40 @@ impl Server {
     /// Exports an association that goes on. Store it, then [`Server::confirm`] its mark; until then it sends no more
     /// than the export before allows. `None` when there is none.
     pub fn export(&mut self, association: AssociationId, key: &SealingKey) -> Option<Exported> {
-        let (index, _) = self.find(association)?;
-        let session = self.sessions.get_mut(index as usize)?;
-        session.export(key, &mut self.random, false)
+        self.sealed(association, key, false)
     }
 
     /// Exports an association with its exact replay window and takes it out, without a word to the peer: for a clean
     /// stop.
     pub fn suspend(&mut self, association: AssociationId, key: &SealingKey) -> Option<Exported> {
+        let exported = self.sealed(association, key, true)?;
         let (index, _) = self.find(association)?;
-        let session = self.sessions.get_mut(index as usize)?;
-        let exported = session.export(key, &mut self.random, true)?;
         self.take_out(index);
         Some(exported)
+    }
+
+    fn sealed(&mut self, association: AssociationId, key: &SealingKey, clean: bool) -> Option<Exported> {
+        let new = self.new_record()?;
+        let (index, _) = self.find(association)?;
+        let session = self.sessions.get_mut(index as usize)?;
+        let exported = session.export(key, new, &mut self.random, clean)?;
+        if exported.record == new {
+            self.last_record = new;
+        }
+        Some(exported)
+    }
+
+    /// A number for the next association that is exported. The first is random, so that two processes don't meet; the
+    /// others follow, so that what is stored together lies together in the store's index.
+    fn new_record(&mut self) -> Option<u64> {
+        let mut record = match self.last_record {
+            0 => u64::from_be_bytes(self.random.array()?),
+            last => last.wrapping_add(1),
+        };
+        while record == 0 || self.restored.contains_key(&record) {
+            record = record.wrapping_add(1);
+        }
+        Some(record)
     }
 
     /// The export with this mark is durable.
@@ -447,7 +471,11 @@ impl Server {
 impl Client {
     /// Exports the association with its exact replay window and takes it out, for a device that sleeps.
     pub fn suspend(&mut self, key: &SealingKey) -> Option<Exported> {
-        let exported = self.session.as_deref_mut()?.export(key, &mut self.random, true)?;
+        let new = u64::from_be_bytes(self.random.array()?);
+        let exported = self
+            .session
+            .as_deref_mut()?
+            .export(key, new, &mut self.random, true)?;
         self.session = None;
         Some(exported)
     }

@@ -84,6 +84,8 @@ pub struct Server {
     pub(crate) last_serial: u32,
     /// Stored associations that were restored here, with the generation of each.
     pub(crate) restored: Map<u64, u64>,
+    /// The last number that an export got; 0: none has got one yet.
+    pub(crate) last_record: u64,
 }
 
 impl fmt::Debug for Server {
@@ -117,6 +119,7 @@ impl Server {
             buf: Vec::new(),
             last_serial: 0,
             restored: Map::with_hasher(keyed),
+            last_record: 0,
             random,
             config,
         }

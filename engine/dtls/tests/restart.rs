@@ -112,6 +112,36 @@ fn a_clean_stop_keeps_the_exact_window() {
 }
 
 #[test]
+fn a_clean_stop_vouches_for_the_window_of_the_next_start_only() {
+    let config = psk_config();
+    let mut network = Network::perfect(&config, &config);
+    network.shake_hands();
+    let association = network.association();
+    let row = network.server.suspend(association, &key()).expect("there");
+    let import = |network: &mut Network, seed, claims| {
+        network.server = fresh_server(&config, seed);
+        let (sealed, generation) = (&row.sealed, row.generation + claims);
+        let imported = network
+            .server
+            .import(sealed, row.record, generation, &key(), network.now);
+        imported.expect("claimed");
+    };
+    import(&mut network, 5, 1);
+    network.client.send(b"once").expect("established");
+    let once = network.take_from_client().remove(0);
+    network.give_server(&once);
+    // It dies without an export: the row still says what was so before the first start.
+    import(&mut network, 6, 2);
+    network.give_server(&once);
+    assert_eq!(network.server_handler.payloads(), [b"once", b"once"]);
+    assert_eq!(
+        network.server_handler.fresh,
+        [true, false],
+        "a replay is not believed"
+    );
+}
+
+#[test]
 fn a_restored_association_is_unfresh_until_its_peer_has_answered() {
     let config = psk_config();
     let (mut network, row) = exported(&config);
@@ -304,4 +334,34 @@ fn both_associations_of_an_identity_are_restored_and_no_third() {
     drop(restored);
     let identity = dtls::Identity::Psk(common::IDENTITY.into());
     assert_eq!(server.associations_of(&identity).count(), 2);
+}
+
+#[test]
+fn records_follow_one_another_and_an_association_keeps_its_own() {
+    let config = psk_config();
+    let mut network = Network::perfect(&config, &config);
+    network.shake_hands();
+    let first = network.association();
+    let one = network.server.export(first, &key()).expect("there");
+    network.shake_hands_again();
+    let second = network.association();
+    let two = network.server.export(second, &key()).expect("there");
+    assert_ne!(first, second);
+    assert_eq!(
+        two.record,
+        one.record.wrapping_add(1),
+        "neighbours in the store's index"
+    );
+    let again = network.server.export(second, &key()).expect("there");
+    assert_eq!(again.record, two.record);
+
+    // A restored association has its number for itself.
+    let mut server = fresh_server(&config, 9);
+    let now = dtls::Instant::from_micros(1);
+    let claimed = again.generation + 1;
+    let association = server
+        .import(&again.sealed, again.record, claimed, &key(), now)
+        .expect("intact");
+    let restored = server.export(association, &key()).expect("there");
+    assert_eq!((restored.record, restored.generation), (again.record, claimed));
 }
