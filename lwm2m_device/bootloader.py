@@ -15,6 +15,7 @@ from lwm2m_device.installer import Installer, PlanKind
 from lwm2m_device.layout import Layout
 from lwm2m_device.records import TwinRecord
 from lwm2m_device.slots import ImageHeader, Slot
+from lwm2m_server.firmware.deltas import PatchError
 
 _FORM = 2
 _FACTORY_FORM = 1
@@ -80,7 +81,7 @@ class BootLoader:
         notes: list[str] = []
         if self._installer.is_open():
             notes.append("A half-done installation is finished.")
-            self._installer.finish()
+            self._finish_installation(notes)
         if self._state is None and self.damaged:
             notes.append("The boot state was damaged and has been rebuilt from the slots.")
         if self.state.phase is Phase.ORDERED:
@@ -95,7 +96,12 @@ class BootLoader:
         return self._boot_active(notes)
 
     def download_slot(self, boot: Boot) -> Slot:
-        """Return the slot that takes downloads while `boot` runs."""
+        """Return the slot that takes downloads while `boot` runs.
+
+        A staging area for deltas is no place for an image; in the recovery there is none that it would go beside.
+        """
+        if self._layout.takes_deltas_in_place and boot.slot is None:
+            return self.slots[0]
         if self._layout.runs_in_place:
             return self.slots[1]
         return self.slots[1 - (self.state.active if boot.slot is None else boot.slot)]
@@ -103,7 +109,7 @@ class BootLoader:
     def request(self, slot: int) -> None:
         """Have a sealed image of the slot for downloads tried at the next boot."""
         ordered = replace(self.state, slot=slot, attempts=0, outcome=Outcome.NONE)
-        if self._layout.runs_in_place:
+        if self._layout.runs_in_place and slot != 0:
             self._store(replace(ordered, phase=Phase.ORDERED, serial=self.state.serial + 1))
         else:
             self._store(replace(ordered, phase=Phase.TRIAL))
@@ -155,14 +161,32 @@ class BootLoader:
         """Bring an ordered image to where it runs. Once begun the slots are mixed: only go on then."""
         state, plan = self.state, self._installer.plan
         if plan is None or plan.serial != state.serial:
-            outcome = self._judge(self.slots[1])
+            outcome = self._judge_download()
             if outcome is not Outcome.NONE:
                 notes.append(f"The downloaded image is not installed: {_reason(outcome, state)}.")
                 self._store(replace(state, phase=Phase.NONE, outcome=outcome))
                 return
-        self._installer.perform(PlanKind.INSTALL, state.serial, self.floor)
+        try:
+            self._installer.perform(PlanKind.INSTALL, state.serial, self.floor)
+        except PatchError as error:
+            self._abandon(error, notes)
+            return
         notes.append("The downloaded image was brought to where it runs.")
         self._store(replace(state, phase=Phase.TRIAL, slot=0, attempts=0))
+
+    def _finish_installation(self, notes: list[str]) -> None:
+        try:
+            self._installer.finish()
+        except PatchError as error:
+            self._abandon(error, notes)
+
+    def _abandon(self, error: PatchError, notes: list[str]) -> None:
+        """The staged delta rotted while the slot was being rewritten: what is left is the recovery."""
+        notes.append(f"The installation can't be finished: {error.message}")
+        self.slots[0].drop()
+        state, floor = self.state, self.floor
+        self._store(replace(state, phase=Phase.NONE, attempts=0, outcome=Outcome.IMAGE_DAMAGED, floor=floor))
+        self._installer.abandon()
 
     def _boot_trial(self, notes: list[str]) -> Boot | None:
         state, slot = self.state, self.slots[self.state.slot]
@@ -198,6 +222,9 @@ class BootLoader:
                     notes.append(f"The image in slot {slot.name} can't be started: {_reason(judged, state)}.")
                 continue
             if index == state.active:
+                if self._is_unproven(slot):
+                    self._store(replace(state, phase=Phase.TRIAL, slot=index, attempts=1))
+                    return Boot(index, slot.header(), trial=True, notes=tuple(notes))
                 return Boot(index, slot.header(), trial=False, notes=tuple(notes))
             if slot.is_confirmed():
                 return self._boot_other(slot, notes)
@@ -217,11 +244,33 @@ class BootLoader:
         self._store(replace(state, active=slot.index))
         return Boot(slot.index, slot.header(), trial=False, notes=tuple(notes))
 
+    def _is_unproven(self, slot: Slot) -> bool:
+        """Say whether an image came into the one slot by the recovery, or by a plan whose order was lost."""
+        header = slot.header()
+        if not self._layout.takes_deltas_in_place or header is None:
+            return False
+        return not slot.is_confirmed() and header.sequence > self.floor
+
+    def _judge_download(self) -> Outcome:
+        """Verify what is staged: an image as before a boot, a delta by the image that it makes."""
+        staging = self.slots[1]
+        header = staging.header()
+        if header is None or staging.delta() is None:
+            return self._judge(staging)
+        try:
+            proven = staging.is_intact() and self._installer.result() == header.digest
+        except PatchError:
+            proven = False
+        return self._judge_header(staging, header) if proven else Outcome.IMAGE_DAMAGED
+
     def _judge(self, slot: Slot) -> Outcome:
         """Verify before boot: digest, signature, sequence number."""
         header = slot.header()
-        if header is None or not slot.is_intact():
+        if header is None or slot.delta() is not None or not slot.is_intact():
             return Outcome.IMAGE_DAMAGED
+        return self._judge_header(slot, header)
+
+    def _judge_header(self, slot: Slot, header: ImageHeader) -> Outcome:
         if not self.is_authorised(slot):
             return Outcome.UNAUTHORISED
         return Outcome.BELOW_FLOOR if header.sequence < self.floor else Outcome.NONE
@@ -230,7 +279,7 @@ class BootLoader:
         header = slot.header()
         for each in self.slots:
             # A staged copy of the confirmed image is as good as it, and mends it when it rots.
-            if each.header() == header:
+            if each.header() == header and each.delta() is None:
                 each.mark_confirmed()
         sequence = 0 if header is None else header.sequence
         state = self.state
@@ -272,7 +321,7 @@ class BootLoader:
         return BootState(serial=serial)
 
     def _is_whole(self, slot: Slot) -> bool:
-        return slot.is_intact() and self.is_authorised(slot)
+        return slot.delta() is None and slot.is_intact() and self.is_authorised(slot)
 
     def _is_stale(self, state: BootState) -> bool:
         """Say whether the record is older than the journal: its newest copy was lost."""

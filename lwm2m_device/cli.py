@@ -79,6 +79,7 @@ def run(
     slot_size: options.SlotSize = None,
     page_size: options.PageSize = None,
     layout: options.Layout = None,
+    staging_size: options.StagingSize = None,
     block_size: options.BlockSize = 1024,
     max_boots: options.MaxBoots = 3,
     confirm_timeout: options.ConfirmTimeout = 300.0,

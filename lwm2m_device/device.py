@@ -71,6 +71,7 @@ class Device:
             page_size=self.settings.page_size,
             slot_size=self.settings.slot_size,
             kind=self.settings.layout,
+            staging_size=self.settings.staging_size,
             log=self._world.log,
             supply=self._world.supply,
         )

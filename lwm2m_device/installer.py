@@ -1,15 +1,18 @@
 """Brings an image from the slot that takes downloads to the slot that runs, for layouts with one that runs.
 
 `swap` exchanges the two slots page by page over scratch pages, and does the same again to go back.
-`single` copies the staged image over the running one. Both are plans of the journal.
+`single` copies the staged image over the running one, or rewrites that one by a staged delta (`inplace`). All are
+plans of the journal.
 """
 
 from enum import IntEnum
 
 from lwm2m_device.flash import Flash
+from lwm2m_device.inplace import InPlaceDelta
 from lwm2m_device.journal import Journal, Plan, Step
 from lwm2m_device.layout import Layout, LayoutKind
 from lwm2m_device.slots import Slot
+from lwm2m_server.firmware.deltas import PatchError
 
 
 class PlanKind(IntEnum):
@@ -17,6 +20,7 @@ class PlanKind(IntEnum):
 
     INSTALL = 1
     REVERT = 2
+    DELTA = 3
 
 
 class Installer:
@@ -43,27 +47,52 @@ class Installer:
         return self._journal.is_open()
 
     def perform(self, kind: PlanKind, serial: int, floor: int) -> None:
-        """Do all of an order, or what is left of it; `floor` is kept with the plan."""
+        """Do all of an order, or what is left of it; `floor` is kept with the plan. Raises as `finish`."""
         plan = self.plan
         if plan is None or plan.serial != serial:
-            envelope, image = self._extent()
-            steps = len(self._steps(envelope, image))
+            if kind is PlanKind.INSTALL and self._slots[1].delta() is not None:
+                kind = PlanKind.DELTA
+            envelope, image = self._extent(kind)
+            steps = len(self._steps(kind, envelope, image))
             self._journal.begin(Plan(kind, steps, serial, envelope, image, floor))
         self.finish()
 
     def finish(self) -> None:
-        """Do the rest of a plan that is under way, whoever ordered it."""
+        """Do the rest of a plan that is under way, whoever ordered it.
+
+        Raises PatchError when the staged delta was damaged after it had been proven: neither image is left.
+        """
         plan = self.plan
         if plan is not None and self._journal.is_open():
-            self._journal.run(self._steps(plan.envelope_pages, plan.image_pages))
+            self._journal.run(self._steps(plan.kind, plan.envelope_pages, plan.image_pages))
 
-    def _extent(self) -> tuple[int, int]:
+    def abandon(self) -> None:
+        """Forget the plan that can't be finished."""
+        self._journal.forget()
+
+    def result(self) -> bytes:
+        """Return the SHA-256 of what the staged delta makes of the image that runs; raises PatchError."""
+        digest, _ = self._delta().result()
+        return digest
+
+    def _delta(self) -> InPlaceDelta:
+        running, staging = self._slots
+        staged = staging.delta()
+        if staged is None:
+            raise PatchError("There is no delta in the staging area.")
+        return InPlaceDelta(self._layout, running, staging, staged.size)
+
+    def _extent(self, kind: int) -> tuple[int, int]:
+        if kind == PlanKind.DELTA:
+            return self._slots[1].used_pages()[0], self._delta().image_pages
         here, there = (slot.used_pages() for slot in self._slots)
         if not self.swaps:
             return there
         return max(here[0], there[0]), max(here[1], there[1])
 
-    def _steps(self, envelope: int, image: int) -> list[Step]:
+    def _steps(self, kind: int, envelope: int, image: int) -> list[Step]:
+        if kind == PlanKind.DELTA:
+            return self._delta_steps(envelope)
         running, download = (slot.pages(envelope, image) for slot in self._slots)
         pairs = list(zip(running, download, strict=True))
         if not self.swaps:
@@ -74,6 +103,15 @@ class Installer:
             between = scratch[number % len(scratch)]
             steps += [self._copy(here, between), self._copy(there, here), self._copy(between, there)]
         return steps
+
+    def _delta_steps(self, envelope: int) -> list[Step]:
+        """Header and envelope come from the staging area; the image is moved up and written anew."""
+        running, staging = self._slots
+        header, *there = running.pages(envelope, 0)
+        _, *here = staging.pages(envelope, 0)
+        copies = [self._copy(source, target) for source, target in zip(here, there, strict=True)]
+        start = self._layout.slot(running.index).image.start
+        return [Step(header, staging.header_page), *copies, *self._delta().steps(start)]
 
     def _copy(self, source: int, target: int) -> Step:
         return Step(target, lambda: self._flash.read(source, self._layout.page_size))

@@ -2,8 +2,8 @@
 
 A step gives one page its new content. Its content must be the same again however often it is asked for, as
 long as the step itself is not marked as done; the steps before it may have changed anything else. So a
-plan for a place that is its own source (a swap, or a delta over the only image) goes over a scratch page:
-one step computes into scratch, the next copies from there.
+plan for a place that is its own source goes over a scratch page (a swap), or reads only what no later step than
+the one before has written (a delta over the only image).
 
 On flash: a page that says which plan is under way, then one unit for each step, programmed when the step
 is done. The page is erased first and written last, so what can be read as a plan under way is one.
@@ -94,6 +94,11 @@ class Journal:
         self._flash.sync()
         body = _HEADER.pack(_MAGIC, _FORM, *astuple(plan))
         self._flash.write(self._region.start, body + _CRC.pack(zlib.crc32(body)))
+        self._flash.sync()
+
+    def forget(self) -> None:
+        """Leave a plan as it is for good."""
+        self._flash.erase(self._region.start, self._page_size)
         self._flash.sync()
 
     def run(self, steps: Sequence[Step]) -> None:

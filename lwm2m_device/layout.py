@@ -2,7 +2,8 @@
 
 Three layouts. `ab`: two slots, each can run. `swap`: the first slot runs, the second takes downloads, and
 an installation swaps them page by page over a scratch area. `single`: one slot runs and is rewritten in
-place from a staging area; there is no way back to the image before.
+place from a staging area; there is no way back to the image before. With a `staging_size` of its own that area
+is too small for an image: it takes deltas, which rewrite the one slot in place.
 
 The geometry, in the first page and once more in the second, holds the sizes that the file was made with,
 so that a later start needs no flags.
@@ -22,7 +23,9 @@ WRITE_SIZES = (1, 2, 4, 8, 16)
 
 _MAGIC = b"LWM2MDEV"
 _LAYOUT_VERSION = 2
+_STAGED_VERSION = 3
 _GEOMETRY = struct.Struct("<8sHBBII")  # magic, version, kind, write size, page size, slot size
+_STAGED = struct.Struct("<8sHBBIII")  # the same, and the size of the staging area
 _CRC = struct.Struct("<I")
 _TWIN_COPY = 1024  # bytes of one copy of a state record
 _FACTORY_COPY = 64
@@ -72,18 +75,27 @@ class SlotRegions:
 
 @dataclass(frozen=True)
 class Layout:
-    """Geometry of one device. `slot_size` is the largest image in bytes; raises ValueError for bad sizes."""
+    """Geometry of one device; raises ValueError for bad sizes.
+
+    `slot_size` is the largest image in bytes. `staging_size` is the size of the staging area of a device with one
+    slot, that rewrites it by deltas; None: as large as the slot, for whole images.
+    """
 
     page_size: int = PAGE_SIZE
     slot_size: int = SLOT_SIZE
     kind: LayoutKind = LayoutKind.AB
     write_size: int = WRITE_SIZE
+    staging_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.page_size < MIN_PAGE_SIZE or self.page_size % _SEARCH_STEP:
             raise ValueError(f"a page has at least {MIN_PAGE_SIZE} bytes and a multiple of {_SEARCH_STEP}")
         if self.slot_size <= 0:
             raise ValueError("a slot has at least one byte")
+        if self.staging_size is not None and self.kind is not LayoutKind.SINGLE:
+            raise ValueError("a staging area of its own size belongs to the layout 'single'")
+        if self.staging_size is not None and not 0 < self.staging_size <= self.slot_size:
+            raise ValueError("a staging area has at least one byte, and at most as many as the slot")
         if self.write_size not in WRITE_SIZES:
             raise ValueError(f"a unit of programming has {', '.join(map(str, WRITE_SIZES))} bytes")
 
@@ -91,6 +103,20 @@ class Layout:
     def runs_in_place(self) -> bool:
         """Say whether only the first slot can run."""
         return self.kind is not LayoutKind.AB
+
+    @property
+    def takes_deltas_in_place(self) -> bool:
+        """Say whether the slot that runs is rewritten by deltas from the staging area."""
+        return self.staging_size is not None
+
+    @property
+    def memory_size(self) -> int:
+        """Bytes of the whole pages of the first slot's image, in which a delta in place may work."""
+        return self._pages(self.slot_size)
+
+    def capacity(self, index: int) -> int:
+        """Bytes that the image area of slot 0 or 1 takes."""
+        return self.slot_size if index == 0 or self.staging_size is None else self.staging_size
 
     @property
     def mark_size(self) -> int:
@@ -138,6 +164,8 @@ class Layout:
     def most_steps(self) -> int:
         """Steps of the longest installation."""
         pages = self._slot_length // self.page_size
+        if self.takes_deltas_in_place:
+            return pages + self.slot_pages  # the old image is moved up, then the new one is written
         return pages * (3 if self.kind is LayoutKind.SWAP else 1)
 
     @property
@@ -150,7 +178,7 @@ class Layout:
         """Slot 0 or 1."""
         header = Region(self.scratch.end + index * self._slot_length, self.page_size)
         manifest = self._after(header, MANIFEST_LIMIT + _MANIFEST_HEADER)
-        return SlotRegions(header, manifest, self._after(manifest, self.slot_size))
+        return SlotRegions(header, manifest, self._after(manifest, self.capacity(index)))
 
     @property
     def slot_pages(self) -> int:
@@ -164,14 +192,11 @@ class Layout:
 
     def encode_geometry(self) -> bytes:
         """Return what each page of the geometry begins with."""
-        body = _GEOMETRY.pack(
-            _MAGIC,
-            _LAYOUT_VERSION,
-            _KINDS.index(self.kind),
-            self.write_size,
-            self.page_size,
-            self.slot_size,
-        )
+        sizes = _KINDS.index(self.kind), self.write_size, self.page_size, self.slot_size
+        if self.staging_size is None:
+            body = _GEOMETRY.pack(_MAGIC, _LAYOUT_VERSION, *sizes)
+        else:
+            body = _STAGED.pack(_MAGIC, _STAGED_VERSION, *sizes, self.staging_size)
         return body + _CRC.pack(zlib.crc32(body))
 
     @property
@@ -200,21 +225,23 @@ def find_geometry(data: bytes) -> tuple[Layout | None, bool]:
         return layout, True
     for place in range(MIN_PAGE_SIZE, min(len(data), SEARCHED), _SEARCH_STEP):
         if data.startswith(_MAGIC, place):
-            layout = _decode(data[place : place + _GEOMETRY.size + _CRC.size])
+            layout = _decode(data[place : place + _STAGED.size + _CRC.size])
             if layout is not None and layout.page_size == place:
                 return layout, False
     return None, False
 
 
 def _decode(data: bytes) -> Layout | None:
-    body = data[: _GEOMETRY.size]
-    checksum = data[_GEOMETRY.size : _GEOMETRY.size + _CRC.size]
-    if len(checksum) < _CRC.size or _CRC.unpack(checksum)[0] != zlib.crc32(body):
-        return None
-    magic, version, kind, write_size, page_size, slot_size = _GEOMETRY.unpack(body)
-    if magic != _MAGIC or version != _LAYOUT_VERSION or kind >= len(_KINDS):
-        return None
-    try:
-        return Layout(page_size, slot_size, _KINDS[kind], write_size)
-    except ValueError:
-        return None
+    for form, known in ((_GEOMETRY, _LAYOUT_VERSION), (_STAGED, _STAGED_VERSION)):
+        body = data[: form.size]
+        checksum = data[form.size : form.size + _CRC.size]
+        if len(checksum) < _CRC.size or _CRC.unpack(checksum)[0] != zlib.crc32(body):
+            continue
+        magic, version, kind, write_size, page_size, slot_size, *staging = form.unpack(body)
+        if magic != _MAGIC or version != known or kind >= len(_KINDS):
+            continue
+        try:
+            return Layout(page_size, slot_size, _KINDS[kind], write_size, *staging)
+        except ValueError:
+            return None
+    return None

@@ -62,6 +62,14 @@ Layout = Annotated[
         help="How a new flash is divided: two slots, swap over a scratch area, or one slot and staging."
     ),
 ]
+StagingSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Bytes of the staging area of a new flash with one slot, which is then rewritten by deltas in place; "
+        "else as large as the slot.",
+    ),
+]
 BlockSize = Annotated[int, typer.Option(help="Bytes of a block of a download.")]
 MaxBoots = Annotated[int, typer.Option(min=1, max=250, help="Boots on trial before a revert.")]
 ConfirmTimeout = Annotated[float, typer.Option(min=1, help="Seconds of a boot on trial.")]

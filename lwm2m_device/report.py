@@ -48,6 +48,7 @@ def _describe(flash: Flash, layout: Layout) -> dict[str, Any]:
             "page_size": layout.page_size,
             "write_size": layout.write_size,
             "slot_size": layout.slot_size,
+            "staging_size": layout.capacity(1),
         },
         "boot": {
             "active": loader.slots[boot.active].name,
@@ -112,6 +113,7 @@ def _slot(slot: Slot) -> dict[str, Any] | None:
         "size": header.size,
         "digest": header.digest.hex(),
         "sequence_number": header.sequence,
+        "delta_size": None if (delta := slot.delta()) is None else delta.size,
         "confirmed": slot.is_confirmed(),
         "intact": slot.is_intact(),
     }

@@ -85,6 +85,7 @@ class DeviceSettings:
     slot_size: int | None = None
     page_size: int | None = None
     layout: LayoutKind | None = None
+    staging_size: int | None = None
     block_size: int = 1024
     local: tuple[str, int] | None = None
     max_boots: int = 3

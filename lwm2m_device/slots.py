@@ -3,6 +3,9 @@
 The header is written last, after the whole image was verified, and erased first: a slot without a valid
 header holds nothing that the boot loader would start. The envelope lies beside the image, so that the
 boot loader can prove at every start who has signed it.
+
+A staging area may hold a delta instead: the header is that of the image that it makes, and a record behind the
+marks says what lies there.
 """
 
 import hashlib
@@ -25,6 +28,10 @@ _CRC = struct.Struct("<I")
 _MARKS_AT = 128
 _MARKS = 4  # places: a mark that a power cut tore is left, and the next place is taken
 
+_DELTA = struct.Struct("<4sI32s")  # magic, size, digest
+_DELTA_MAGIC = b"DLTA"
+_DELTA_AT = 192
+
 _ENVELOPE = struct.Struct("<4sI32s")  # magic, length, SHA-256
 _ENVELOPE_MAGIC = b"SUIT"
 
@@ -39,6 +46,14 @@ class ImageHeader:
     sequence: int
 
 
+@dataclass(frozen=True)
+class StagedDelta:
+    """A delta in the place of an image: its SHA-256 and bytes."""
+
+    digest: bytes
+    size: int
+
+
 class Slot:
     """Slot 0 or 1 of a layout."""
 
@@ -46,12 +61,13 @@ class Slot:
         self.index = index
         self.name = layout.slot_name(index)
         self.page_size = layout.page_size
-        self.capacity = layout.slot_size
+        self.capacity = layout.capacity(index)
         self.envelope = EnvelopeStore(flash, layout.slot(index).manifest)
         self._flash = flash
         self._header = layout.slot(index).header
         self._manifest = layout.slot(index).manifest
         self._image = layout.slot(index).image
+        self._largest = layout.slot_size
 
     def header(self) -> ImageHeader | None:
         """Return the header, or None when there is no valid one."""
@@ -60,9 +76,18 @@ class Slot:
         magic, form, length, size, sequence, digest, version = _HEADER.unpack(body)
         if magic != _MAGIC or form != _FORM or _CRC.unpack(raw[_HEADER.size :])[0] != zlib.crc32(body):
             return None
-        if length > VERSION_LIMIT or size > self.capacity:
+        if length > VERSION_LIMIT or size > self._largest:
             return None
         return ImageHeader(version[:length].decode("utf-8", "replace"), digest, size, sequence)
+
+    def delta(self) -> StagedDelta | None:
+        """Return what is said of the delta that lies here, or None when it is an image or nothing."""
+        raw = self._flash.read(self._header.start + _DELTA_AT, _DELTA.size + _CRC.size)
+        body = raw[: _DELTA.size]
+        magic, size, digest = _DELTA.unpack(body)
+        if magic != _DELTA_MAGIC or _CRC.unpack(raw[_DELTA.size :])[0] != zlib.crc32(body):
+            return None
+        return StagedDelta(digest, size) if size <= self.capacity else None
 
     def is_confirmed(self) -> bool:
         """Say whether this image once reached the server."""
@@ -88,9 +113,13 @@ class Slot:
         return digest.digest()
 
     def is_intact(self) -> bool:
-        """Say whether there is a header and the image has the digest that it names."""
-        header = self.header()
-        return header is not None and self.digest_of(header.size) == header.digest
+        """Say whether there is a header and the image, or the delta, has the digest that is named."""
+        header, delta = self.header(), self.delta()
+        if header is None:
+            return False
+        if delta is not None:
+            return self.digest_of(delta.size) == delta.digest
+        return header.size <= self.capacity and self.digest_of(header.size) == header.digest
 
     def drop(self) -> None:
         """Make the slot unbootable before anything else in it changes."""
@@ -98,14 +127,24 @@ class Slot:
             self._flash.erase(self._header.start, self.page_size)
             self._flash.sync()
 
-    def seal(self, header: ImageHeader) -> None:
-        """Write the header over an image that was verified: from now on the slot is bootable."""
+    def seal(self, header: ImageHeader, delta: StagedDelta | None = None) -> None:
+        """Write the header over an image that was verified: from now on the slot is bootable.
+
+        `delta` is there when not the image was verified but what the delta makes of the one that runs.
+        """
         version = header.version.encode()
         body = _HEADER.pack(_MAGIC, _FORM, len(version), header.size, header.sequence, header.digest, version)
         self.drop()
         self._flash.sync()
+        if delta is not None:
+            said = _DELTA.pack(_DELTA_MAGIC, delta.size, delta.digest)
+            self._flash.write(self._header.start + _DELTA_AT, said + _CRC.pack(zlib.crc32(said)))
         self._flash.write(self._header.start, body + _CRC.pack(zlib.crc32(body)))
         self._flash.sync()
+
+    def header_page(self) -> bytes:
+        """Return the header page as it is when the image lies in another slot: without marks, without a delta."""
+        return self._flash.read(self._header.start, _MARKS_AT).ljust(self.page_size, b"\xff")
 
     def used_pages(self) -> tuple[int, int]:
         """Return how many pages of the envelope and of the image are in use."""

@@ -36,6 +36,7 @@ def open_storage(
     slot_size: int | None,
     log: Log,
     kind: LayoutKind | None = None,
+    staging_size: int | None = None,
     supply: PowerSupply | None = None,
 ) -> Storage:
     """Open or make the file. Sizes and kind of None are those of the file, or the defaults for a new one.
@@ -46,7 +47,7 @@ def open_storage(
     head = read_head(file)
     found, intact = find_geometry(head)
     if found is not None:
-        _check_same(found, page_size, slot_size, kind)
+        _check_same(found, page_size, slot_size, kind, staging_size)
         flash = _open(file, found, supply)
         if not intact:
             log("The geometry page was damaged and has been rewritten from its copy")
@@ -54,7 +55,12 @@ def open_storage(
                 _write_geometry(flash, found)
         return Storage(flash, found, damaged=not intact)
     try:
-        layout = Layout(page_size or PAGE_SIZE, slot_size or SLOT_SIZE, kind or LayoutKind.AB)
+        layout = Layout(
+            page_size or PAGE_SIZE,
+            slot_size or SLOT_SIZE,
+            kind or LayoutKind.AB,
+            staging_size=staging_size,
+        )
     except ValueError as error:
         raise InvalidInput(f"This flash can't be made: {error}.", field="page-size") from None
     if _is_unfinished(file, layout):
@@ -111,12 +117,17 @@ def read_head(file: Path, length: int = SEARCHED) -> bytes:
 
 
 def _check_same(
-    layout: Layout, page_size: int | None, slot_size: int | None, kind: LayoutKind | None
+    layout: Layout,
+    page_size: int | None,
+    slot_size: int | None,
+    kind: LayoutKind | None,
+    staging_size: int | None,
 ) -> None:
     for name, wanted, present in (
         ("page-size", page_size, layout.page_size),
         ("slot-size", slot_size, layout.slot_size),
         ("layout", kind, layout.kind),
+        ("staging-size", staging_size, layout.staging_size or layout.slot_size),
     ):
         if wanted is not None and wanted != present:
             raise InvalidInput(
