@@ -55,7 +55,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """Fetch, copy, write, swap, invoke, wait and the like on the current components."""
+    """Fetch, copy, write, swap, apply a delta, invoke, wait and the like on the current components."""
 
     code: DirectiveCode
     policy: int = REPORT_FAILURE
@@ -143,6 +143,7 @@ _PLAIN_DIRECTIVES: Final = frozenset(
         DirectiveCode.WAIT,
         DirectiveCode.SWAP,
         DirectiveCode.UNLINK,
+        DirectiveCode.APPLY_DELTA,
     }
 )
 

@@ -47,6 +47,10 @@ def holds(
             return isinstance(wanted, VersionMatch) and integers is not None and wanted.holds(integers)
         case ConditionCode.OPERATOR_APPROVAL:
             return approved
+        case ConditionCode.IN_PLACE:
+            room = None if state is None else state.in_place
+            wanted = parameters.get(ParameterKey.IN_PLACE)
+            return room is not None and isinstance(wanted, tuple) and room.suits(*wanted)
         case _:
             return False
 
@@ -94,6 +98,10 @@ _REFUSALS: Final = {
     ConditionCode.OPERATOR_APPROVAL: (
         RefusalCode.NOT_APPROVED,
         "no key with the role operator-approval has signed the manifest",
+    ),
+    ConditionCode.IN_PLACE: (
+        RefusalCode.UNSUPPORTED,
+        "the device can't rewrite the component by a delta for a memory of that size",
     ),
     ConditionCode.ABORT: (RefusalCode.UNSUPPORTED, "the manifest has no way for this device"),
     ConditionCode.IS_DEPENDENCY: (

@@ -11,16 +11,29 @@ from lwm2m_server.firmware.refusals import Refusal
 from lwm2m_server.firmware.suit import ComponentId, Digest
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The memory of a component that deltas rewrite in place: its bytes, and those that are erased at once."""
+
+    memory: int
+    page: int
+
+    def suits(self, memory: int, segment: int) -> bool:
+        """Say whether a delta for a memory of such a size and segments works here."""
+        return memory <= self.memory and segment % self.page == 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentState:
     """A component of the device: what runs there now and how many bytes fit; `None` is unknown or unbounded.
 
-    `slot` is the number against which component-slot compares.
+    `slot` is the number against which component-slot compares. `in_place` is there when deltas can rewrite it.
     """
 
     version: str | None = None
     capacity: int | None = None
     slot: int | None = None
+    in_place: Room | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +106,16 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
+class ApplyDelta:
+    """Rewrite the component in place by the delta in `source`; `digest` and `size` are as in `Copy`."""
+
+    component: ComponentId
+    source: ComponentId
+    digest: Digest | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Swap:
     """Exchange the contents of both components."""
 
@@ -133,7 +156,7 @@ class Wait:
     events: WaitEvents
 
 
-Effect = Fetch | MatchImage | MatchContent | Copy | Swap | Write | Invoke | Authorize | Wait
+Effect = Fetch | MatchImage | MatchContent | Copy | ApplyDelta | Swap | Write | Invoke | Authorize | Wait
 Answer = bool | Refusal
 Procedure = Generator[Effect, Answer, None]
 

@@ -23,7 +23,8 @@ class Parameters:
     """Argument of override-parameters; `None` is "not set". `other` holds unknown ones as (number, value).
 
     `use_before` is seconds since 1970, `minimum_battery` mWh; of `update_priority` less is more urgent.
-    `wait_info` are (`WaitEvent`, argument) pairs, `encryption_info` is the encoded COSE structure.
+    `wait_info` are (`WaitEvent`, argument) pairs, `encryption_info` is the encoded COSE structure. `in_place` are
+    the bytes of the memory and of a segment of it.
     """
 
     vendor_id: bytes | None = None
@@ -45,6 +46,7 @@ class Parameters:
     update_priority: int | None = None
     version: VersionMatch | None = None
     wait_info: WaitEvents | None = None
+    in_place: tuple[int, int] | None = None
     other: tuple[tuple[int, Any], ...] = ()
 
     def known(self) -> Iterator[tuple[ParameterKey, Any]]:
@@ -109,8 +111,18 @@ def _parse(key: ParameterKey, value: Any, field: str) -> Any:
             return VersionMatch.parse(value, field)
         case ParameterKey.WAIT_INFO:
             return _parse_wait(cbor.as_bytes(value, field), field)
+        case ParameterKey.IN_PLACE:
+            return _parse_memory(value, field)
         case _:
             return cbor.as_bytes(value, field)
+
+
+def _parse_memory(value: Any, field: str) -> tuple[int, int]:
+    items = cbor.as_list(value, field)
+    if len(items) != 2:
+        raise Malformed(f"{field} must name the sizes of a memory and of its segments", field=field)
+    memory, segment = (cbor.as_int(item, field, low=1) for item in items)
+    return memory, segment
 
 
 def _parse_wait(data: bytes, field: str) -> WaitEvents:
@@ -143,4 +155,6 @@ def _to_cbor(key: ParameterKey, value: Any) -> Any:
         return value.encode()
     if isinstance(value, VersionMatch):
         return value.to_cbor()
+    if key is ParameterKey.IN_PLACE:
+        return list(value)
     return cbor.encode(dict(value)) if key is ParameterKey.WAIT_INFO else value

@@ -22,7 +22,7 @@ from lwm2m_server.firmware.envelope import Verified
 from lwm2m_server.firmware.manifest import Manifest
 from lwm2m_server.firmware.refusals import Malformed, RefusalCode, refusal
 from lwm2m_server.firmware.suit import (
-    ConditionCode,
+    CUSTOM,
     Digest,
     DirectiveCode,
     ManifestKey,
@@ -106,7 +106,7 @@ def _check_shared(sequence: Sequence) -> None:
         # section 8.4.5: no side effects but parameters, no custom commands
         if isinstance(command, Directive):
             raise Malformed(f"the shared sequence must not {command.code.name.lower()}", field="common/4")
-        if isinstance(command, Condition) and command.code is ConditionCode.OPERATOR_APPROVAL:
+        if isinstance(command, Condition) and command.code < CUSTOM:
             raise Malformed("the shared sequence must not hold custom commands", field="common/4")
 
 

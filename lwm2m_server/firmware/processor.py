@@ -30,6 +30,7 @@ from lwm2m_server.firmware.commands import (
 )
 from lwm2m_server.firmware.conditions import holds, why_not
 from lwm2m_server.firmware.effects import (
+    ApplyDelta,
     Authorize,
     Copy,
     DeviceFacts,
@@ -328,15 +329,13 @@ class _Processor:
         source = _int(self._get(index, ParameterKey.SOURCE_COMPONENT))
         if source is None or source >= len(self.parameters):
             raise Malformed(f"{code.name.lower()} without a source component", field="manifest")
-        if code is DirectiveCode.COPY:
-            digest = self._get(index, ParameterKey.IMAGE_DIGEST)
-            return Copy(
-                component,
-                self._component(source),
-                self._encryption(index),
-                digest if isinstance(digest, Digest) else None,
-                _int(self._get(index, ParameterKey.IMAGE_SIZE)),
-            )
+        if code in (DirectiveCode.COPY, DirectiveCode.APPLY_DELTA):
+            found = self._get(index, ParameterKey.IMAGE_DIGEST)
+            digest = found if isinstance(found, Digest) else None
+            size = _int(self._get(index, ParameterKey.IMAGE_SIZE))
+            if code is DirectiveCode.APPLY_DELTA:
+                return ApplyDelta(component, self._component(source), digest, size)
+            return Copy(component, self._component(source), self._encryption(index), digest, size)
         return Swap(component, self._component(source))
 
     def _fetch(self, component: ComponentId, index: int) -> Fetch:

@@ -16,6 +16,8 @@ from lwm2m_server.firmware.refusals import Malformed, RefusalCode, refusal
 
 ENVELOPE_TAG: Final = 107
 MANIFEST_VERSION: Final = 1
+CUSTOM: Final = -256
+"""Custom commands are below this number."""
 ComponentId = tuple[bytes, ...]
 
 
@@ -67,9 +69,10 @@ class CommonKey(IntEnum):
 class ConditionCode(IntEnum):
     """Conditions: they hold or not.
 
-    `OPERATOR_APPROVAL` is ours (custom commands are below -256): it holds when a key with the role
-    operator-approval signed the manifest too, and marks a manifest that may go back to an older version.
-    A processor that does not know it refuses the manifest, as it should.
+    Custom commands are below -256; a processor that does not know one refuses the manifest, as it should.
+    `OPERATOR_APPROVAL` is ours: it holds when a key with the role operator-approval signed the manifest too,
+    and marks a manifest that may go back to an older version. `IN_PLACE` is ours too: it holds when the device
+    can rewrite the component by a delta in a memory of the parameter `IN_PLACE`.
     """
 
     VENDOR_IDENTIFIER = 1
@@ -87,10 +90,14 @@ class ConditionCode(IntEnum):
     UPDATE_AUTHORIZED = 27
     VERSION = 28
     OPERATOR_APPROVAL = -257
+    IN_PLACE = -258
 
 
 class DirectiveCode(IntEnum):
-    """Directives: they act, or abort the update."""
+    """Directives: they act, or abort the update.
+
+    `APPLY_DELTA` is ours: the delta in the source component rewrites the component in place.
+    """
 
     PROCESS_DEPENDENCY = 11
     SET_COMPONENT_INDEX = 12
@@ -107,10 +114,11 @@ class DirectiveCode(IntEnum):
     UNLINK = 33
     OVERRIDE_MULTIPLE = 34
     COPY_PARAMS = 35
+    APPLY_DELTA = -259
 
 
 class ParameterKey(IntEnum):
-    """Parameters of a component."""
+    """Parameters of a component. `IN_PLACE` is ours: bytes of the memory and of a segment that deltas are made for."""
 
     VENDOR_ID = 1
     CLASS_ID = 2
@@ -131,6 +139,7 @@ class ParameterKey(IntEnum):
     UPDATE_PRIORITY = 27
     VERSION = 28
     WAIT_INFO = 29
+    IN_PLACE = -258
 
 
 class WaitEvent(IntEnum):
