@@ -136,7 +136,7 @@ class Run:
         return measure
 
     def all_secure_registrations(self, keys: Keys) -> None:
-        """The whole server and Leshan over coaps; then fleets that come back to ours."""
+        """The whole server and Leshan over coaps."""
         for devices in (10_000,) if self.quick else (10_000, 100_000):
             print(f"bench: lwm2m-server: {devices} secured registrations", file=sys.stderr, flush=True)
             with Server(keys) as child:
@@ -149,6 +149,9 @@ class Run:
             self.results.extend(secure.secure_registrations(child, 10_000, rounds=3, durable=False))
 
         self.with_peer("Leshan: 10000 secured registrations", lambda: children.leshan(keys), peer)
+
+    def all_returns(self, keys: Keys) -> None:
+        """Fleets that come back to ours over coaps."""
         count = 2_000 if self.quick else 100_000
         for name, measure in (("restarts", returns.restarts), ("storm", returns.storm)):
             print(f"bench: {name} with {count} devices", file=sys.stderr, flush=True)
@@ -179,7 +182,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, for a first look")
     parser.add_argument("--json", metavar="FILE", help="write the results there too")
     parser.add_argument(
-        "--only", choices=("blocks", "registrations", "coaps", "images"), help="one part of it"
+        "--only", choices=("blocks", "registrations", "coaps", "returns", "images"), help="one part of it"
     )
     parser.add_argument("--profile", action="store_true", help="show where registrations spend their time")
     options = parser.parse_args()
@@ -192,11 +195,13 @@ def main() -> int:
         run.all_blocks()
     if options.only in {None, "registrations"}:
         run.all_registrations()
-    if options.only in {None, "coaps"}:
-        with tempfile.TemporaryDirectory(prefix="lwm2m-bench-") as folder:
-            keys = Keys(Path(folder) / "secret")
+    with tempfile.TemporaryDirectory(prefix="lwm2m-bench-") as folder:
+        keys = Keys(Path(folder) / "secret")
+        if options.only in {None, "coaps"}:
             run.all_handshakes(keys)
             run.all_secure_registrations(keys)
+        if options.only in {None, "coaps", "returns"}:
+            run.all_returns(keys)
     if options.only in {None, "images"}:
         run.results += images.measure()
     report.show(run.results, run.memory, run.facts, run.notes)

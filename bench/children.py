@@ -72,19 +72,19 @@ class Child:
         """Where the load goes."""
         return f"127.0.0.1:{self.port}"
 
-    def load(self, sockets: int) -> Load:
-        """Return the load from so many sockets, the same each time.
+    def load(self, sources: int) -> Load:
+        """Return the load from so many addresses, the same each time.
 
         A new one might get ports that an earlier one used, and its first message ids with them: the server
         would take its requests for repeated ones (RFC 7252 4.5) and answer what it has answered before.
         """
-        if sockets not in self._loads:
-            self._loads[sockets] = self.new_load(sockets)
-        return self._loads[sockets]
+        if sources not in self._loads:
+            self._loads[sources] = self.new_load(sources)
+        return self._loads[sources]
 
-    def new_load(self, sockets: int, devices: DeviceSecurity | None = None) -> Load:
-        """Return load from so many sockets that nobody had before, of these devices when they are given."""
-        return Load(self.address, sockets, security=devices or self._devices)
+    def new_load(self, sources: int, devices: DeviceSecurity | None = None) -> Load:
+        """Return load from so many addresses and ports that nobody had before, of these devices when given."""
+        return Load(self.address, sources, security=devices or self._devices)
 
     @property
     def pid(self) -> int:

@@ -90,7 +90,7 @@ def answers(child: Child, count: int) -> Measurement:
 
 
 def blocks_served(child: Child, count: int) -> Measurement:
-    """Blocks of 1 KB out of a blob of 300 KB, asked for one after the other by each of the sockets."""
+    """Blocks of 1 KB out of a blob of 300 KB, asked for one after the other by each of the devices."""
     load = child.load(LANES)
     return measure(
         "block served",

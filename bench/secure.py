@@ -17,7 +17,7 @@ ANSWER = "1 KB answer over PSK"
 def psk_handshakes(child: Child, count: int, *, shared: bool = True) -> Measurement:
     """Handshakes of devices that the server has not seen, with cookie, 50 at a time.
 
-    Not `shared`: each from a socket of its own, for servers that have one association an address.
+    Not `shared`: each from an address of its own, for servers that have one association an address.
     """
 
     def shake(prefix: str, count: int) -> dict[str, float]:
@@ -75,7 +75,7 @@ def secure_registrations(child: Child, devices: int, *, rounds: int, durable: bo
 
 
 def session_memory(child: Child, count: int, used: Callable[[], int]) -> Memory:
-    """Memory after that many handshakes; devices share 50 sockets."""
+    """Memory after that many handshakes; devices share 50 addresses."""
     loads: list[Load] = [child.new_load(LANES), child.new_load(LANES)]
     loads[0].handshake(LANES * 40, prefix="warm-")
     before = used()

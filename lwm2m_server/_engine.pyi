@@ -580,14 +580,15 @@ class Fleet:
 
 @final
 class Load:
-    """Closed-loop load: each socket sends its next request when the answer to the last one is there.
+    """Closed-loop load: each source sends its next request when the answer to the last one is there.
 
-    `handshake` and `register` make new devices; secured ones shake hands first. With as many sockets as devices
-    all of them begin at once. A secured `get` asks as the devices of the sockets' numbers. The reports have
-    answered, errors, repeated, bytes, seconds, and p50, p99, max in microseconds.
+    A source is an address; towards 127.0.0.0/8 a thousand share a socket, else each is a socket. `handshake` and
+    `register` make new devices; secured ones shake hands first. With as many sources as devices all of them begin
+    at once. A secured `get` asks as the devices of the sources' numbers. The reports have answered, errors,
+    repeated, bytes, seconds, and p50, p99, max in microseconds.
     """
 
-    def __new__(cls, server: str, sockets: int, *, security: DeviceSecurity | None = None) -> Load: ...
+    def __new__(cls, server: str, sources: int, *, security: DeviceSecurity | None = None) -> Load: ...
     # why a handshake failed last
     @property
     def failure(self) -> str | None: ...

@@ -17,7 +17,7 @@ class DeviceSecurity:
     `server_public_key` (SubjectPublicKeyInfo in DER), the only one that is taken. Certificates: `keys`,
     `certificates` (a chain in DER for each, the end entity first), `trust` (authorities of the server in
     DER), and `server_name` if that must stand in the server's certificate. `handshake_timeout`: seconds until
-    a flight is sent again for the first time. Devices may share sockets when `connection_ids` are used.
+    a flight is sent again for the first time. Devices may share an address when `connection_ids` are used.
     """
 
     psk_secret: bytes | None = None

@@ -151,7 +151,7 @@ impl Fleet {
     }
 }
 
-/// Closed-loop load from a number of sockets.
+/// Closed-loop load from a number of sources.
 #[pyclass(module = "lwm2m_server._engine")]
 pub struct Load(Mutex<simulator::Load>);
 
@@ -179,10 +179,10 @@ fn report<'py>(py: Python<'py>, report: &simulator::Report) -> PyResult<Bound<'p
 #[pymethods]
 impl Load {
     #[new]
-    #[pyo3(signature = (server, sockets, *, security = None))]
-    fn new(server: &str, sockets: usize, security: Option<DeviceSecurity>) -> PyResult<Self> {
+    #[pyo3(signature = (server, sources, *, security = None))]
+    fn new(server: &str, sources: usize, security: Option<DeviceSecurity>) -> PyResult<Self> {
         let security = security.map(DeviceSecurity::build).transpose()?;
-        simulator::Load::new(resolve(server)?, sockets, security)
+        simulator::Load::new(resolve(server)?, sources, security)
             .map(Mutex::new)
             .map(Self)
             .map_err(refused)
@@ -194,7 +194,7 @@ impl Load {
         own(&mut self.0).failure()
     }
 
-    /// Shakes hands for new devices, spread over the sockets.
+    /// Shakes hands for new devices, spread over the sources.
     #[pyo3(signature = (count, *, prefix = "load-"))]
     fn handshake<'py>(
         &mut self,
@@ -208,7 +208,7 @@ impl Load {
         report(py, &measured)
     }
 
-    /// Registers devices, spread over the sockets.
+    /// Registers devices, spread over the sources.
     #[pyo3(signature = (count, *, prefix = "load-", lifetime = 86400))]
     fn register<'py>(
         &mut self,

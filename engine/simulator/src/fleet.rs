@@ -1,4 +1,4 @@
-//! A fleet: sockets, one CoAP stack keyed by device number, and the life of each device.
+//! A fleet: sources, one CoAP stack keyed by device number, and the life of each device.
 
 mod firmware;
 
@@ -27,7 +27,7 @@ const RESTART: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 const DATAGRAM: usize = 2048;
-/// Datagrams taken from one socket before the others get their turn.
+/// Datagrams taken from one socket before timers and others get their turn.
 const BURST: usize = 16;
 
 /// What fleet to make.
@@ -121,7 +121,7 @@ impl Local<u32> for Streams {
 /// Devices that live until the fleet is dropped.
 pub struct Fleet {
     sockets: Sockets,
-    /// Without them datagrams go out as they are, each device from its own socket.
+    /// Without them datagrams go out as they are, each device from its own source.
     links: Option<Links>,
     stack: Stack<u32>,
     members: Vec<Member>,
@@ -138,10 +138,10 @@ impl Fleet {
     /// When the sockets can't be had, or the credentials are too few.
     pub fn new(options: &FleetOptions) -> io::Result<Self> {
         let security = options.security.as_ref();
-        // Connection ids tell devices apart that share a socket.
+        // Connection ids tell devices apart that share a source.
         let may_share = security.is_some_and(|security| security.connection_ids);
         let count = if may_share {
-            options.count.min(sockets::limit())
+            options.count.min(sockets::limit(options.server))
         } else {
             options.count
         };
@@ -220,17 +220,17 @@ impl Fleet {
             }
             self.sockets.wait(self.patience(now, end), &mut ready)?;
             let now = self.now();
-            for &number in &ready {
+            for &socket in &ready {
                 for _ in 0..BURST {
-                    let Some(datagram) = self.sockets.receive(number, &mut buffer) else {
+                    let Some((source, datagram)) = self.sockets.receive(socket, &mut buffer) else {
                         break;
                     };
                     if let Some(links) = &mut self.links {
-                        links.receive(number, datagram, &self.sockets, now, &mut opened);
+                        links.receive(source, datagram, &self.sockets, now, &mut opened);
                         for (peer, payload) in opened.drain(..) {
                             self.stack.receive_datagram(peer, &payload, now, &mut Streams);
                         }
-                    } else if let Ok(peer) = u32::try_from(number) {
+                    } else if let Ok(peer) = u32::try_from(source) {
                         self.stack.receive_datagram(peer, datagram, now, &mut Streams);
                     }
                 }

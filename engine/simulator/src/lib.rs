@@ -2,15 +2,16 @@
 //!
 //! [`Fleet`] has devices that live as real ones do: they register, update, answer, take firmware by push or pull and
 //! come back with its version. [`Load`] only asks, as fast as the server answers, and measures. Both speak plain CoAP
-//! through sockets of their own, one a device, because a server tells devices apart by address; with [`Security`] they
-//! speak DTLS, and devices that send with connection ids may share sockets.
+//! from addresses of their own, because a server tells devices apart by address; with [`Security`] they speak DTLS, and
+//! devices that send with connection ids may share addresses.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod device;
 mod fleet;
 mod links;
 mod load;
+mod packet_info;
 mod random;
 mod security;
 mod sockets;

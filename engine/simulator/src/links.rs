@@ -1,4 +1,4 @@
-//! The secured links of simulated devices: one DTLS client each, over sockets that several of them may share.
+//! The secured links of simulated devices: one DTLS client each, from sources that several of them may share.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -39,7 +39,7 @@ struct Link {
     is_waiting: bool,
 }
 
-/// One socket's side. A server has one unfinished handshake an address, so devices take turns.
+/// One source's side. A server has one unfinished handshake an address, so devices take turns.
 #[derive(Default)]
 struct Lane {
     shaking: Option<u32>,
@@ -48,7 +48,7 @@ struct Lane {
     active: Option<u32>,
 }
 
-/// The links of devices 0 and up; device n uses socket n modulo the number of sockets.
+/// The links of devices 0 and up; device n uses source n modulo the number of sources.
 pub(crate) struct Links {
     security: Arc<Security>,
     idle: Arc<Config>,
@@ -64,23 +64,23 @@ impl Links {
     /// Links that are not connected.
     ///
     /// # Errors
-    /// When there are too few credentials, or devices would share a socket without connection ids.
+    /// When there are too few credentials, or devices would share a source without connection ids.
     pub(crate) fn new(
         security: Arc<Security>,
         server: SocketAddr,
         prefix: &str,
         devices: usize,
-        sockets: usize,
+        sources: usize,
     ) -> io::Result<Self> {
         if let Some(capacity) = security.capacity().filter(|capacity| *capacity < devices) {
             return Err(io::Error::other(format!(
                 "{devices} devices need {devices} keys, and there are {capacity}"
             )));
         }
-        let is_shared = devices > sockets;
+        let is_shared = devices > sources;
         if is_shared && !security.connection_ids {
             return Err(io::Error::other(format!(
-                "{devices} devices share {sockets} sockets, which needs connection ids"
+                "{devices} devices share {sources} sources, which needs connection ids"
             )));
         }
         Ok(Self {
@@ -89,7 +89,7 @@ impl Links {
             server,
             prefix: prefix.to_owned(),
             devices: (0..devices).map(|_| Link::default()).collect(),
-            lanes: (0..sockets).map(|_| Lane::default()).collect(),
+            lanes: (0..sources).map(|_| Lane::default()).collect(),
             timers: BinaryHeap::new(),
             news: VecDeque::new(),
         })
@@ -160,7 +160,7 @@ impl Links {
         }
     }
 
-    /// Lets the next handshakes of a device's socket begin.
+    /// Lets the next handshakes of a device's source begin.
     fn advance(&mut self, device: u32, sockets: &Sockets, now: Instant) {
         while self.lane(device).shaking.is_none() {
             let Some(next) = self.lane_mut(device).waiting.pop_front() else {
@@ -195,19 +195,19 @@ impl Links {
         }
     }
 
-    /// Takes a datagram of a socket; what it carries is added to `received` with its device.
+    /// Takes a datagram that came to a source; what it carries is added to `received` with its device.
     pub(crate) fn receive(
         &mut self,
-        socket: usize,
+        source: usize,
         datagram: &[u8],
         sockets: &Sockets,
         now: Instant,
         received: &mut Vec<(u32, Vec<u8>)>,
     ) {
-        let Some(lane) = self.lanes.get(socket) else {
+        let Some(lane) = self.lanes.get(source) else {
             return;
         };
-        let others = (socket..self.devices.len())
+        let others = (source..self.devices.len())
             .step_by(self.lanes.len())
             .filter_map(|number| u32::try_from(number).ok());
         let first: Vec<u32> = lane.shaking.into_iter().chain(lane.active).collect();
@@ -271,15 +271,15 @@ impl Links {
 
     /// Sends and tells what a client has to say; false when that was nothing.
     fn drain(&mut self, device: u32, sockets: &Sockets) -> bool {
-        let socket = device as usize % self.lanes.len();
-        let (Some(link), Some(lane)) = (self.devices.get_mut(device as usize), self.lanes.get_mut(socket))
+        let source = device as usize % self.lanes.len();
+        let (Some(link), Some(lane)) = (self.devices.get_mut(device as usize), self.lanes.get_mut(source))
         else {
             return false;
         };
         let Some(client) = link.client.as_deref_mut() else {
             return false;
         };
-        let mut any = flush(client, socket, sockets);
+        let mut any = flush(client, source, sockets);
         while let Some(event) = client.poll_event() {
             any = true;
             match event {
@@ -302,7 +302,7 @@ impl Links {
                 _ => {}
             }
         }
-        flush(client, socket, sockets);
+        flush(client, source, sockets);
         match client.next_timeout() {
             Some(at) => {
                 if link.due.is_none_or(|due| at < due) {
@@ -317,11 +317,11 @@ impl Links {
     }
 }
 
-fn flush(client: &mut Client, socket: usize, sockets: &Sockets) -> bool {
+fn flush(client: &mut Client, source: usize, sockets: &Sockets) -> bool {
     let mut any = false;
     while let Some(transmit) = client.poll_transmit() {
         any = true;
-        sockets.send(socket, transmit.datagram);
+        sockets.send(source, transmit.datagram);
     }
     any
 }

@@ -1,4 +1,4 @@
-//! Closed-loop load: each socket has one request under way and sends the next when the answer is there.
+//! Closed-loop load: each source has one request under way and sends the next when the answer is there.
 
 mod tasks;
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coap::codec::Encoder;
-use coap::{Kind, Message, Token};
+use coap::{Code, Kind, Message, Token};
 
 use crate::links::{Links, News};
 use crate::security::Security;
@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Tries of one request before it counts as an error.
 const TRIES: u32 = 5;
 const DATAGRAM: usize = 2048;
+/// Datagrams taken from one socket before timers and others get their turn.
+const BURST: usize = 64;
 
 /// What was measured, times in microseconds from the first transmission to the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -44,7 +46,7 @@ pub struct Report {
     pub max: f64,
 }
 
-/// One request under way on a socket.
+/// One request under way from a source.
 struct Lane {
     /// Items of this lane that were started: item `n` of lane `l` is number `l + n * lanes`.
     started: usize,
@@ -66,7 +68,7 @@ struct Run<'a, T> {
     open: usize,
 }
 
-/// Load from a number of sockets at one server.
+/// Load from a number of sources at one server.
 pub struct Load {
     server: SocketAddr,
     sockets: Sockets,
@@ -82,12 +84,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// Opens `sockets` sockets to the server.
+    /// Opens `sources` sources to the server: addresses on the loopback network, sockets else.
     ///
     /// # Errors
     /// When they can't be had.
-    pub fn new(server: SocketAddr, sockets: usize, security: Option<Arc<Security>>) -> io::Result<Self> {
-        let sockets = Sockets::open(server, sockets.max(1))?;
+    pub fn new(server: SocketAddr, sources: usize, security: Option<Arc<Security>>) -> io::Result<Self> {
+        let sockets = Sockets::open(server, sources.max(1))?;
         let now = Instant::now();
         let lanes = (0..sockets.len())
             .map(|_| Lane {
@@ -132,7 +134,7 @@ impl Load {
         Ok(())
     }
 
-    /// Shakes hands for `count` new devices, spread over the sockets; with as many sockets all at once.
+    /// Shakes hands for `count` new devices, spread over the sources; with as many sources all at once.
     ///
     /// # Errors
     /// When the system fails, or the load is not secured, or there are too few credentials.
@@ -144,7 +146,7 @@ impl Load {
         self.run(count, &mut Shake)
     }
 
-    /// Registers `count` new devices, spread over the sockets; secured ones shake hands first.
+    /// Registers `count` new devices, spread over the sources; secured ones shake hands first.
     ///
     /// # Errors
     /// When the system fails, or there are too few credentials.
@@ -161,15 +163,15 @@ impl Load {
         Ok(report)
     }
 
-    /// Sends `rounds` bare Updates for each registered device, from the socket that registered it.
+    /// Sends `rounds` bare Updates for each registered device, from the source that registered it.
     ///
     /// # Errors
-    /// When the system fails, or the devices don't divide evenly over the sockets.
+    /// When the system fails, or the devices don't divide evenly over the sources.
     pub fn update(&mut self, rounds: usize) -> io::Result<Report> {
         let count = self.locations.len();
         if !count.is_multiple_of(self.lanes.len()) {
             return Err(io::Error::other(
-                "the number of devices must be a multiple of the number of sockets",
+                "the number of devices must be a multiple of the number of sources",
             ));
         }
         let locations = std::mem::take(&mut self.locations);
@@ -183,16 +185,16 @@ impl Load {
         report
     }
 
-    /// Gets a resource `count` times; with `blocks` above 0 block after block of 1024 bytes. Secured sockets ask as
+    /// Gets a resource `count` times; with `blocks` above 0 block after block of 1024 bytes. Secured sources ask as
     /// the device of their own number.
     ///
     /// # Errors
-    /// When the system fails, or there is no secured device for each socket.
+    /// When the system fails, or there is no secured device for each source.
     pub fn get(&mut self, path: &[String], blocks: u32, count: usize) -> io::Result<Report> {
         let devices = self.links.as_ref().map_or(0, Links::len);
         if self.security.is_some() && devices < self.lanes.len() {
             return Err(io::Error::other(
-                "a device for each socket must shake hands or register first",
+                "a device for each source must shake hands or register first",
             ));
         }
         let mut task = Get {
@@ -227,8 +229,11 @@ impl Load {
         let mut looked = start;
         while run.open > 0 {
             self.sockets.wait(self.patience(), &mut ready)?;
-            for &number in &ready {
-                while let Some(datagram) = self.sockets.receive(number, &mut buffer) {
+            for &socket in &ready {
+                for _ in 0..BURST {
+                    let Some((number, datagram)) = self.sockets.receive(socket, &mut buffer) else {
+                        break;
+                    };
                     if let Some(links) = &mut self.links {
                         let now = dtls_time(self.began);
                         links.receive(number, datagram, &self.sockets, now, &mut opened);
@@ -340,14 +345,7 @@ impl Load {
         };
         let item = number + lane.started.saturating_sub(1) * lanes;
         if message.kind == Kind::Confirmable {
-            let [high, low] = message.mid.to_be_bytes();
-            // An empty ACK for a separate response, an RST for everything else.
-            let kind = if message.code.is_response() {
-                Kind::Acknowledgement
-            } else {
-                Kind::Reset
-            };
-            let answer = [1 << 6 | kind.bits() << 4, 0, high, low];
+            let answer = reply(&message);
             let device = u32::try_from(run.task.device(item)).unwrap_or(u32::MAX);
             match &mut self.links {
                 Some(links) => links.send(device, &answer, &self.sockets, dtls_time(self.began)),
@@ -402,7 +400,40 @@ impl<T> Run<'_, T> {
     }
 }
 
+/// What a device that only asks says to a confirmable message: an empty ACK to a separate response, 4.04 to a request,
+/// which also tells a restarted server that the device is there, and an RST to everything else.
+fn reply(message: &Message<'_>) -> Vec<u8> {
+    let (kind, code, token) = if message.code.is_response() {
+        (Kind::Acknowledgement, Code::EMPTY, Token::EMPTY)
+    } else if message.code.is_request() {
+        (Kind::Acknowledgement, Code::NOT_FOUND, message.token)
+    } else {
+        (Kind::Reset, Code::EMPTY, Token::EMPTY)
+    };
+    let mut answer = Vec::new();
+    Encoder::new(&mut answer, kind, code, message.mid, token);
+    answer
+}
+
 /// The time in the clock of the DTLS clients.
 fn dtls_time(began: Instant) -> coap::Instant {
     coap::Instant::from_micros(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_answered_with_its_token_a_response_acknowledged_and_a_ping_reset() {
+        let ask = |code, token: &[u8]| {
+            let mut asked = Vec::new();
+            let token = Token::new(token).unwrap();
+            Encoder::new(&mut asked, Kind::Confirmable, code, 0x1234, token);
+            reply(&Message::parse(&asked).unwrap())
+        };
+        assert_eq!(ask(Code::GET, b"ab"), [0x62, 0x84, 0x12, 0x34, b'a', b'b']);
+        assert_eq!(ask(Code::CONTENT, b"ab"), [0x60, 0, 0x12, 0x34]);
+        assert_eq!(ask(Code::EMPTY, b""), [0x70, 0, 0x12, 0x34]);
+    }
 }

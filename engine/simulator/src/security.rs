@@ -12,7 +12,7 @@ use ring::hmac;
 
 /// Bytes of a derived pre-shared key.
 const KEY: usize = 16;
-/// Bytes of the connection ids of devices that share a socket.
+/// Bytes of the connection ids of devices that share a source.
 const SHARED_ID: usize = 8;
 
 /// What the devices prove themselves with.
@@ -106,8 +106,8 @@ impl Security {
         }
     }
 
-    /// Settings without credentials. Devices that share a socket are told apart by connection ids of their own, one
-    /// that has its socket for itself asks for none.
+    /// Settings without credentials. Devices that share a source are told apart by connection ids of their own, one
+    /// that has its source for itself asks for none.
     pub(crate) fn idle(&self, is_shared: bool) -> Config {
         Config {
             connection_ids: self.connection_ids.then_some(ConnectionIds {
