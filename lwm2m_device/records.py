@@ -53,7 +53,9 @@ class TwinRecord:
         if len(record) > self._copy_size:
             raise FlashFault(f"A state record of {len(record)} bytes does not fit into {self._copy_size}.")
         target = 1 if self._current == 0 else 0
-        self._flash.erase(self._copies[target], self._copy_size)
+        # What a longer record left behind this one does no harm: the header says how long it is.
+        page = self._flash.page_size
+        self._flash.erase(self._copies[target], -(-len(record) // page) * page)
         self._flash.write(self._copies[target], record)
         self._flash.sync()
         self._counter, self._current = self._counter + 1, target

@@ -55,7 +55,7 @@ class StagedDelta:
 
 
 class Slot:
-    """Slot 0 or 1 of a layout."""
+    """Slot 0 or 1 of a layout, or a bank of a component."""
 
     def __init__(self, flash: Flash, layout: Layout, index: int) -> None:
         self.index = index
@@ -67,7 +67,7 @@ class Slot:
         self._header = layout.slot(index).header
         self._manifest = layout.slot(index).manifest
         self._image = layout.slot(index).image
-        self._largest = layout.slot_size
+        self._largest = layout.slot_size if index < 2 else self.capacity
 
     def header(self) -> ImageHeader | None:
         """Return the header, or None when there is no valid one."""

@@ -93,7 +93,7 @@ class Updater(UpdateMachine):
         self._payload = offer.payload
         self._download.begin()
         self._envelopes.store(envelope)
-        self._store.store(
+        self._keep(
             replace(
                 self.state,
                 source=offer.source,
@@ -114,7 +114,7 @@ class Updater(UpdateMachine):
         known = size if self.plain else self.state.size
         if known > self.slot.capacity:
             raise _too_large(known, self.slot.capacity)
-        self._store.store(replace(self.state, etag=etag, size=known))
+        self._keep(replace(self.state, etag=etag, size=known))
 
     def store(self, data: bytes) -> None:
         """Store the next bytes as the image has them; raises Refusal when there are too many of them."""
@@ -180,7 +180,7 @@ class Updater(UpdateMachine):
     def reconcile(self) -> tuple[list[str], bool]:
         """Bring State in line with flash and boot loader; return notes, and whether to reboot at once."""
         notes: list[str] = []
-        if self._store.damaged:
+        if self.damaged:
             notes.append(_STATE_LOST)
             lost = UpdateState(
                 result=Result.UPDATE_FAILED,
@@ -188,7 +188,7 @@ class Updater(UpdateMachine):
                 text=_STATE_LOST,
                 changed=self._clock.now(),
             )
-            self._store.store(lost)
+            self._keep(lost)
         if self.boot.trial:
             self._resume_trial()
             return notes, False

@@ -1,12 +1,13 @@
 """What differs between the layouts, and what holds for all of them: nothing boots that is not proven first."""
 
 import hashlib
+import itertools
 
 import pytest
 
 from lwm2m_device.boot_state import Outcome
 from lwm2m_device.flash import Mains, PowerCut, Tear
-from lwm2m_device.layout import Layout, LayoutKind, find_geometry
+from lwm2m_device.layout import ComponentArea, Layout, LayoutKind, find_geometry
 from lwm2m_device.machine import Result, State, Trigger
 from lwm2m_device.report import describe
 from lwm2m_device.slots import ImageHeader
@@ -286,3 +287,39 @@ def test_show_tells_of_an_installation_that_is_half_done(memory_file):
     assert running(bench) == ("2.0.0", True)
     assert not describe(bench.file)["boot"]["half_done"]
     bench.close()
+
+
+def test_the_geometry_of_a_device_with_components_is_found_again_in_either_copy():
+    areas = (ComponentArea.of("modem", 4096), ComponentArea.of("sensors/2", 100))
+    for staging in (None, 300):
+        kind = LayoutKind.SWAP if staging is None else LayoutKind.SINGLE
+        layout = Layout(256, 768, kind, 8, staging, areas)
+        encoded = layout.encode_geometry()
+        copies = encoded.ljust(256, b"\xff") + encoded
+        assert find_geometry(copies) == (layout, True)
+        assert find_geometry(b"\0" + copies[1:]) == (layout, False)
+        assert find_geometry(encoded[:-1]) == (None, False)
+
+
+def test_no_two_parts_of_a_flash_with_components_share_a_page():
+    layout = Layout(256, 768, LayoutKind.SWAP, 8, None, (ComponentArea(700, 1), ComponentArea(3000, 2)))
+    slots = [layout.slot(index) for index in range(6)]
+    regions = [
+        layout.geometry, layout.factory, layout.boot, layout.update, layout.progress, layout.journal, layout.scratch,
+        *(part for slot in slots[:2] for part in (slot.header, slot.manifest, slot.image)),
+        layout.component_factory,
+        *(part for slot in slots[2:] for part in (slot.header, slot.manifest, slot.image)),
+    ]  # fmt: skip
+    assert all(before.end == after.start for before, after in itertools.pairwise(regions))
+    assert regions[-1].end == layout.size
+    assert [slot.image.length for slot in slots] == [768, 768, 768, 768, 3072, 3072]
+    assert Layout(256, 768, LayoutKind.SWAP).encode_geometry()[8] == 2, (
+        "files of earlier builds are read as they were"
+    )
+
+
+def test_a_device_has_at_most_fifteen_components_beside_the_main_one():
+    areas = (ComponentArea(1, 1),) * 15
+    assert len(Layout(256, 768, components=areas).encode_geometry()) <= 256
+    with pytest.raises(ValueError, match="at most 15"):
+        Layout(256, 768, components=(*areas, ComponentArea(1, 1)))
