@@ -146,9 +146,8 @@ def _state(values: list[Any], types: tuple[type, ...]) -> UpdateState | None:
     state, result, *rest = values
     if state not in set(State) or result not in set(Result):
         return None
-    return UpdateState(
-        State(state), Result(result), *(tuple(each) if isinstance(each, list) else each for each in rest)
-    )
+    further: list[Any] = [tuple(each) if isinstance(each, list) else each for each in rest]
+    return UpdateState(State(state), Result(result), *further)
 
 
 class StateStore:
