@@ -37,12 +37,25 @@ _FIELDS: list[Column] = [
     ("hardware", "hardware_version"),
     ("firmware", "firmware.version"),
     ("firmware digest", "firmware.digest"),
+    ("fits", lambda device: _bytes(device["capacity"])),
+    ("components", lambda device: "; ".join(map(_component, device["components"]))),
     ("vendor id", "vendor_id"),
     ("class id", "class_id"),
     ("takes manifests", "understands_manifests"),
     ("attributes", lambda device: attributes_text(device["attributes"])),
     ("objects", lambda device: " ".join((device.get("registration") or {}).get("objects", []))),
 ]
+
+
+def _bytes(count: int | None) -> str:
+    return "-" if count is None else f"{count} bytes"
+
+
+def _component(component: Record) -> str:
+    """Write a component: `modem 5.1.0 (a1b2c3d4e5f6, 65536 bytes fit)`."""
+    more = [] if component["digest"] is None else [component["digest"][:12]]
+    more += [] if component["capacity"] is None else [f"{component['capacity']} bytes fit"]
+    return f"{component['name']} {component['version'] or '?'}" + (f" ({', '.join(more)})" if more else "")
 
 
 def _seconds(count: int | None) -> str:

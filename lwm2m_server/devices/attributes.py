@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lwm2m_server import versions
-from lwm2m_server.devices.records import AttributeValue, Device, Facts, Registration
+from lwm2m_server.devices.records import AttributeValue, ComponentFacts, Device, Facts, Registration
 from lwm2m_server.errors import Conflict, InvalidInput
 
 
@@ -39,7 +39,11 @@ _Getter = Callable[[Device], Fact]
 MAX_NAME = 64
 MAX_TEXT = 1024  # characters of a text value
 MAX_NUMBER = 2**53  # integers up to here are exact as double, in every database
+MAX_COMPONENTS = 32
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*")
+COMPONENT = "component."
+"""What the names of the values of components begin with: `component.modem.version`, `component.modem.digest`."""
+_COMPONENT = re.compile(rf"{re.escape(COMPONENT)}(?P<name>.+)\.(?P<value>version|digest)")
 
 KEYWORDS = frozenset(
     {"all", "and", "or", "not", "in", "like", "starts", "with", "exists", "true", "false", "ago"}
@@ -78,10 +82,32 @@ BUILT_IN: Mapping[str, AttributeType] = MappingProxyType(
 """The server's own attributes and their types."""
 
 
+def type_of(name: str) -> AttributeType | None:
+    """Return the type of one of the server's own attributes; None for other names."""
+    found = component_of(name)
+    if found is not None:
+        return AttributeType.VERSION if found[1] == "version" else AttributeType.IDENTIFIER
+    return BUILT_IN.get(name)
+
+
+def component_of(name: str) -> tuple[str, str] | None:
+    """Return component and value (`version` or `digest`) of an attribute's name; None when it is no such name."""
+    found = _COMPONENT.fullmatch(name)
+    return None if found is None else (found["name"], found["value"])
+
+
 def value_of(device: Device, name: str) -> Fact:
     """Return the device's value of an attribute, None when it has none."""
     entry = _BUILT_IN.get(name)
-    return device.attributes.get(name) if entry is None else entry[1](device)
+    if entry is not None:
+        return entry[1](device)
+    wanted = component_of(name)
+    if wanted is None:
+        return device.attributes.get(name)
+    component = device.facts.component(wanted[0])
+    if component is None:
+        return None
+    return component.version if wanted[1] == "version" else component.digest
 
 
 def check_name(name: str) -> str:
@@ -92,8 +118,9 @@ def check_name(name: str) -> str:
             field="attributes",
             hint=f"use letters, digits, '_', '-' and '.', a letter first, {MAX_NAME} characters at most",
         )
-    if name in _BUILT_IN or name.lower() in KEYWORDS:
-        taken = "the server's own attribute" if name in _BUILT_IN else "a word of the filter language"
+    own = name in _BUILT_IN or name.startswith(COMPONENT)
+    if own or name.lower() in KEYWORDS:
+        taken = "the server's own attribute" if own else "a word of the filter language"
         raise InvalidInput(f"{name!r} is {taken}", field=f"attributes/{name}", hint="choose another name")
     return name
 
@@ -159,7 +186,20 @@ def clean_facts(facts: Facts) -> Facts:
     texts = ("manufacturer", "model", "serial", "hardware_version", "firmware_version")
     given = {name: text for name in texts if (text := getattr(facts, name)) is not None}
     cleaned: dict[str, Any] = {name: _clean(text) for name, text in given.items()}
+    if facts.components is not None:
+        cleaned["components"] = _clean_components(facts.components)
     return replace(facts, **cleaned)
+
+
+def _clean_components(components: tuple[ComponentFacts, ...]) -> tuple[ComponentFacts, ...]:
+    """Ascending by instance; of those with the same name the first one counts, nameless ones don't."""
+    found: dict[str, ComponentFacts] = {}
+    for component in sorted(components, key=lambda each: each.instance):
+        name = _clean(component.name)
+        version = None if component.version is None else _clean(component.version)
+        if name and name not in found and len(found) < MAX_COMPONENTS:
+            found[name] = replace(component, name=name, version=version)
+    return tuple(found.values())
 
 
 def _clean(text: str) -> str:

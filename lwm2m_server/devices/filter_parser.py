@@ -20,7 +20,15 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from lwm2m_server import versions
-from lwm2m_server.devices.attributes import BUILT_IN, KEYWORDS, MAX_NUMBER, AttributeType, check_text
+from lwm2m_server.devices.attributes import (
+    BUILT_IN,
+    COMPONENT,
+    KEYWORDS,
+    MAX_NUMBER,
+    AttributeType,
+    check_text,
+    type_of,
+)
 from lwm2m_server.devices.filter_lexer import FilterError, Kind, Token, tokens
 from lwm2m_server.devices.filter_tree import (
     LISTS,
@@ -129,25 +137,30 @@ class _Parser:
             return All()
         if self._keyword("exists"):
             name = self._name()
-            return Test(name, self._types[name], Operator.EXISTS)
+            return Test(name, self._type(name), Operator.EXISTS)
         return self._test()
 
     def _name(self) -> str:
         token = self._next()
         if token.kind is not Kind.WORD or token.text.lower() in KEYWORDS:
             raise self._expected("the name of an attribute")
-        if token.text not in self._types:
+        if token.text not in self._types and type_of(token.text) is None:
             similar = difflib.get_close_matches(token.text, self._types, n=1, cutoff=0.5) or [
                 name for name in self._types if name.lower() == token.text.lower()
             ]
+            if token.text.startswith(COMPONENT):
+                similar = [f"{COMPONENT}NAME.version' or '{COMPONENT}NAME.digest"]
             names = ", ".join(sorted(self._types))
-            hint = f"did you mean {similar[0]!r}?" if similar else f"there are: {names}"
+            hint = f"did you mean '{similar[0]}'?" if similar else f"there are: {names}"
             raise FilterError(f"there is no attribute {token.text!r}", token.position, hint=hint)
         return self._take().text
 
+    def _type(self, name: str) -> AttributeType:
+        return type_of(name) or self._types[name]
+
     def _test(self) -> Test:
         name = self._name()
-        type_ = self._types[name]
+        type_ = self._type(name)
         token = self._next()
         operator = self._operator()
         if operator is None:

@@ -47,11 +47,31 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentFacts:
+    """One component of a device: an instance of object 33629 (Advanced Firmware Update).
+
+    `name` is Component Name, which for devices that take manifests is the SUIT identifier as text. `digest` is the
+    SHA-256 of the installed image (32 raw bytes), `capacity` how many bytes fit. `linked` and `conflicting` are
+    the instances that are updated together with it, and those that were in its way when last asked.
+    """
+
+    instance: int
+    name: str
+    version: str | None = None
+    digest: bytes | None = None
+    capacity: int | None = None
+    linked: tuple[int, ...] = ()
+    conflicting: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What a device says of itself (objects 3, 5, 33629 and 42800); None is 'not known'.
 
     `running_digest` is the SHA-256 of the running image as 32 raw bytes, `vendor_id` and `class_id` are 16
-    raw bytes (SUIT identifiers), `understands_manifests` tells whether it has the update agent object.
+    raw bytes (SUIT identifiers), `understands_manifests` tells whether it has the update agent object. `capacity`
+    is how many bytes the main image may have. `components` ascend by instance, each name once; none at all where
+    the device has no object 33629.
     """
 
     manufacturer: str | None = None
@@ -63,6 +83,12 @@ class Facts:
     vendor_id: bytes | None = None
     class_id: bytes | None = None
     understands_manifests: bool | None = None
+    capacity: int | None = None
+    components: tuple[ComponentFacts, ...] | None = None
+
+    def component(self, name: str) -> ComponentFacts | None:
+        """Return the component with this name."""
+        return next((each for each in self.components or () if each.name == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,9 @@
 """Devices, registrations and observations in memory."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from types import MappingProxyType
+from typing import Any
 
 from lwm2m_server.devices.attributes import AttributeType, check_value, clean_facts, define
 from lwm2m_server.devices.filter import Filter, matches
@@ -57,7 +58,12 @@ class MemoryDeviceStore:
         return len(self._matching(filter, now))
 
     async def set_facts(self, endpoint: str, facts: Facts) -> bool:
-        given = {name: value for name, value in asdict(clean_facts(facts)).items() if value is not None}
+        cleaned = clean_facts(facts)
+        given: dict[str, Any] = {
+            field.name: value
+            for field in fields(cleaned)
+            if (value := getattr(cleaned, field.name)) is not None
+        }
         device = self._tables.devices.get(endpoint)
         if device is None:
             return False

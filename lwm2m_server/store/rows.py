@@ -10,7 +10,7 @@ from sqlalchemy import Column, Label
 
 from lwm2m_server import versions
 from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment, DeploymentState, Severity
-from lwm2m_server.devices.records import AttributeValue, Device, Facts, Registration
+from lwm2m_server.devices.records import AttributeValue, ComponentFacts, Device, Facts, Registration
 from lwm2m_server.store import schema
 from lwm2m_server.store.database import AnyRow
 from lwm2m_server.store.records import Event, JsonValue, NewEvent, Page, StoredManifest, TrustedKey
@@ -123,7 +123,43 @@ def device_of(row: AnyRow) -> Device:
 
 def facts_of(values: Sequence[Any]) -> Facts:
     """Return the facts in the columns that have their names, in their order."""
-    return Facts(**dict(zip((field.name for field in fields(Facts)), values, strict=True)))
+    named = dict(zip((field.name for field in fields(Facts)), values, strict=True))
+    if named["components"] is not None:
+        named["components"] = _components_of(named["components"])
+    return Facts(**named)
+
+
+def _components_of(text: str) -> tuple[ComponentFacts, ...]:
+    return tuple(
+        ComponentFacts(
+            **{
+                **each,
+                "digest": None if each["digest"] is None else bytes.fromhex(each["digest"]),
+                "linked": tuple(each["linked"]),
+                "conflicting": tuple(each["conflicting"]),
+            }
+        )
+        for each in json.loads(text)
+    )
+
+
+def components_text(components: Sequence[ComponentFacts]) -> str:
+    """Return the JSON of the components of a device."""
+    return _encode(
+        [asdict(each) | {"digest": None if each.digest is None else each.digest.hex()} for each in components]
+    )
+
+
+def component_row(endpoint: str, component: ComponentFacts) -> dict[str, object]:
+    """Return the columns that filters look into."""
+    version = component.version
+    return {
+        "endpoint": endpoint,
+        "name": component.name,
+        "version": version,
+        "version_key": None if version is None else _version_key(version),
+        "digest": component.digest,
+    }
 
 
 def campaign_of(row: AnyRow) -> Campaign:

@@ -37,8 +37,8 @@ metadata = MetaData(
 
 # The registration part stays when the registration has ended: `registered` tells. It expires at LAST_SEEN (below)
 # + `lease`; `due_at`, which is indexed, is that or earlier: a sign of life leaves it as it is, and the search for
-# expired ones brings it up to date. `attributes` repeats device_attributes as JSON, so that a device is read with
-# one statement.
+# expired ones brings it up to date. `attributes` repeats device_attributes as JSON, and `components` those of
+# device_components, so that a device is read with one statement.
 devices = Table(
     "devices",
     metadata,
@@ -70,6 +70,8 @@ devices = Table(
     Column("vendor_id", LargeBinary),
     Column("class_id", LargeBinary),
     Column("understands_manifests", Boolean),
+    Column("capacity", Big),
+    Column("components", String),
     Column("formats", String, nullable=False, server_default="{}"),
     Column("attributes", String, nullable=False, server_default="{}"),
     Column("revision", Integer, nullable=False, server_default="0"),
@@ -115,6 +117,19 @@ device_attributes = Table(
     Column("sort_key", String),
     Index(None, "name", "text"),
     Index(None, "name", "number"),
+)
+
+# What filters ask of components; `devices.components` holds all of them as JSON.
+device_components = Table(
+    "device_components",
+    metadata,
+    Column("endpoint", ForeignKey("devices.endpoint", ondelete="CASCADE"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("version", String),
+    Column("version_key", String),
+    Column("digest", LargeBinary),
+    Index(None, "name", "version_key"),
+    Index(None, "name", "digest"),
 )
 
 attribute_types = Table(

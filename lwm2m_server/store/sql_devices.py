@@ -11,13 +11,28 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from lwm2m_server import versions
 from lwm2m_server.devices.attributes import AttributeType, check_value, clean_facts, define
 from lwm2m_server.devices.filter import Filter
-from lwm2m_server.devices.records import AttributeValue, Device, Facts, Observation
+from lwm2m_server.devices.records import AttributeValue, ComponentFacts, Device, Facts, Observation
 from lwm2m_server.store import sql_events
 from lwm2m_server.store.database import AnySelect, Database
 from lwm2m_server.store.records import NewEvent, Page
-from lwm2m_server.store.rows import DEVICE_COLUMNS, device_of, page_of, plain_of, plain_values, to_json
+from lwm2m_server.store.rows import (
+    DEVICE_COLUMNS,
+    component_row,
+    components_text,
+    device_of,
+    page_of,
+    plain_of,
+    plain_values,
+    to_json,
+)
 from lwm2m_server.store.rules import no_device, stale_device
-from lwm2m_server.store.schema import attribute_types, device_attributes, devices, observations
+from lwm2m_server.store.schema import (
+    attribute_types,
+    device_attributes,
+    device_components,
+    devices,
+    observations,
+)
 from lwm2m_server.store.sql_filter import condition
 
 _CHUNK = 500
@@ -71,7 +86,9 @@ class SqlDeviceStore:
                 values[f"{name}_key"] = versions.try_sort_key(text)
         if not values:
             return await self.get(endpoint) is not None
-        return await self._set(endpoint, values)
+        if facts.components is not None:
+            values["components"] = components_text(facts.components)
+        return await self._set(endpoint, values, facts.components)
 
     async def set_formats(self, endpoint: str, formats: Mapping[str, int | bool]) -> bool:
         return await self._set(endpoint, {"formats": to_json(formats)})
@@ -127,10 +144,15 @@ class SqlDeviceStore:
 
         return await self._database.write(work)
 
-    async def _set(self, endpoint: str, values: Mapping[str, Any]) -> bool:
+    async def _set(
+        self, endpoint: str, values: Mapping[str, Any], components: Sequence[ComponentFacts] | None = None
+    ) -> bool:
         def work(connection: Connection) -> bool:
             statement = update(devices).where(_d.endpoint == endpoint).values(**values)
-            return (connection.execute(statement)).rowcount > 0
+            there = (connection.execute(statement)).rowcount > 0
+            if there and components is not None:
+                replace_components(connection, endpoint, components)
+            return there
 
         return await self._database.write(work)
 
@@ -162,6 +184,13 @@ class SqlObservationStore:
         query = select(observations).where(observations.c.endpoint == endpoint)
         rows = await self._database.read(query.order_by(observations.c.path, observations.c.owner))
         return [plain_of(Observation, row) for row in rows]
+
+
+def replace_components(connection: Connection, endpoint: str, components: Sequence[ComponentFacts]) -> None:
+    """Put these components of a device where filters look, in place of those that were there."""
+    connection.execute(delete(device_components).where(device_components.c.endpoint == endpoint))
+    for component in components:
+        connection.execute(insert(device_components).values(component_row(endpoint, component)))
 
 
 def _key(endpoint: str, path: str, owner: str) -> tuple[Any, ...]:

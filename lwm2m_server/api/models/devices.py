@@ -34,6 +34,31 @@ class RunningFirmware(BaseModel):
     digest: str | None = Field(description="SHA-256 of the running image")
 
 
+class Component(BaseModel):
+    """A component that the device reports (object 33629)."""
+
+    instance: int = Field(description="Of object 33629")
+    name: str = Field(examples=["modem"])
+    version: str | None
+    digest: str | None = Field(description="SHA-256 of the installed image")
+    capacity: int | None = Field(description="Bytes that fit")
+    linked: list[int] = Field(description="Instances that are updated together with it")
+    conflicting: list[int] = Field(description="Instances that were in the way of its last update")
+
+    @classmethod
+    def of(cls, component: devices.ComponentFacts) -> "Component":
+        """Convert the record."""
+        return cls(
+            instance=component.instance,
+            name=component.name,
+            version=component.version,
+            digest=hex_or_none(component.digest),
+            capacity=component.capacity,
+            linked=list(component.linked),
+            conflicting=list(component.conflicting),
+        )
+
+
 class Device(BaseModel):
     """A device that the server knows."""
 
@@ -45,6 +70,8 @@ class Device(BaseModel):
     serial: str | None
     hardware_version: str | None
     firmware: RunningFirmware
+    capacity: int | None = Field(description="Bytes that the main image may have")
+    components: list[Component]
     vendor_id: str | None
     class_id: str | None
     understands_manifests: bool | None
@@ -67,6 +94,8 @@ class Device(BaseModel):
             firmware=RunningFirmware(
                 version=facts.firmware_version, digest=hex_or_none(facts.running_digest)
             ),
+            capacity=facts.capacity,
+            components=[Component.of(each) for each in facts.components or ()],
             vendor_id=hex_or_none(facts.vendor_id),
             class_id=hex_or_none(facts.class_id),
             understands_manifests=facts.understands_manifests,

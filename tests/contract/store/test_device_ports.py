@@ -8,7 +8,7 @@ import pytest
 
 from lwm2m_server.devices.attributes import AttributeType
 from lwm2m_server.devices.filter import parse
-from lwm2m_server.devices.records import Device, Facts, Observation, Registration
+from lwm2m_server.devices.records import ComponentFacts, Device, Facts, Observation, Registration
 from lwm2m_server.errors import Conflict, ForeignName, InvalidInput, NotFound
 from lwm2m_server.store.records import Credential, NewEvent, Registered, RegistrationUpdate
 
@@ -279,6 +279,37 @@ async def test_facts_add_up_and_are_cleaned(store):
     )
     assert not await store.devices.set_facts("nobody", facts)
     assert not await store.devices.set_facts("nobody", Facts())
+
+
+MODEM = ComponentFacts(
+    instance=1, name="modem", version="1.9", digest=b"\1" * 32, capacity=4096, linked=(0,), conflicting=(2, 3)
+)
+
+
+async def test_components_stay_until_they_are_told_anew(store):
+    await store.registrations.register([registration()])
+    main = ComponentFacts(instance=0, name="00", version="1.0.0")
+    assert await store.devices.set_facts("dev", Facts(capacity=2**40, components=(MODEM, main)))
+    assert await store.devices.set_facts("dev", Facts(model="M"))
+    assert (await store.devices.get("dev")).facts == Facts(
+        model="M", capacity=2**40, components=(main, MODEM)
+    )
+    assert await store.devices.count(filter=parse("component.modem.version < 1.10"), now=0.0) == 1
+    assert await store.devices.set_facts("dev", Facts(components=()))
+    assert (await store.devices.get("dev")).facts == Facts(model="M", capacity=2**40, components=())
+    assert await store.devices.count(filter=parse("exists component.modem.version"), now=0.0) == 0
+    assert not await store.devices.set_facts("nobody", Facts(components=(MODEM,)))
+
+
+async def test_of_two_components_with_one_name_the_first_instance_counts(store):
+    await store.registrations.register([registration()])
+    given = (replace(MODEM, instance=4, version="2"), MODEM, replace(MODEM, instance=0, name="\0"))
+    await store.devices.set_facts("dev", Facts(components=given))
+    assert (await store.devices.get("dev")).facts.components == (MODEM,)
+    assert await store.devices.count(filter=parse("component.modem.version = 1.9"), now=0.0) == 1
+    await store.devices.delete("dev")
+    await store.registrations.register([registration()])
+    assert await store.devices.count(filter=parse("exists component.modem.version"), now=0.0) == 0
 
 
 async def test_formats_are_replaced(store):

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, delete, insert, select
 
 from lwm2m_server import versions
-from lwm2m_server.devices.attributes import BUILT_IN, AttributeType
+from lwm2m_server.devices.attributes import BUILT_IN, AttributeType, clean_facts
 from lwm2m_server.devices.filter import Ago, All, And, Not, Operator, Or, Test, matches, parse
 from lwm2m_server.devices.filter_tree import LISTS, ORDERING
-from lwm2m_server.devices.records import Device, Facts, Registration
-from lwm2m_server.store.rows import REGISTERED_COLUMNS, registered_row
+from lwm2m_server.devices.records import ComponentFacts, Device, Facts, Registration
+from lwm2m_server.store.rows import REGISTERED_COLUMNS, components_text, registered_row
 from lwm2m_server.store.schema import devices, metadata
-from lwm2m_server.store.sql_devices import _replace_attributes
+from lwm2m_server.store.sql_devices import _replace_attributes, replace_components
 from lwm2m_server.store.sql_filter import condition
 
 NOW = 1_000_000.0
@@ -24,6 +24,11 @@ OWN = {
     "flag": AttributeType.BOOLEAN,
     "version": AttributeType.VERSION,
 }
+COMPONENTS = ["modem", "00", "a.b-c_d", "board/01", "version", "x.version"]
+OF_COMPONENTS = {f"component.{name}.version": AttributeType.VERSION for name in COMPONENTS} | {
+    f"component.{name}.digest": AttributeType.IDENTIFIER for name in COMPONENTS
+}
+SERVERS_OWN = {**BUILT_IN, **OF_COMPONENTS}
 # Few values, so that they meet; with everything that means something in a pattern, a quoted text or an order.
 TEXTS = st.sampled_from(
     [
@@ -75,9 +80,9 @@ OPERATORS = {
 
 @st.composite
 def leaves(draw):
-    name = draw(st.sampled_from(sorted({**BUILT_IN, **OWN})))
+    name = draw(st.sampled_from(sorted({**SERVERS_OWN, **OWN})))
     # a name's type may have been another one when the filter was read
-    type_ = draw(st.sampled_from(sorted(OWN.values()))) if name in OWN else BUILT_IN[name]
+    type_ = draw(st.sampled_from(sorted(OWN.values()))) if name in OWN else SERVERS_OWN[name]
     operator = draw(st.sampled_from(sorted({*OPERATORS[type_], Operator.EXISTS})))
     if operator is Operator.EXISTS:
         return Test(name, type_, operator)
@@ -110,7 +115,19 @@ FACTS = st.builds(
     vendor_id=st.none() | BYTES,
     class_id=st.none() | BYTES,
     understands_manifests=st.none() | st.booleans(),
-)
+    capacity=st.none() | st.integers(0, 2**40),
+    components=st.none()
+    | st.lists(
+        st.builds(
+            ComponentFacts,
+            instance=st.integers(0, 3),
+            name=st.sampled_from(COMPONENTS),
+            version=st.none() | VERSIONS,
+            digest=st.none() | BYTES,
+        ),
+        max_size=4,
+    ).map(tuple),
+).map(clean_facts)
 ATTRIBUTES = st.fixed_dictionaries(
     {},
     optional={
@@ -168,8 +185,11 @@ def put(connection, device):
     values |= {field.name: getattr(device.facts, field.name) for field in fields(Facts)}
     for name in ("hardware", "firmware"):
         values[f"{name}_key"] = versions.try_sort_key(values[f"{name}_version"])
+    components = device.facts.components
+    values["components"] = None if components is None else components_text(components)
     values |= {"created_at": device.created_at, "registered": device.registered}
     connection.execute(insert(devices).values(values))
+    replace_components(connection, device.endpoint, components or ())
     types = {name: OWN[name] for name in device.attributes}
     _replace_attributes(connection, device.endpoint, device.attributes, types)
 
@@ -178,6 +198,7 @@ def put(connection, device):
 @given(fleet=fleets(), trees=st.lists(TREES, min_size=1, max_size=4))
 def test_sql_and_memory_select_the_same_devices(connection, fleet, trees):
     connection.exec_driver_sql("DELETE FROM device_attributes")
+    connection.exec_driver_sql("DELETE FROM device_components")
     connection.execute(delete(devices))
     for device in fleet:
         put(connection, device)
@@ -188,9 +209,10 @@ def test_sql_and_memory_select_the_same_devices(connection, fleet, trees):
 
 def test_every_condition_and_its_opposite_divide_the_fleet(connection):
     connection.exec_driver_sql("DELETE FROM device_attributes")
+    connection.exec_driver_sql("DELETE FROM device_components")
     connection.execute(delete(devices))
     put(connection, Device(endpoint="bare", created_at=0.0))
-    for name, type_ in BUILT_IN.items():
+    for name, type_ in SERVERS_OWN.items():
         for operator in OPERATORS[type_]:
             value = {"boolean": True, "number": 1, "time": 1.0, "identifier": "00"}.get(type_, "1")
             tree = Test(name, type_, operator, (value,))
@@ -202,6 +224,7 @@ def test_every_condition_and_its_opposite_divide_the_fleet(connection):
 
 def test_versions_are_compared_as_versions_not_as_text(connection):
     connection.exec_driver_sql("DELETE FROM device_attributes")
+    connection.exec_driver_sql("DELETE FROM device_components")
     connection.execute(delete(devices))
     for version in ("1.9.0", "1.10.0", "2.0.0-rc1", "2.0.0"):
         put(connection, Device(endpoint=version, created_at=0.0, facts=Facts(firmware_version=version)))

@@ -11,7 +11,11 @@ from lwm2m_server.devices.filter_lexer import MAX_LENGTH
 from lwm2m_server.devices.filter_tree import LISTS, ORDERING
 
 OWN = {"region": AttributeType.TEXT, "ring": AttributeType.NUMBER, "beta": AttributeType.BOOLEAN}
-TYPES = {**BUILT_IN, **OWN}
+COMPONENTS = {
+    "component.modem.version": AttributeType.VERSION,
+    "component.board/a.b-c_d.digest": AttributeType.IDENTIFIER,
+}
+TYPES = {**BUILT_IN, **COMPONENTS, **OWN}
 EQUAL = {Operator.EQUAL, Operator.NOT_EQUAL}
 PATTERNS = {Operator.LIKE, Operator.NOT_LIKE, Operator.STARTS_WITH, Operator.NOT_STARTS_WITH}
 OPERATORS = {
