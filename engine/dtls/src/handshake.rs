@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coap::Instant;
 use subtle::ConstantTimeEq;
@@ -28,6 +29,8 @@ use crate::wire::{MAX_CONTENT, Reader, VERSION, content, handshake};
 /// Records of epoch 1 kept until `ChangeCipherSpec` or an answer comes.
 const MAX_EARLY: usize = 2;
 const MAX_EARLY_BYTES: usize = 512;
+/// Time after which a record that doesn't open is of a flight that was sent again; devices wait a second or longer.
+const REPEATED: Duration = Duration::from_millis(500);
 
 /// What a step of a handshake works with.
 pub(crate) struct Context<'a> {
@@ -112,6 +115,8 @@ pub(crate) struct Core {
     pub(crate) peer_key: Option<PeerKey>,
     /// What an unauthenticated alert said: a hint for operators, nothing else.
     pub(crate) hint: Option<&'static str>,
+    /// When the first record came that our keys don't open.
+    forged: Option<Instant>,
     early: Vec<Early>,
 }
 
@@ -152,8 +157,20 @@ impl Core {
             identity: None,
             peer_key: None,
             hint: None,
+            forged: None,
             early: Vec::new(),
         }
+    }
+
+    /// A record came that our keys don't open. One may be anybody's, and is dropped; when the peer sends its flight again
+    /// and it still doesn't open, the keys differ: the peer hears so (RFC 4279 2, for an unknown identity too).
+    fn not_opened(&mut self, now: Instant) -> Result<(), Failure> {
+        let reason = *self.hint.get_or_insert("wrong-key");
+        let first = *self.forged.get_or_insert(now);
+        if now.since(first) < REPEATED {
+            return Ok(());
+        }
+        Err(Failure::new(Alert::DecryptError, reason))
     }
 
     /// Notes a message as if it had not been fragmented (RFC 6347 4.2.6).
@@ -395,10 +412,7 @@ fn encrypted(
                 _ => Ok(Step::Nothing),
             }
         }
-        Err(Refused::Forged) => {
-            core.hint.get_or_insert("wrong-key");
-            Ok(Step::Nothing)
-        }
+        Err(Refused::Forged) => core.not_opened(context.now).map(|()| Step::Nothing),
         Err(_) => Ok(Step::Nothing),
     }
 }

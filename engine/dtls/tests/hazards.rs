@@ -211,6 +211,44 @@ fn a_failed_handshake_leaks_no_counter_and_the_next_works() {
 }
 
 #[test]
+fn a_device_with_a_wrong_key_hears_so_when_it_repeats_its_flight() {
+    let mut wrong = plain_config();
+    if let Some(psk) = &mut wrong.psk {
+        psk.key[0] ^= 1;
+    }
+    let reason = |events: &[Event]| {
+        events.iter().find_map(|event| match event {
+            Event::Failed { reason, .. } => Some(*reason),
+            _ => None,
+        })
+    };
+    let mut network = Network::perfect(&wrong, &plain_config());
+    network.connect();
+    network.run(Duration::from_secs(20));
+    network.assert_no_half_open();
+    assert_eq!(reason(&network.server_events), Some("wrong-key"));
+    // The alert is in the clear, anybody's: our device notes it and goes on trying until its time is over.
+    network.run(Duration::from_secs(130));
+    assert_eq!(reason(&network.client_events), Some("decrypt-error"));
+}
+
+#[test]
+fn forged_records_within_one_flight_end_no_handshake() {
+    let (mut network, flight) = with_last_flight(&plain_config());
+    for record in &flight[..2] {
+        network.give_server(record);
+    }
+    let mut forged = flight[2].clone();
+    *forged.last_mut().expect("a tag") ^= 1;
+    for _ in 0..100 {
+        network.give_server(&forged);
+    }
+    network.give_server(&flight[2]);
+    network.run(Duration::from_secs(1));
+    assert_eq!(network.established(), (1, 1));
+}
+
+#[test]
 fn an_unknown_identity_looks_like_a_wrong_key() {
     let sizes = |config: &Config| {
         let mut network = Network::perfect(config, &plain_config());
