@@ -5,8 +5,8 @@ versions and the application. It fetches each image into its component, in the o
 matches its digest after the download and again before it is started. A component that fails ends the update:
 all or nothing. An encrypted payload is a component of its own (`payload_component`): it is fetched and matched
 there, and copied, which decrypts it, into the component that it is for; that one is matched with the plain
-image. The version is in the signed part twice: machine-readable (update-management, where its form can hold it)
-and as text.
+image. A component with deltas is installed by a try-each (`inplace`). The version is in the signed part twice:
+machine-readable (update-management, where its form can hold it) and as text.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from lwm2m_server.firmware.description import (
 )
 from lwm2m_server.firmware.encryption import payload_component
 from lwm2m_server.firmware.envelope import wrap
+from lwm2m_server.firmware.inplace import NamedDelta, branches, delta_component
 from lwm2m_server.firmware.manifest import Common, ComponentText, LanguageText, Manifest, encode_text
 from lwm2m_server.firmware.suit import (
     DIGEST_SHA256,
@@ -61,7 +62,8 @@ _COPY = Directive(DirectiveCode.COPY)
 class _Place:
     """A component of the manifest.
 
-    `source` is the index of the payload that it is decrypted from, by `info`. `payload`: it is such a one.
+    `source` is the index of the payload that it is decrypted from, by `info`, or of the component that takes its
+    `deltas`. `payload`: it is such a one, and has no digest of its own where it takes deltas.
     """
 
     component: ComponentId
@@ -71,6 +73,7 @@ class _Place:
     source: int | None = None
     info: bytes | None = None
     payload: bool = False
+    deltas: tuple[NamedDelta, ...] = ()
 
 
 def _places(components: tuple[ComponentDescription, ...]) -> tuple[_Place, ...]:
@@ -79,6 +82,13 @@ def _places(components: tuple[ComponentDescription, ...]) -> tuple[_Place, ...]:
     payloads: list[_Place] = []
     for item in components:
         hidden = item.encrypted
+        if item.deltas:
+            source = len(components) + len(payloads)
+            payloads.append(_Place(delta_component(item.component), b"", 0, "", payload=True))
+            places.append(
+                _Place(item.component, item.digest, item.size, item.uri, source, deltas=item.deltas)
+            )
+            continue
         if hidden is None:
             places.append(_Place(item.component, item.digest, item.size, item.uri))
             continue
@@ -135,6 +145,8 @@ def _shared(description: ManifestDescription, places: tuple[_Place, ...]) -> Seq
         commands.append(Condition(ConditionCode.USE_BEFORE))
     if several:
         for index, item in enumerate(places):
+            if not item.digest:
+                continue  # each branch says which delta it takes
             commands.append(SetComponentIndex(index))
             commands.append(OverrideParameters(Parameters(image_digest=_digest(item), image_size=item.size)))
     return tuple(commands)
@@ -165,7 +177,18 @@ def _install(description: ManifestDescription, places: tuple[_Place, ...]) -> Se
 
 
 def _installation(place: _Place, places: tuple[_Place, ...]) -> tuple[Command, ...]:
-    """Fetch the image; or fetch its encrypted payload, then decrypt it into the component."""
+    """Fetch the image; or make it of a delta; or fetch its encrypted payload, and decrypt that into the component."""
+    if place.deltas and place.source is not None:
+        return (
+            branches(
+                places.index(place),
+                place.source,
+                digest=place.digest,
+                size=place.size,
+                uri=place.uri,
+                deltas=place.deltas,
+            ),
+        )
     if place.source is None:
         # a payload is fetched where it is decrypted
         return () if place.payload else _fetched(place.uri)

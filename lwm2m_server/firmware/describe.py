@@ -23,6 +23,7 @@ from lwm2m_server.firmware.cose import Algorithm, parse_sign1
 from lwm2m_server.firmware.encryption import describe_encryption
 from lwm2m_server.firmware.envelope import parse_envelope, read_unverified
 from lwm2m_server.firmware.facts import ComponentFacts, facts_of
+from lwm2m_server.firmware.inplace import NamedDelta
 from lwm2m_server.firmware.manifest import SEQUENCES, Dependency, LanguageText, Manifest
 from lwm2m_server.firmware.parameters import Parameters
 from lwm2m_server.firmware.refusals import Refusal
@@ -126,6 +127,19 @@ def _component(component: ComponentFacts) -> dict[str, Any]:
         "model": component.model,
         "vendor_domain": component.vendor_domain,
         "encryption": _encryption(component),
+        "deltas": [_delta(delta) for delta in component.deltas],
+    }
+
+
+def _delta(delta: NamedDelta) -> dict[str, Any]:
+    return {
+        "base": delta.base.hex(),
+        "base_size": delta.base_size,
+        "digest": delta.digest.hex(),
+        "size": delta.size,
+        "uri": delta.uri,
+        "memory": delta.memory,
+        "segment": delta.segment,
     }
 
 
@@ -191,7 +205,7 @@ def _command(command: Command) -> dict[str, Any]:
 def _parameters(parameters: Parameters) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for key, value in parameters.known():
-        shown[_name(key.name)] = _value(value)
+        shown[_name(key.name)] = _plain(value) if key is ParameterKey.IN_PLACE else _value(value)
     for number, _ in parameters.other:
         shown[str(number)] = "not supported"
     return shown

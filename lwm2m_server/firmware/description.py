@@ -9,6 +9,7 @@ from typing import Final
 from lwm2m_server import versions
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware.encryption import parse_encryption_info
+from lwm2m_server.firmware.inplace import NamedDelta
 from lwm2m_server.firmware.suit_versions import VersionMatch
 
 MAX_SEQUENCE_NUMBER: Final = 2**63 - 1
@@ -38,6 +39,7 @@ class ComponentDescription:
     `digest` is SHA-256 (32 bytes). `uri` may be relative to the server that the manifest comes from
     (`/fw/<digest>`). `payload` is the image itself where the envelope is to carry it. `requires` is what the
     version that is running must fulfil. With `encrypted`, `uri` and `payload` are those of the encrypted bytes.
+    `deltas` rewrite the image of devices with one slot that run their base.
     """
 
     component: tuple[bytes, ...]
@@ -51,6 +53,7 @@ class ComponentDescription:
     payload: bytes | None = None
     requires: tuple[VersionMatch, ...] = ()
     encrypted: EncryptedPayload | None = None
+    deltas: tuple[NamedDelta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class ManifestDescription:
     requires: tuple[VersionMatch, ...] = ()
     payload: bytes | None = None
     encrypted: EncryptedPayload | None = None
+    deltas: tuple[NamedDelta, ...] = ()
     further: tuple[ComponentDescription, ...] = ()
     use_before: int | None = None
     minimum_battery: int | None = None
@@ -116,6 +120,7 @@ class ManifestDescription:
             payload=self.payload,
             requires=self.requires,
             encrypted=self.encrypted,
+            deltas=self.deltas,
         )
         return (first, *self.further)
 
@@ -169,6 +174,7 @@ def _check_component(component: ComponentDescription, at: str) -> None:
     if not component.uri or len(component.uri.encode()) > MAX_URI:
         raise InvalidInput(f"the image URI must have 1 to {MAX_URI} bytes", field=f"{at}image_uri")
     _check_encrypted(component, at)
+    _check_deltas(component, at)
     if not component.component or any(not part for part in component.component):
         raise InvalidInput("the component identifier is empty", field=f"{at}component")
 
@@ -184,6 +190,14 @@ def _check_encrypted(component: ComponentDescription, at: str) -> None:
             field=f"{at}encrypted",
             hint="encrypt this very image: lwm2m firmware encrypt IMAGE --key FILE",
         )
+
+
+def _check_deltas(component: ComponentDescription, at: str) -> None:
+    if component.deltas and component.encrypted is not None:
+        raise InvalidInput("deltas do not apply to an encrypted image", field=f"{at}in_place")
+    _check_unique([delta.base.hex() for delta in component.deltas], f"{at}in_place")
+    if any(delta.base == component.digest for delta in component.deltas):
+        raise InvalidInput("a delta starts from the very image that it makes", field=f"{at}in_place")
 
 
 def _check_unique(values: list[object] | list[str] | list[tuple[bytes, ...]], field: str) -> None:

@@ -21,6 +21,7 @@ from lwm2m_server.firmware.commands import (
     SetParameters,
     TryEach,
 )
+from lwm2m_server.firmware.inplace import NamedDelta, read_branch
 from lwm2m_server.firmware.manifest import SEQUENCES, LanguageText, Manifest
 from lwm2m_server.firmware.refusals import Malformed
 from lwm2m_server.firmware.suit import (
@@ -44,7 +45,8 @@ class ComponentFacts:
 
     `digests` are SHA-256 values (32 bytes). `manufacturer` and `model` are what a plain device reports.
     `encryption` is the encoded SUIT_Encryption_Info of a component that is decrypted, `source` the index of
-    the component that it is decrypted from.
+    the component that it is decrypted from. `deltas` can make its image of others (`inplace`); their digests are
+    among those of the component that takes them.
     """
 
     component: ComponentId
@@ -60,6 +62,7 @@ class ComponentFacts:
     description: str = ""
     encryption: bytes | None = None
     source: int | None = None
+    deltas: tuple[NamedDelta, ...] = ()
 
     @property
     def is_decrypted(self) -> bool:
@@ -157,6 +160,7 @@ class _Found:
     uris: list[str] = field(default_factory=list)
     encryptions: list[bytes] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
+    deltas: list[NamedDelta] = field(default_factory=list)
     use_before: int | None = None
 
 
@@ -183,7 +187,8 @@ class _Collector:
                     self._condition(command.code, certain=certain)
                 case TryEach():
                     for branch in command.branches:
-                        self.go(branch, certain=False)
+                        if not self._delta(branch):
+                            self.go(branch, certain=False)
                 case RunSequence():
                     self.go(command.sequence, certain=False)
                 case _:
@@ -196,6 +201,19 @@ class _Collector:
         )
         self._check(wanted)
         self._current = tuple(wanted)
+
+    def _delta(self, branch: Iterable[Command]) -> bool:
+        """Take a branch that applies a delta: its base is none of the digests that the component may have."""
+        read = read_branch(tuple(branch))
+        if read is None:
+            return False
+        index, source, delta = read
+        self._check((index, source))
+        _add(self.found[index].deltas, delta)
+        _add(self.found[source].digests, delta.digest)
+        _add(self.found[source].sizes, delta.size)
+        _add(self.found[source].uris, delta.uri)
+        return True
 
     def _check(self, wanted: Iterable[int]) -> None:
         if any(number >= len(self.found) for number in wanted):
@@ -268,6 +286,7 @@ def _component(component: ComponentId, found: _Found, text: LanguageText | None)
         description=said.get(ComponentTextKey.DESCRIPTION) if said else "",
         encryption=next(iter(found.encryptions), None),
         source=next(iter(found.sources), None),
+        deltas=tuple(found.deltas),
     )
 
 

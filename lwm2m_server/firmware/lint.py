@@ -13,6 +13,7 @@ from lwm2m_server.firmware.commands import Condition, Directive, OverrideParamet
 from lwm2m_server.firmware.describe import describe_command
 from lwm2m_server.firmware.effects import (
     Answer,
+    ApplyDelta,
     Authorize,
     Copy,
     DeviceFacts,
@@ -112,6 +113,8 @@ class _Run:
             text += f" {self._last.uri}{size}"
         if isinstance(self._last, Copy) and self._last.encryption is not None:
             text += f" {_decryption(self._last)}"
+        if isinstance(self._last, ApplyDelta):
+            text += f" from {component_text(self._last.source)}"
         outcome = "ok" if step.refused is None else "no" if step.soft else str(step.refused.code)
         self.steps.append(LintStep(step.sequence, component_text(step.component), step.depth, text, outcome))
         self._last = None
@@ -140,6 +143,10 @@ class _Run:
                 self._move(effect.component, effect.source)
             case Copy():
                 return self._decrypt(effect)
+            case ApplyDelta():
+                self._content.pop(effect.component, None)
+                if effect.digest is not None:
+                    self._content[effect.component] = effect.digest
             case Swap():
                 before = self._content.pop(effect.component, None)
                 self._move(effect.component, effect.source)
@@ -213,7 +220,15 @@ def warnings_of(manifest: Manifest) -> Iterator[str]:
         yield "the sequence number is 0, which every device accepts again and again"
 
 
-_LOADING = frozenset({DirectiveCode.FETCH, DirectiveCode.COPY, DirectiveCode.WRITE, DirectiveCode.SWAP})
+_LOADING = frozenset(
+    {
+        DirectiveCode.FETCH,
+        DirectiveCode.COPY,
+        DirectiveCode.WRITE,
+        DirectiveCode.SWAP,
+        DirectiveCode.APPLY_DELTA,
+    }
+)
 
 
 def difference(one: object, two: object, at: str = "") -> Iterator[tuple[str, object, object]]:
