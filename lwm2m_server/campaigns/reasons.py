@@ -49,6 +49,7 @@ _ALL = (
     Reason("digest-mismatch", "the image has another digest on the device than in the manifest", retry=True),
     Reason("size-mismatch", "the image has another size on the device than in the manifest", retry=True),
     Reason("battery-low", "the device's battery holds less than the manifest asks for", retry=True),
+    Reason("component-failed", "a component of the device could not be installed", retry=True),
     Reason("state-damaged", "the device's record of the update was damaged; it starts over", retry=True),
     # final: failed
     Reason("storage-full", "the device has too little storage for the package"),

@@ -25,9 +25,11 @@ def holds(
     """Whether a condition that needs no effect holds; without its parameter, or the fact, it does not."""
     match code:
         case ConditionCode.VENDOR_IDENTIFIER:
-            return parameters.get(ParameterKey.VENDOR_ID) in facts.vendor_ids
+            own = None if state is None else state.vendor_ids
+            return parameters.get(ParameterKey.VENDOR_ID) in (facts.vendor_ids if own is None else own)
         case ConditionCode.CLASS_IDENTIFIER:
-            return parameters.get(ParameterKey.CLASS_ID) in facts.class_ids
+            own = None if state is None else state.class_ids
+            return parameters.get(ParameterKey.CLASS_ID) in (facts.class_ids if own is None else own)
         case ConditionCode.DEVICE_IDENTIFIER:
             wanted = parameters.get(ParameterKey.DEVICE_ID)
             return wanted is not None and wanted == facts.device_id

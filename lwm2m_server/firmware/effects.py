@@ -28,12 +28,15 @@ class ComponentState:
     """A component of the device: what runs there now and how many bytes fit; `None` is unknown or unbounded.
 
     `slot` is the number against which component-slot compares. `in_place` is there when deltas can rewrite it.
+    `vendor_ids` and `class_ids` are its own, where they are not those of the device.
     """
 
     version: str | None = None
     capacity: int | None = None
     slot: int | None = None
     in_place: Room | None = None
+    vendor_ids: frozenset[bytes] | None = None
+    class_ids: frozenset[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,9 @@ class RefusalCode(StrEnum):
     UNSUPPORTED = "unsupported"
     FETCH_FAILED = "fetch-failed"
     STATE_DAMAGED = "state-damaged"
+    COMPONENT_FAILED = "component-failed"
+    CONFLICTING_STATE = "conflicting-state"
+    DEPENDENCY_MISSING = "dependency-missing"
 
 
 UPDATE_RESULT = {
@@ -69,12 +72,15 @@ UPDATE_RESULT = {
     RefusalCode.PRECURSOR_MISMATCH: 8,
     RefusalCode.BATTERY_LOW: 8,
     RefusalCode.STATE_DAMAGED: 8,
+    RefusalCode.COMPONENT_FAILED: 8,
     RefusalCode.NOT_AUTHORIZED: 10,
     RefusalCode.REFUSED_BY_APPLICATION: 10,
+    RefusalCode.CONFLICTING_STATE: 12,
+    RefusalCode.DEPENDENCY_MISSING: 13,
 }
 """Update Result (resource 5 of object 5) that a device reports for each refusal.
 
-A pull answered with 4.04 is 7.
+A pull answered with 4.04 is 7. 12 and 13 are those of object 33629.
 """
 
 FINAL = frozenset(RefusalCode) - {
@@ -84,10 +90,13 @@ FINAL = frozenset(RefusalCode) - {
     RefusalCode.FETCH_FAILED,
     RefusalCode.BATTERY_LOW,
     RefusalCode.STATE_DAMAGED,
+    RefusalCode.COMPONENT_FAILED,
+    RefusalCode.CONFLICTING_STATE,
+    RefusalCode.DEPENDENCY_MISSING,
 }
 """Refusals of the update as such.
 
-The same manifest will never be taken. The others are failures of a transfer.
+The same manifest will never be taken. The others are failures of a transfer or of the moment.
 """
 
 

@@ -285,6 +285,9 @@ def test_refusal_of_a_manifest_says_why(code: RefusalCode) -> None:
         "fetch-failed",
         "battery-low",
         "state-damaged",
+        "component-failed",
+        "conflicting-state",
+        "dependency-missing",
     }
     assert drive.outcome.ending == ("failed" if code.value in transfer else "rejected")
 
