@@ -85,12 +85,13 @@ class PatchArea:
         self._slot = slot
         self._page = layout.page_size
         self._header_pages = -(-_HEADER_LENGTH // self._page)
-        self._header_at = (layout.slot_pages - self._header_pages) * self._page
+        self._pages = -(-slot.capacity // self._page)
+        self._header_at = (self._pages - self._header_pages) * self._page
 
     def fits(self, image_size: int, patch_size: int) -> bool:
         """Say whether image and patch have room side by side."""
         pages = -(-image_size // self._page) + -(-patch_size // self._page)
-        return pages + self._header_pages <= self._layout.slot_pages
+        return pages + self._header_pages <= self._pages
 
     def load(self) -> PatchHeader | None:
         """Return the header, or None when there is no valid one."""
@@ -228,6 +229,8 @@ class DeltaTaker:
 
         Raises FlashFault.
         """
+        if self._updater.takes_delta:
+            return False
         if self._updater.encrypted:
             self._log("The image is encrypted: no delta applies to it")
             return False

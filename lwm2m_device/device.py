@@ -15,7 +15,7 @@ from lwm2m_device import uri
 from lwm2m_device.bootloader import Boot, BootLoader
 from lwm2m_device.consent import Consent, ConsentProgram
 from lwm2m_device.flash import Mains, PowerSupply
-from lwm2m_device.judges import judges_for
+from lwm2m_device.judges import judges_for, staging_beside
 from lwm2m_device.pace import LoopPace, Pace, wait_for
 from lwm2m_device.settings import DeviceSettings, Log
 from lwm2m_device.stack import Stack
@@ -93,7 +93,15 @@ class Device:
             await wait_for(self._reboot, _CRASH_SECONDS, self._world.pace)
             return
         clock = self._world.clock
-        judges = judges_for(self.settings, boot, lambda: loader.floor, storage.layout.slot_size, clock.now)
+        layout = storage.layout
+        judges = judges_for(
+            self.settings,
+            boot,
+            lambda: loader.floor,
+            layout.slot_size,
+            clock.now,
+            staging_beside(layout, boot),
+        )
         updater = Updater(storage.flash, storage.layout, loader, boot, judges=judges, clock=clock)
         damaged = storage.damaged or loader.damaged or updater.damaged
         notes, install = updater.reconcile()

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from lwm2m_device import uri
 from lwm2m_device.bootloader import Authorise, Boot
+from lwm2m_device.layout import Layout
 from lwm2m_device.settings import DeviceSettings
 from lwm2m_device.slots import ImageHeader
 from lwm2m_server import versions
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware.effects import (
     Answer,
+    ApplyDelta,
     Authorize,
     ComponentState,
     Copy,
@@ -23,6 +25,7 @@ from lwm2m_server.firmware.effects import (
     Fetch,
     MatchImage,
     Procedure,
+    Room,
 )
 from lwm2m_server.firmware.encryption import (
     ContentCipher,
@@ -33,6 +36,7 @@ from lwm2m_server.firmware.encryption import (
 )
 from lwm2m_server.firmware.envelope import Verified, verify
 from lwm2m_server.firmware.images import HEAD_SIZE, image_format, image_version
+from lwm2m_server.firmware.inplace import delta_component, is_delta
 from lwm2m_server.firmware.keys import VerificationKey
 from lwm2m_server.firmware.preflight import check_approval
 from lwm2m_server.firmware.processor import preflight, update
@@ -56,10 +60,27 @@ class Payload:
 
 
 @dataclass(frozen=True)
+class Delta:
+    """A delta on its way, which rewrites the image that runs: its SHA-256 and bytes."""
+
+    digest: bytes
+    size: int
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Where a device with one slot takes deltas: the room of the slot, and bytes of the staging area beside it."""
+
+    room: Room
+    size: int
+
+
+@dataclass(frozen=True)
 class Offer:
     """What a manifest announces: where the image is, its SHA-256, bytes, version, sequence number.
 
-    `payload` is there when what is fetched is encrypted; digest and size are those of the image all the same.
+    `payload` is there when what is fetched is encrypted, `delta` when it is a delta; digest and size are those of
+    the image all the same.
     """
 
     source: str
@@ -68,6 +89,12 @@ class Offer:
     version: str
     sequence: int
     payload: Payload | None = None
+    delta: Delta | None = None
+
+    @property
+    def fetched_size(self) -> int:
+        """Bytes that are fetched."""
+        return self.size if self.delta is None else self.delta.size
 
 
 @dataclass(frozen=True)
@@ -86,15 +113,28 @@ class Judges:
 
 
 def judges_for(
-    settings: DeviceSettings, boot: Boot, floor: Callable[[], int], capacity: int, now: Callable[[], float]
+    settings: DeviceSettings,
+    boot: Boot,
+    floor: Callable[[], int],
+    capacity: int,
+    now: Callable[[], float],
+    staging: Staging | None = None,
 ) -> Judges:
     """Return the judges of a device that runs `boot` in slots of `capacity` bytes.
 
     `floor` gives the sequence number as it is now: a trial that is confirmed raises it. `now` is the clock.
+    `staging` is where deltas go, None: whole images have room.
     """
     running = None if boot.image is None else boot.image.version
-    judge = ManifestJudge(settings, boot, floor, capacity, now)
+    judge = ManifestJudge(settings, boot, floor, capacity, now, staging)
     return Judges(judge.offer, judge.complete, newer_image(running), settings.plain)
+
+
+def staging_beside(layout: Layout, boot: Boot) -> Staging | None:
+    """Return where deltas go while this image runs; None when there is room for whole images."""
+    if layout.staging_size is None or boot.slot is None:
+        return None
+    return Staging(Room(layout.memory_size, layout.page_size), layout.staging_size)
 
 
 def identifiers(settings: DeviceSettings) -> tuple[bytes, bytes]:
@@ -138,7 +178,7 @@ def authoriser(settings: DeviceSettings) -> Authorise:
         named = any(
             header.digest in component.digests
             for component in facts.components
-            if not is_payload(component.component)
+            if not is_payload(component.component) and not is_delta(component.component)
         )
         return named and (facts.sequence_number, facts.version) == (header.sequence, header.version)
 
@@ -155,8 +195,11 @@ class ManifestJudge:
         floor: Callable[[], int],
         capacity: int,
         now: Callable[[], float],
+        staging: Staging | None = None,
     ) -> None:
         self._settings = settings
+        self._staging = staging
+        self._delta = delta_component(settings.component)
         self._keys = trusted_keys(settings)
         self._running = boot.image
         self._floor = floor
@@ -177,22 +220,25 @@ class ManifestJudge:
             effect = next(procedure)
             while not isinstance(effect, Fetch):
                 effect = procedure.send(self._before_fetch(effect))
-            hidden = self._copy_after(effect, procedure) if effect.component == self._hidden else None
+            made: Copy | ApplyDelta | None = None
+            if effect.component in (self._hidden, self._delta):
+                made = self._made_after(effect, procedure)
         except StopIteration:
             raise refusal(
                 RefusalCode.UNSUPPORTED, "The manifest has nothing to fetch.", field="install"
             ) from None
-        return self._offer_of(effect, hidden, version, verified.facts.sequence_number)
+        return self._offer_of(effect, made, version, verified.facts.sequence_number)
 
-    def _copy_after(self, fetch: Fetch, procedure: Procedure) -> Copy:
-        """Go on from the fetch of an encrypted payload to the copy that decrypts it into the image."""
+    def _made_after(self, fetch: Fetch, procedure: Procedure) -> Copy | ApplyDelta:
+        """Go on from the fetch of an encrypted payload, or a delta, to what makes the image of it."""
+        wanted, what = (Copy, "copies") if fetch.component == self._hidden else (ApplyDelta, "applies")
         effect = procedure.send(True)
-        while not isinstance(effect, Copy):
+        while not isinstance(effect, wanted):
             if not (isinstance(effect, MatchImage) and effect.component == fetch.component):
-                raise _unsupported("An encrypted image that is not decrypted at once is not supported.")
+                raise _unsupported("A payload of which the image is not made at once is not supported.")
             effect = procedure.send(effect.digest == fetch.digest)
         if (effect.component, effect.source) != (self._settings.component, fetch.component):
-            raise _unsupported("The manifest copies what this device does not copy.")
+            raise _unsupported(f"The manifest {what} what this device does not.")
         return effect
 
     def complete(
@@ -200,8 +246,9 @@ class ManifestJudge:
     ) -> None:
         """Run the whole procedure with an image that was fetched, of this SHA-256 and size.
 
-        `fetched_digest` is that of the bytes as they came, where they were encrypted.
+        `fetched_digest` is that of the bytes as they came, where they were encrypted, or a delta.
         """
+        sent = (self._hidden, self._delta)
         procedure = update(verify(envelope, self._keys, now=self._now()), self._facts())
         fetched = False
         try:
@@ -211,9 +258,10 @@ class ManifestJudge:
                     answer: Answer = not fetched
                     fetched = True
                 elif isinstance(effect, MatchImage) and fetched:
-                    held = fetched_digest if effect.component == self._hidden else digest
-                    answer = effect.digest.value == held and effect.size in (None, size)
-                elif isinstance(effect, Copy) and fetched and effect.source == self._hidden:
+                    held = fetched_digest if effect.component in sent else digest
+                    same_size = effect.component == self._delta or effect.size in (None, size)
+                    answer = effect.digest.value == held and same_size
+                elif isinstance(effect, Copy | ApplyDelta) and fetched and effect.source in sent:
                     answer = True
                 else:
                     answer = self._before_fetch(effect)
@@ -228,8 +276,13 @@ class ManifestJudge:
             vendor_ids=frozenset({vendor}),
             class_ids=frozenset({device_class}),
             components={
-                self._settings.component: ComponentState(version=version, capacity=self._capacity),
+                self._settings.component: ComponentState(
+                    version=version,
+                    capacity=self._capacity,
+                    in_place=None if self._staging is None else self._staging.room,
+                ),
                 self._hidden: ComponentState(capacity=self._capacity),
+                self._delta: ComponentState(),
             },
             sequence_number=self._floor(),
             now=self._now(),
@@ -255,8 +308,11 @@ class ManifestJudge:
             _check_newer(version, None if self._running is None else self._running.version)
         return version
 
-    def _offer_of(self, fetch: Fetch, copy: Copy | None, version: str, sequence: int) -> Offer:
+    def _offer_of(
+        self, fetch: Fetch, made: Copy | ApplyDelta | None, version: str, sequence: int
+    ) -> Offer:
         fetched, size = _named(fetch)
+        self._check_staging(size, whole=not isinstance(made, ApplyDelta))
         if fetch.encryption is not None:
             raise _unsupported("An image that is decrypted by its fetch is not supported.")
         if fetch.content is not None:
@@ -268,12 +324,14 @@ class ManifestJudge:
             uri.parse(source, field="uri")
         except InvalidInput as error:
             raise refusal(RefusalCode.UNSUPPORTED, error.message, field="uri") from None
-        if copy is None:
+        if made is None:
             return Offer(source, fetched, size, version, sequence)
-        digest, plain_size = _named(copy)
-        if copy.encryption is None:
+        digest, plain_size = _named(made)
+        if isinstance(made, ApplyDelta):
+            return Offer(source, digest, plain_size, version, sequence, delta=Delta(fetched, size))
+        if made.encryption is None:
             raise _unsupported("The manifest copies an image that is not encrypted.")
-        cipher = unwrap(parse_encryption_info(copy.encryption), self._settings.decryption_keys)
+        cipher = unwrap(parse_encryption_info(made.encryption), self._settings.decryption_keys)
         if plain_size != size:
             raise refusal(
                 RefusalCode.SIZE_MISMATCH,
@@ -283,7 +341,21 @@ class ManifestJudge:
         return Offer(source, digest, size, version, sequence, Payload(fetched, cipher))
 
 
-def _named(effect: Fetch | Copy) -> tuple[bytes, int]:
+    def _check_staging(self, size: int, *, whole: bool) -> None:
+        """Refuse what has no room beside the one image that there is."""
+        if self._staging is None or size <= self._staging.size:
+            return
+        running = "nothing" if self._running is None else self._running.digest.hex()
+        why = f"; the manifest has no delta for the image that runs, {running}" if whole else ""
+        raise refusal(
+            RefusalCode.STORAGE_FULL,
+            f"{'The image' if whole else 'The delta'} has {size} bytes, the staging area {self._staging.size}{why}.",
+            field="image-size",
+            hint="Make a manifest with a delta for that image, for a slot and pages of this size.",
+        )
+
+
+def _named(effect: Fetch | Copy | ApplyDelta) -> tuple[bytes, int]:
     """Return the SHA-256 and the size that the manifest names for what is fetched or copied."""
     if effect.digest is None or effect.digest.algorithm != DIGEST_SHA256 or not effect.size:
         raise refusal(

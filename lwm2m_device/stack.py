@@ -225,7 +225,7 @@ class Stack:
             device_object(
                 self.settings,
                 version=self._version(),
-                memory=(slot.capacity, 2 * slot.capacity),
+                memory=(slot.capacity, sum(each.capacity for each in self.updater.loader.slots)),
                 health=health,
                 hooks=hooks,
                 clock=clock,

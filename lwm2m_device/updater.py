@@ -12,13 +12,15 @@ from lwm2m_device.boot_state import Outcome
 from lwm2m_device.bootloader import Boot, BootLoader
 from lwm2m_device.download import ImageDownload
 from lwm2m_device.flash import Flash
-from lwm2m_device.judges import Judges, Payload
+from lwm2m_device.inplace import InPlaceDelta
+from lwm2m_device.judges import Delta, Judges, Payload
 from lwm2m_device.layout import Layout
 from lwm2m_device.machine import Result, State, Trigger, refusal, step
-from lwm2m_device.slots import VERSION_LIMIT, ImageHeader
+from lwm2m_device.slots import VERSION_LIMIT, ImageHeader, StagedDelta
 from lwm2m_device.update_machine import UpdateMachine, fresh
 from lwm2m_device.update_state import UpdateState
 from lwm2m_server.clock import Clock
+from lwm2m_server.firmware.deltas import PatchError
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode
 from lwm2m_server.firmware.refusals import refusal as refuse
 
@@ -37,6 +39,7 @@ class Updater(UpdateMachine):
         self._download = ImageDownload(flash, layout, self.slot)
         self._envelopes = self.slot.envelope
         self._payload: Payload | None = None
+        self._delta: Delta | None = None
 
     @property
     def plain(self) -> bool:
@@ -63,6 +66,11 @@ class Updater(UpdateMachine):
         """Say whether the bytes that are wanted are encrypted; `store` decrypts them."""
         return self._payload is not None
 
+    @property
+    def takes_delta(self) -> bool:
+        """Say whether the bytes that are wanted are a delta that the manifest names."""
+        return self._delta is not None
+
     def request(self, trigger: Trigger, *, uri: str = "", source: str = "") -> int:
         """Apply a request of the server and return the CoAP code of its answer.
 
@@ -87,10 +95,10 @@ class Updater(UpdateMachine):
     def accept_envelope(self, envelope: bytes) -> None:
         """Verify an envelope and get ready for its image; raises Refusal, see `refused`."""
         offer = self._judges.manifest(envelope)
-        if offer.size > self.slot.capacity:
-            raise _too_large(offer.size, self.slot.capacity)
+        if offer.fetched_size > self.slot.capacity:
+            raise _too_large(offer.fetched_size, self.slot.capacity)
         _check_version_text(offer.version)
-        self._payload = offer.payload
+        self._payload, self._delta = offer.payload, offer.delta
         self._download.begin()
         self._envelopes.store(envelope)
         self._keep(
@@ -99,7 +107,7 @@ class Updater(UpdateMachine):
                 source=offer.source,
                 etag=b"",
                 digest=offer.digest,
-                size=offer.size,
+                size=offer.fetched_size,
                 version=offer.version,
                 sequence=offer.sequence,
             )
@@ -148,13 +156,18 @@ class Updater(UpdateMachine):
             )
         self._download.flush()
         digest = self._download.digest()
-        if self.plain:
+        staged = None
+        if self._delta is not None:
+            staged = StagedDelta(digest, self.offset)
+            digest, size = self._check_delta(staged, self._delta)
+            state = replace(state, size=size)
+        elif self.plain:
             state = self._describe_plain(digest)
         else:
             self._check_against_manifest(digest)
-        header = ImageHeader(state.version, digest, self.offset, state.sequence)
-        if self.slot.header() != header:
-            self.slot.seal(header)
+        header = ImageHeader(state.version, digest, state.size or self.offset, state.sequence)
+        if self.slot.header() != header or self.slot.delta() != staged:
+            self.slot.seal(header, staged)
         self._happen(Trigger.RECEIVED, state)
 
     def fail(self, result: Result, code: str, text: str) -> None:
@@ -270,8 +283,8 @@ class Updater(UpdateMachine):
             if error.code in (RefusalCode.NO_DECRYPTION_KEY, RefusalCode.DECRYPTION_KEY):
                 raise
             return False
-        self._payload = offer.payload
-        return offer.digest == self.state.digest and offer.size == self.state.size
+        self._payload, self._delta = offer.payload, offer.delta
+        return offer.digest == self.state.digest and offer.fetched_size == self.state.size
 
     def _sealed(self) -> bool:
         return bool(self.state.digest) and self.slot.header() == self._wanted() and self.slot.is_intact()
@@ -284,6 +297,31 @@ class Updater(UpdateMachine):
             raise refuse(RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
         fetched = digest if self._payload is None else self._encrypted_digest(self._payload)
         self._judges.complete(envelope, digest, self.offset, fetched)
+
+    def _check_delta(self, staged: StagedDelta, named: Delta) -> tuple[bytes, int]:
+        """Return SHA-256 and bytes of the image that a delta makes: all is known before anything is rewritten."""
+        if staged.digest != named.digest:
+            raise refuse(
+                RefusalCode.DIGEST_MISMATCH,
+                "The stored delta does not have the digest that its manifest names.",
+                field="image-digest",
+            )
+        try:
+            delta = InPlaceDelta(self.layout, self.loader.slots[0], self.slot, staged.size)
+            digest, size = delta.result()
+        except PatchError as error:
+            raise refuse(RefusalCode.DIGEST_MISMATCH, error.message, field="image-digest") from None
+        envelope = self._envelopes.load()
+        if envelope is None:
+            raise refuse(RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
+        if digest != self.state.digest:
+            raise refuse(
+                RefusalCode.DIGEST_MISMATCH,
+                "The delta does not make the image that the manifest names.",
+                field="image-digest",
+            )
+        self._judges.complete(envelope, digest, size, staged.digest)
+        return digest, size
 
     def _why_another(self) -> str:
         """Say what is wrong with an image of another digest: encrypted again it is what was fetched."""
