@@ -308,9 +308,7 @@ class ManifestJudge:
             _check_newer(version, None if self._running is None else self._running.version)
         return version
 
-    def _offer_of(
-        self, fetch: Fetch, made: Copy | ApplyDelta | None, version: str, sequence: int
-    ) -> Offer:
+    def _offer_of(self, fetch: Fetch, made: Copy | ApplyDelta | None, version: str, sequence: int) -> Offer:
         fetched, size = _named(fetch)
         self._check_staging(size, whole=not isinstance(made, ApplyDelta))
         if fetch.encryption is not None:
@@ -339,7 +337,6 @@ class ManifestJudge:
                 field="image-size",
             )
         return Offer(source, digest, size, version, sequence, Payload(fetched, cipher))
-
 
     def _check_staging(self, size: int, *, whole: bool) -> None:
         """Refuse what has no room beside the one image that there is."""
