@@ -1,9 +1,8 @@
 """Who is let in, who is not, and what an operator hears of it; sessions over a kill of the server. Real processes."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -50,14 +49,6 @@ def device(
     )
 
 
-def refusal(server: Server, reason: str) -> Mapping[str, Any]:
-    """Return the event that tells the operator of it."""
-    for event in server.events():
-        if event and event["kind"] == "security.refused" and event["data"]["reason"] == reason:
-            return event
-    raise AssertionError("the stream of events ended")
-
-
 def counter(server: Server, name: str) -> int:
     metrics = server.try_call("GET", f"{server.url}/metrics").text
     line = next(line for line in metrics.splitlines() if name in line and not line.startswith("#"))
@@ -80,11 +71,11 @@ def test_strangers_are_refused_with_a_reason_and_disturb_nobody(
     with device(tmp_path, server, good):
         server.wait_registered("good")
         with device(tmp_path, server, unknown):
-            assert refusal(server, "unknown-identity")["data"]["identity"] == "psk:unknown"
+            assert server.refusal("unknown-identity")["data"]["identity"] == "psk:unknown"
         with device(tmp_path, server, revoked):
-            assert refusal(server, "revoked")["data"]["identity"] == "psk:revoked"
+            assert server.refusal("revoked")["data"]["identity"] == "psk:revoked"
         with device(tmp_path, server, unknown, "rpk"):
-            server.wait_until(lambda: refusal(server, "unknown-identity"))
+            server.wait_until(lambda: server.refusal("unknown-identity"))
         trusts_ours = DeviceKeys(foreign.folder, "foreign", pki.server, pki.authority)
         with device(tmp_path, server, trusts_ours, "x509"):
             server.wait_until(lambda: counter(server, "dtls_failed") > 0)
@@ -101,7 +92,7 @@ def test_an_identity_registers_under_its_own_name_alone(
     if kind != "x509":  # certificates by the authority's rule
         server.credential(keys.name, kind, **keys.material(kind))
     with device(tmp_path, server, keys, kind, endpoint="other") as lying:
-        found = refusal(server, "endpoint-not-allowed")
+        found = server.refusal("endpoint-not-allowed")
         assert (found["endpoint"], found["data"]["identity"].split(":")[0]) == ("other", kind)
         lying.process.wait_line("4.03")
     with device(tmp_path, server, keys, kind):

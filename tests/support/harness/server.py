@@ -158,6 +158,13 @@ class Server:
                 elif line.startswith(":"):
                     yield None
 
+    def refusal(self, reason: str) -> Mapping[str, Any]:
+        """Return the event that tells the operator of a refused device, once it is there."""
+        for event in self.events():
+            if event and event["kind"] == "security.refused" and event["data"]["reason"] == reason:
+                return event
+        raise AssertionError("the stream of events ended")
+
     def wait_until(
         self, condition: Callable[[], Any], *, deadline: float = DEADLINE, **parameters: str
     ) -> Any:
