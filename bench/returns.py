@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from bench.children import Server
 from bench.keys import Keys
-from bench.scenarios import REGISTRATION_LANES, SETTLE
+from bench.scenarios import SETTLE
 from lwm2m_server.transport import EngineTransport, Peer, Security, TransportError
 from lwm2m_server.transport.codes import Code
 
@@ -43,7 +43,7 @@ def restarts(keys: Keys, devices: int) -> list[Fact]:
     with Server(keys) as server:
         server.enrol("back-", devices)
         server.enrol("probe-", 1)
-        load = server.load(REGISTRATION_LANES)
+        load = server.new_load(devices)
         load.register(devices, prefix="back-")
         time.sleep(SETTLE)
         for how, kill in (("SIGTERM", False), ("SIGKILL", True)):

@@ -1,17 +1,15 @@
 """The composition root: builds the parts of the server from its settings, starts and stops them in order."""
 
 import asyncio
-import contextlib
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
-import uvicorn
 
-from lwm2m_server.api import create_app
 from lwm2m_server.campaigns.decide import BackOff
 from lwm2m_server.clock import Clock, SystemClock
 from lwm2m_server.config import Settings, split_address
@@ -55,6 +53,9 @@ from lwm2m_server.store import FileStore, open_sqlite
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.uploads import UploadFiles
 from lwm2m_server.transport import Download, EngineTransport, Peer, Request, Transport
+
+if TYPE_CHECKING:
+    from lwm2m_server.api import HttpServer
 
 _log = structlog.get_logger(__name__)
 
@@ -358,14 +359,6 @@ class Server:
         return f"{scheme}://[{ours}]:{port}" if ":" in ours else f"{scheme}://{ours}:{port}"
 
 
-class _Api(uvicorn.Server):
-    """uvicorn, which leaves signals to us."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def serve(
     settings: Settings, *, ready: Callable[[Server, str | None], Awaitable[None] | None] | None = None
 ) -> None:
@@ -406,11 +399,9 @@ async def _run(
     server: Server, token: str | None, ready: Callable[[Server, str | None], Awaitable[None] | None] | None
 ) -> None:
     api_settings = server.settings.api
-    app = create_app(server.services, server.settings, server.objects)
     # The port is taken before devices are let in: a port in use is found out before anything happens.
     listener = _listener(api_settings.host, api_settings.port)
     server.api_url = _url(listener)
-    api = _Api(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=3))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -418,6 +409,8 @@ async def _run(
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     try:
         await server.start()
+        # Devices are answered while it loads, which takes longer than all that came before.
+        api = await asyncio.to_thread(_api, server)
         serving = asyncio.create_task(api.serve(sockets=[listener]))
         if ready is not None:
             answer = ready(server, token)
@@ -431,6 +424,12 @@ async def _run(
     finally:
         await server.stop()
         listener.close()
+
+
+def _api(server: Server) -> "HttpServer":
+    from lwm2m_server.api import HttpServer, create_app
+
+    return HttpServer(create_app(server.services, server.settings, server.objects))
 
 
 def _url(listener: socket.socket) -> str:

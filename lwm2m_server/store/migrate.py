@@ -1,7 +1,6 @@
-"""Brings a database to this version's schema; run at every start and by `lwm2m db upgrade`."""
+"""Brings a database to this version's schema; run at a start that finds another one, and by `lwm2m db upgrade`."""
 
 import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from sqlalchemy import URL, Connection, create_engine, inspect
 from sqlalchemy.exc import DatabaseError
 
 from lwm2m_server.store.errors import SchemaError, explain
-
-MAX_CHECKED = 256 << 20  # bytes; about a second of reading
+from lwm2m_server.store.schema_check import check_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ def upgrade(path: Path) -> Upgrade:
     engine = create_engine(URL.create("sqlite", database=str(path)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _check_file(path)
+        check_file(path)
         with engine.connect() as connection:
             before = _current(connection, path)
             if before != head():
@@ -66,18 +64,6 @@ def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     return config
-
-
-def _check_file(path: Path) -> None:
-    """Find damage now rather than in the middle of the work; of a large file only the schema is read."""
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
-        return
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if path.stat().st_size <= MAX_CHECKED:
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError("database disk image is malformed")
 
 
 def _current(connection: Connection, path: Path) -> str | None:

@@ -3,11 +3,11 @@
 import asyncio
 from pathlib import Path
 
-from lwm2m_server.store import migrate
 from lwm2m_server.store.database import Database
 from lwm2m_server.store.errors import StoreError
 from lwm2m_server.store.image_keys import SqlImageKeyStore
 from lwm2m_server.store.ports import Store
+from lwm2m_server.store.schema_check import is_current
 from lwm2m_server.store.sql_campaigns import SqlCampaignStore, SqlDeploymentStore
 from lwm2m_server.store.sql_content import SqlImageStore, SqlManifestStore, SqlTokenStore, SqlTrustStore
 from lwm2m_server.store.sql_deltas import SqlDeltaStore
@@ -49,7 +49,7 @@ async def open_sqlite(path: Path) -> Store:
     Raises `StoreError` (damaged, locked, unreadable) or its `SchemaError` (of a newer server, of another
     program).
     """
-    await asyncio.to_thread(migrate.upgrade, path)
+    await asyncio.to_thread(_upgrade, path)
     database = Database(path)
     try:
         await database.open()
@@ -58,3 +58,10 @@ async def open_sqlite(path: Path) -> Store:
         await database.close()
         raise
     return SqliteStore(database)
+
+
+def _upgrade(path: Path) -> None:
+    if not is_current(path):
+        from lwm2m_server.store import migrate
+
+        migrate.upgrade(path)
