@@ -16,6 +16,7 @@ from lwm2m_device.software_machine import Result
 from lwm2m_server.firmware.applications import application_name
 from lwm2m_server.firmware.envelope import verify
 from lwm2m_server.firmware.refusals import RefusalCode, refusal
+from lwm2m_server.firmware.software_results import SOFTWARE_RESULT
 from lwm2m_server.firmware.suit import component_text
 
 
@@ -113,30 +114,5 @@ class SoftwareJudge:
         return name, judge
 
 
-RESULTS: dict[RefusalCode, Result] = dict.fromkeys(RefusalCode, Result.INTEGRITY) | {
-    RefusalCode.STORAGE_FULL: Result.NO_STORAGE,
-    RefusalCode.FETCH_FAILED: Result.CONNECTION_LOST,
-    **dict.fromkeys(
-        (
-            RefusalCode.VENDOR_MISMATCH,
-            RefusalCode.CLASS_MISMATCH,
-            RefusalCode.COMPONENT_MISMATCH,
-            RefusalCode.UNSUPPORTED,
-        ),
-        Result.UNSUPPORTED_PACKAGE,
-    ),
-    **dict.fromkeys(
-        (
-            RefusalCode.SEQUENCE_ROLLBACK,
-            RefusalCode.VERSION_ROLLBACK,
-            RefusalCode.EXPIRED,
-            RefusalCode.PRECURSOR_MISMATCH,
-            RefusalCode.BATTERY_LOW,
-            RefusalCode.NOT_AUTHORIZED,
-            RefusalCode.REFUSED_BY_APPLICATION,
-            RefusalCode.STATE_DAMAGED,
-        ),
-        Result.DEVICE_DEFINED,
-    ),
-}
+RESULTS: dict[RefusalCode, Result] = {code: Result(number) for code, number in SOFTWARE_RESULT.items()}
 """Update Result of object 9 for each refusal; Status Reason says which it was."""
