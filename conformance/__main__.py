@@ -15,6 +15,7 @@ _OWN = (
     " --vendor {{vendor}} --class {{class}} --trust {{trust}} --initial-version {{version}}"
     " --ack-timeout 0.5 --confirm-timeout 20"
 )
+_OWN_KEYS = " --psk-identity {identity} --psk-key {key} --handshake-timeout 1"
 _OWN_FLAGS = {
     "cut-power": "--cut-power-at {operation} --seed {seed}",
     "bad-boot": "--bad-boot --confirm-timeout 1",
@@ -38,8 +39,10 @@ def main() -> int:
     )
     run.add_argument("folder", type=Path)
     run.add_argument(
-        "--client", help="command line with {server} {endpoint} {trust} {state} {vendor} {class} {version}"
+        "--client",
+        help="command line with {server} {endpoint} {trust} {state} {vendor} {class} {version} {identity} {key}",
     )
+    run.add_argument("--coaps", action="store_true", help="speak coaps, with a pre-shared key")
     run.add_argument(
         "--flag", action="append", default=[], metavar="NAME=TEXT", help="what the client takes for a fault"
     )
@@ -73,10 +76,12 @@ def _client(given: argparse.Namespace) -> Client:
     command = given.client
     if command is None:
         command = _OWN.format(python=sys.executable)
+        command += _OWN_KEYS if given.coaps else ""
         command += " --plain" if given.plain else ""
         command += f" --layout {given.layout}" if given.layout else ""
         flags = _OWN_FLAGS | flags
-    return Client(command, flags, frozenset({"plain" if given.plain else "manifest", *flags}))
+    able = frozenset({"plain" if given.plain else "manifest", *flags})
+    return Client(command, flags, able, secure=given.coaps)
 
 
 async def _run(given: argparse.Namespace) -> int:

@@ -27,7 +27,12 @@ class Link:
         self._seen: set[bytes] = set()
         self._late: list[asyncio.TimerHandle] = []
         self.counts = {"to-device": 0, "to-server": 0}
-        self.image_bytes = 0  # of blocks that went to the device, repetitions by the message layer left out
+        # of blocks that went to the device, repetitions by the message layer left out; none are seen in coaps
+        self.image_bytes = 0
+
+    def told(self, image_bytes: int) -> None:
+        """Take the server's word for how much of the image went to the device: the link can't read it itself."""
+        self.image_bytes = max(self.image_bytes, image_bytes)
 
     async def open(self) -> int:
         """Bind and return the port for the client."""

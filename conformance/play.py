@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import secrets
 import shlex
 import subprocess
 import tempfile
@@ -12,7 +13,9 @@ from typing import Any
 
 from conformance.link import Link
 from conformance.scenarios import FORMAT
-from conformance.server import Server
+from conformance.server import Psk, Server
+
+_ENDPOINT = "conformance"
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,14 @@ class Client:
     """How the client is started.
 
     `command` has places such as {server}, {endpoint}, {trust}, {state}; `flags` are added to it by scenarios
-    that ask for a fault inside the client. `able` are the needs of scenarios that the client meets.
+    that ask for a fault inside the client. `able` are the needs of scenarios that the client meets. With `secure`
+    it speaks coaps, and is told {identity} and {key}.
     """
 
     command: str
     flags: dict[str, str] = field(default_factory=dict)
     able: frozenset[str] = frozenset({"manifest"})
+    secure: bool = False
 
 
 @dataclass
@@ -65,7 +70,9 @@ class _Game:
         self._scenario = scenario
         self._client = client
         self._folder = folder
-        self._server = Server(kit / "packages", scenario)
+        # made for one scenario: what it proves is worth nothing afterwards
+        self._psk = Psk(_ENDPOINT, secrets.token_bytes(16))
+        self._server = Server(kit / "packages", scenario, self._psk if client.secure else None)
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
         self._cuts = 0
@@ -75,6 +82,7 @@ class _Game:
     async def play(self) -> Verdict:
         link = Link(await self._server.start(), self._scenario["faults"], self._happened)
         self._port = self._server.front_port = await link.open()
+        self._server.served = link.told
         failures: list[str] = []
         try:
             async with asyncio.timeout(self._scenario["within"]):
@@ -94,8 +102,9 @@ class _Game:
                 self._kill()
             link.close()
             await self._server.close()
+        seen_on_the_wire = None if self._client.secure else link.image_bytes
         failures += check(
-            self._scenario, self._server.trace, link.image_bytes, self._cuts, self._image_size()
+            self._scenario, self._server.trace, seen_on_the_wire, self._cuts, self._image_size()
         )
         return Verdict(self._scenario["id"], failures, self._server.trace, self._log())
 
@@ -115,9 +124,11 @@ class _Game:
     def _start(self) -> None:
         about = json.loads((self._kit / "kit.json").read_text())
         places = {
-            "server": f"coap://127.0.0.1:{self._port}",
+            "server": f"{self._server.scheme}://127.0.0.1:{self._port}",
             "port": self._port,
-            "endpoint": "conformance",
+            "endpoint": _ENDPOINT,
+            "identity": self._psk.identity,
+            "key": self._psk.key.hex(),
             "trust": self._kit / "trust.pem",
             "state": self._folder / "state",
             "vendor": about["vendor"],
@@ -158,9 +169,9 @@ class _Game:
 
 
 def check(
-    scenario: dict[str, Any], trace: list[dict[str, Any]], image_bytes: int, cuts: int, image_size: int
+    scenario: dict[str, Any], trace: list[dict[str, Any]], image_bytes: int | None, cuts: int, image_size: int
 ) -> list[str]:
-    """Return in sentences what of `holds` does not hold."""
+    """Return in sentences what of `holds` does not hold; `image_bytes` is None where they can't be counted."""
     holds = scenario["holds"]
     seen = [each["seen"] for each in trace if "seen" in each]
     if not seen:
@@ -180,7 +191,7 @@ def check(
         )
         if done is not None and any(each["version"] != "2.0.0" for each in seen[done:]):
             failures.append("the device went back to an older version")
-    if "fetched_again" in holds:
+    if "fetched_again" in holds and image_bytes is not None:
         # Each life may fetch one page again, and the block that was on its way when the power went.
         lives = cuts + len(scenario.get("flags", {}))
         allowed = image_size + lives * (int(holds["fetched_again"]) + 1024)

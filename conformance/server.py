@@ -3,38 +3,77 @@
 import asyncio
 import hashlib
 import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lwm2m_server.transport import Code, EngineTransport, Peer, Request, TransportError, dotted
+from lwm2m_server.transport import (
+    Code,
+    Download,
+    EngineTransport,
+    LookUp,
+    Peer,
+    Request,
+    Security,
+    SecurityEvent,
+    TransportError,
+    dotted,
+    psk_identity,
+)
 
 _LOOK = 0.3  # seconds between two looks
 _PATIENCE = 30.0
-_HOST = Peer("127.0.0.1:1")  # downloads are open to the host of this peer
+_ANYWHERE = "127.0.0.1:1"
 _OPAQUE = 42
 
 
-class Server:
-    """Plays the rules of one scenario. `trace` tells all that was seen and sent, in order."""
+@dataclass(frozen=True, repr=False)
+class Psk:
+    """What the client proves itself with over coaps."""
 
-    def __init__(self, packages: Path, scenario: dict[str, Any]) -> None:
+    identity: str
+    key: bytes
+
+
+class Server:
+    """Plays the rules of one scenario, with `psk` over coaps. `trace` tells all that was seen and sent, in order.
+
+    `served` is called with the bytes of the image that went to the device, as far as coaps hides them from the link.
+    """
+
+    def __init__(self, packages: Path, scenario: dict[str, Any], psk: Psk | None = None) -> None:
         self._packages = packages
+        self._psk = psk
+        identity = None if psk is None else psk_identity(psk.identity.encode())
+        # downloads are open to this identity, or without one to the host
+        self._client = Peer(_ANYWHERE, identity=identity)
+        self.served: Callable[[int], None] = lambda _: None
         self._rules = scenario["server"]
         self._serves = {path: list(files) for path, files in scenario["serves"].items()}
-        self._transport = EngineTransport(ack_timeout=1.0)
+        self._transport = EngineTransport(ack_timeout=1.0, progress_bytes=1024)
         self._device: Peer | None = None
         self._numbers = itertools.count(1)
         self.front_port = 0  # of the link, for the URIs that the device gets
         self.trace: list[dict[str, Any]] = []
         self.registrations = 0
 
+    @property
+    def scheme(self) -> str:
+        """Return coap or coaps."""
+        return "coap" if self._psk is None else "coaps"
+
     async def start(self) -> tuple[str, int]:
         """Listen and return the address."""
         await self._transport.start()
-        self._transport.set_handlers(on_requests=self._requests)
+        self._transport.set_handlers(
+            on_requests=self._requests, on_security=self._security, on_download=self._downloaded
+        )
+        if self._psk is not None:
+            self._transport.secure(Security(handshake_timeout=1.0))
         for path in self._serves:
             self._offer(path)
-        address = await self._transport.listen("127.0.0.1", 0)
+        address = await self._transport.listen("127.0.0.1", 0, secure=self._psk is not None)
         host, _, port = address.rpartition(":")
         return host, int(port)
 
@@ -45,7 +84,7 @@ class Server:
     def serve_next(self, path: str) -> None:
         """Put other bytes behind a path."""
         old = self._digest(self._serves[path].pop(0))
-        self._transport.withdraw(_segments(path), _HOST)
+        self._transport.withdraw(_segments(path), self._client)
         self._offer(path)
         self.trace.append({"served": path, "instead_of": old.hex()})
 
@@ -90,7 +129,7 @@ class Server:
         if "package" in what:
             payload, content_format = (self._packages / what["package"]).read_bytes(), _OPAQUE
         elif "uri" in what:
-            payload, content_format = f"coap://127.0.0.1:{self.front_port}{what['uri']}".encode(), 0
+            payload, content_format = f"{self.scheme}://127.0.0.1:{self.front_port}{what['uri']}".encode(), 0
         elif "text" in what:
             payload, content_format = what["text"].encode(), 0
         try:
@@ -110,13 +149,13 @@ class Server:
     def _requests(self, requests: list[Request]) -> None:
         for request in requests:
             if request.path == ("rd",):
-                if self._device not in (None, request.peer):
-                    # It was started again: nothing that waits for its former life will be answered.
-                    self._transport.forget(self._device)
-                self._device = request.peer
+                former, self._device = self._device, request.peer
                 self.registrations += 1
                 location = ("rd", str(next(self._numbers)))
                 self._transport.respond(request.exchange, Code.CREATED, location_path=location)
+                if former is not None and former.address != request.peer.address:
+                    # It was started again: nothing that waits for its former life will be answered.
+                    self._transport.forget(former)
                 self.trace.append({"registered": list(request.query)})
             elif request.path[:1] == ("rd",):
                 deleted = request.code == Code.DELETE
@@ -124,11 +163,22 @@ class Server:
             else:
                 self._transport.respond(request.exchange, Code.NOT_FOUND)
 
+    def _security(self, events: list[SecurityEvent]) -> None:
+        for event in events:
+            if isinstance(event, LookUp) and self._psk is not None:
+                known = event.identity == self._client.identity
+                self._transport.provide_psk(event.handshake, [self._psk.key] if known else [])
+                self.trace.append({"handshake": event.identity, "known": known})
+
+    def _downloaded(self, download: Download) -> None:
+        if self._psk is not None and download.path == ("image",):
+            self.served(download.offset)
+
     def _offer(self, path: str) -> None:
         file = self._serves[path][0]
         digest = self._digest(file)
         self._transport.add_blob(digest, str(self._packages / file))
-        self._transport.offer(_segments(path), digest, _HOST)
+        self._transport.offer(_segments(path), digest, self._client)
 
     def _digest(self, file: str) -> bytes:
         return hashlib.sha256((self._packages / file).read_bytes()).digest()

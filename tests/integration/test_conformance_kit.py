@@ -16,6 +16,7 @@ COMMAND = (
     f"{sys.executable} -m lwm2m_device run --server {{server}} --endpoint {{endpoint}} --flash {{state}}"
     " --vendor {vendor} --class {class} --trust {trust} --initial-version {version} --ack-timeout 0.5"
 )
+KEYS = " --psk-identity {identity} --psk-key {key} --handshake-timeout 0.5"
 FLAGS = {"cut-power": "--cut-power-at {operation} --seed {seed}"}
 GOOD = {"version": "2.0.0", "state": 0, "result": 1}
 OLD = {"version": "1.0.0", "state": 0, "result": 0}
@@ -46,6 +47,23 @@ async def test_our_own_device_holds_what_the_kit_asks_for(kit, name, layout):
     client = Client(f"{COMMAND} --layout {layout}", FLAGS, frozenset({"manifest", *FLAGS}))
     verdict = await play(kit, scenario(kit, name), client)
     assert verdict.failures == [], json.dumps(verdict.trace, indent=1) + verdict.log
+
+
+@pytest.mark.parametrize("name", ["changed-etag", "lose-to-server-003", "two-power-cuts-at-datagram-020"])
+async def test_our_own_device_holds_it_over_coaps_too(kit, name):
+    client = Client(COMMAND + KEYS, FLAGS, frozenset({"manifest", *FLAGS}), secure=True)
+    verdict = await play(kit, scenario(kit, name), client)
+    assert verdict.failures == [], json.dumps(verdict.trace, indent=1) + verdict.log
+    assert {"handshake": "psk:conformance", "known": True} in verdict.trace
+    if name == "changed-etag":
+        assert any("served" in each for each in verdict.trace)
+
+
+async def test_a_client_with_another_key_gets_nowhere_over_coaps(kit):
+    found = scenario(kit, "update-by-push") | {"within": 5}
+    other = COMMAND + KEYS.replace("{key}", "00" * 16)
+    verdict = await play(kit, found, Client(other, secure=True))
+    assert "the device never registered and answered" in verdict.failures
 
 
 async def test_a_device_that_takes_a_foreign_manifest_is_found_out(kit):
@@ -93,6 +111,7 @@ def test_scenarios_that_the_client_can_not_play_say_what_it_lacks(kit):
         ([OLD, GOOD], {"image_bytes": 8192 + 4096 + 1024}, ""),
         ([OLD, GOOD], {"image_bytes": 8192 + 4096 + 1025}, "more than a page again"),
         ([OLD, GOOD], {"image_bytes": 8193, "cuts": 0}, "more than a page again"),
+        ([OLD, GOOD], {"image_bytes": None}, ""),
     ],
 )
 def test_each_thing_that_must_hold_is_checked(kit, seen, more, failure):
