@@ -409,13 +409,14 @@ async def _run(
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     try:
         await server.start()
-        # Devices are answered while it loads, which takes longer than all that came before.
-        api = await asyncio.to_thread(_api, server)
-        serving = asyncio.create_task(api.serve(sockets=[listener]))
         if ready is not None:
             answer = ready(server, token)
             if answer is not None:
                 await answer
+        # It loads while devices are answered, because that takes longer than all that came before; who asks it
+        # waits at the port meanwhile.
+        api = await asyncio.to_thread(_api, server)
+        serving = asyncio.create_task(api.serve(sockets=[listener]))
         waiting = asyncio.create_task(stopping.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
         api.should_exit = True
