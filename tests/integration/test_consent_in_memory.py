@@ -1,6 +1,5 @@
 """The reference device's application accepts, puts off or refuses a campaign's update, in virtual time."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,72 +8,41 @@ import pytest
 
 from harness.releases import CLASS, VENDOR
 from lwm2m_device.consent import Accept, Answer, ConsentPhase, Defer, Question, Refuse
-from lwm2m_device.device import Device
-from lwm2m_device.device import World as Surroundings
-from lwm2m_device.settings import DeviceSettings
 from lwm2m_server.campaigns.records import Campaign, DeploymentState, Severity
-from lwm2m_server.transport import MemoryNetwork, MemoryTransport
-from memory import World
+from memory import MemoryDevice, World
+from memory.world import ADDRESS
 
 DOWNLOAD, INSTALL = ConsentPhase
-
-
-class Pace:
-    """The network's virtual time."""
-
-    def __init__(self, network: MemoryNetwork) -> None:
-        self._network = network
-
-    def now(self) -> float:
-        return self._network.clock.now()
-
-    async def sleep(self, seconds: float) -> None:
-        future = asyncio.get_running_loop().create_future()
-        timer = self._network.later(seconds, lambda: future.done() or future.set_result(None))
-        try:
-            await future
-        finally:
-            timer.cancel()
 
 
 class Meeting:
     """A server, a device, and the device's application, which answers in turn, the last answer for ever."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.world = World(folder / "server")
         self.answers: dict[ConsentPhase, list[Answer]] = {DOWNLOAD: [Accept()], INSTALL: [Accept()]}
         self.asked: list[Question] = []
-        self.log: list[str] = []
-        self.task: asyncio.Task[None] | None = None
+        self.device = MemoryDevice(
+            self.world.network,
+            folder / "dev-1.flash",
+            server=ADDRESS,
+            vendor=VENDOR,
+            class_name=CLASS,
+            trust=(self.world.signer.public,),
+            consent=self,
+        )
 
     async def ask(self, question: Question) -> Answer:
         self.asked.append(question)
         answers = self.answers[question.phase]
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
-    def start_device(self) -> None:
-        network = self.world.network
-        settings = DeviceSettings(
-            endpoint="dev-1", server="coap://10.0.0.1:5683", flash=self.folder / "dev-1.flash", vendor=VENDOR,
-            class_name=CLASS, trust=(self.world.signer.public,), slot_size=65536, local=("10.0.1.1", 0),
-        )  # fmt: skip
-        surroundings = Surroundings(
-            lambda: MemoryTransport(network), self.log.append, network.clock, Pace(network)
-        )
-        self.task = asyncio.get_running_loop().create_task(Device(settings, surroundings, consent=self).run())
-
-    async def kill_device(self) -> None:
-        assert self.task is not None
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
-
     async def begin(self, **options: Any) -> Campaign:
         """Start server, device and campaign."""
         world = self.world
         await world.start()
         manifest = await world.release()
-        self.start_device()
+        self.device.start()
 
         async def known() -> bool:
             found = await world.server.services.directory.list()
@@ -98,8 +66,7 @@ class Meeting:
 async def meeting(tmp_path: Path) -> AsyncIterator[Meeting]:
     made = Meeting(tmp_path)
     yield made
-    if made.task is not None:
-        await made.kill_device()
+    await made.device.kill()
     await made.world.close()
 
 
@@ -127,7 +94,7 @@ async def test_a_deferral_is_shown_counted_and_waited_for(
     assert counts.reasons[DeploymentState(state)] == {"deferred": 1}
     await meeting.world.run(19_000, step=50)
     assert (await meeting.world.deployment(campaign)).reason == "deferred"
-    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.log
+    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.device.log
     deployment = await meeting.world.deployment(campaign)
     assert deployment.attempt == 1
     assert (await meeting.world.states(campaign))[-1] == "succeeded"
@@ -138,18 +105,18 @@ async def test_a_deferral_outlives_restarts_of_server_and_device(meeting: Meetin
     campaign = await meeting.begin(max_defer=86_400, retries=0)
     before = await meeting.deferred(campaign, DeploymentState.DOWNLOADED)
     await meeting.world.restart()
-    await meeting.kill_device()
-    meeting.start_device()
+    await meeting.device.kill()
+    meeting.device.start()
     await meeting.world.run(4_000, step=50)
     assert await meeting.deferred(campaign, DeploymentState.DOWNLOADED) == before
-    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.log
+    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.device.log
     assert [each.phase for each in meeting.asked] == [DOWNLOAD, INSTALL, INSTALL]
 
 
 async def test_an_application_that_never_agrees_is_overruled_after_the_period(meeting: Meeting) -> None:
     meeting.answers[INSTALL] = [Defer(700)]
     campaign = await meeting.begin(max_defer=2_000, retries=0)
-    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.log
+    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.device.log
     assert [round(each.may_defer) for each in meeting.asked if each.phase is INSTALL] == [2_000, 1_300, 600]
 
 

@@ -1,6 +1,5 @@
 """The reference device takes deltas from the whole server, in virtual time."""
 
-import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -10,15 +9,12 @@ from typing import Any
 import pytest
 
 from harness.releases import CLASS, VENDOR
-from lwm2m_device.device import Device
-from lwm2m_device.device import World as Surroundings
-from lwm2m_device.settings import DeviceSettings
 from lwm2m_server.firmware.deltas import Method, create
 from lwm2m_server.firmware.deltas.negotiation import Wish
-from lwm2m_server.services.delta_builder import Built
+from lwm2m_server.services.delta_builder import Built, DeltaBuilder
 from lwm2m_server.store.delta_ports import StoredDelta
-from lwm2m_server.transport import Code, MemoryNetwork, MemoryTransport, Peer
-from memory import World
+from lwm2m_server.transport import Code, MemoryTransport, Peer
+from memory import MemoryDevice, World
 from memory.world import chunks
 
 OLD = b"firmware-version: 1.0.0\n" + bytes(random.Random(1).choices(range(200), k=30_000))
@@ -26,56 +22,20 @@ NEW = b"firmware-version: 2.0.0\n" + OLD[24:9_000] + random.Random(2).randbytes(
 SERVER = Peer("10.0.0.1:5683")
 
 
-class Pace:
-    """The network's virtual time."""
-
-    def __init__(self, network: MemoryNetwork) -> None:
-        self._network = network
-
-    def now(self) -> float:
-        return self._network.clock.now()
-
-    async def sleep(self, seconds: float) -> None:
-        future = asyncio.get_running_loop().create_future()
-        timer = self._network.later(seconds, lambda: future.done() or future.set_result(None))
-        try:
-            await future
-        finally:
-            timer.cancel()
-
-
 class Meeting:
     """A server that knows the image that the device runs, and the next one."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.world = World(folder / "server")
-        self.log: list[str] = []
-        self.task: asyncio.Task[None] | None = None
-
-    def start_device(self, **options: Any) -> None:
-        network = self.world.network
-        settings = DeviceSettings(
-            endpoint="dev-1",
-            server=f"coap://{SERVER.address}",
-            flash=self.folder / "dev-1.flash",
+        self.device = MemoryDevice(
+            self.world.network,
+            folder / "dev-1.flash",
+            server=SERVER.address,
             vendor=VENDOR,
             class_name=CLASS,
             trust=(self.world.signer.public,),
-            slot_size=65536,
-            local=("10.0.1.1", 0),
             initial_image=OLD,
-            **options,
         )
-        surroundings = Surroundings(
-            lambda: MemoryTransport(network), self.log.append, network.clock, Pace(network)
-        )
-        self.task = asyncio.get_running_loop().create_task(Device(settings, surroundings).run())
-
-    async def kill_device(self) -> None:
-        assert self.task is not None
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
 
     async def prepare(self, *, base: bytes = OLD) -> Any:
         """Bring the images in, and start the device; return the manifest of the new one."""
@@ -104,22 +64,18 @@ class Meeting:
     async def outcome(self, manifest: Any, **options: Any) -> Any:
         """Run a campaign to its end; return the deployment."""
         await self.make()
-        self.start_device(**options)
+        self.device.start(**options)
         await self.registered()
         campaign = await self.world.campaign(manifest)
-        assert await self.world.outcome(campaign) == ("succeeded", "confirmed-digest"), self.log
+        assert await self.world.outcome(campaign) == ("succeeded", "confirmed-digest"), self.device.log
         return await self.world.deployment(campaign)
-
-    def said(self, text: str) -> bool:
-        return any(text in line for line in self.log)
 
 
 @pytest.fixture
 async def meeting(tmp_path: Path) -> AsyncIterator[Meeting]:
     made = Meeting(tmp_path)
     yield made
-    if made.task is not None:
-        await made.kill_device()
+    await made.device.kill()
     await made.world.close()
 
 
@@ -128,8 +84,8 @@ async def test_a_device_that_runs_a_known_image_gets_a_delta_and_its_bytes_are_c
 ) -> None:
     manifest = await meeting.prepare()
     deployment = await meeting.outcome(manifest)
-    assert meeting.said("The delta made the image")
-    assert not meeting.said("Fetching image")
+    assert meeting.device.said("The delta made the image")
+    assert not meeting.device.said("Fetching image")
     (patch,) = [
         transfer
         for transfer in await meeting.world.store.deltas.transfers(deployment.campaign_id, "dev-1")
@@ -151,7 +107,7 @@ async def test_a_device_that_runs_a_known_image_gets_a_delta_and_its_bytes_are_c
 async def test_a_device_whose_image_nobody_knows_gets_the_whole_one(meeting: Meeting) -> None:
     manifest = await meeting.prepare(base=OLD + b"x")
     deployment = await meeting.outcome(manifest)
-    assert meeting.said("Fetching image")
+    assert meeting.device.said("Fetching image")
     savings = await meeting.world.server.services.deltas.savings(campaign_id=deployment.campaign_id)
     assert (savings.updates, savings.deltas, savings.saved_bytes) == (1, 0, 0)
 
@@ -159,6 +115,25 @@ async def test_a_device_whose_image_nobody_knows_gets_the_whole_one(meeting: Mee
 async def test_a_device_that_understands_no_method_gets_the_whole_image(meeting: Meeting) -> None:
     manifest = await meeting.prepare()
     await meeting.outcome(manifest, delta_methods=())
+    assert meeting.device.said("Fetching image")
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ({"memory": 64 << 20, "seconds": 0.001}, "it would take more than 0 seconds"),
+        ({"memory": 4096, "seconds": 60.0}, "it would take more memory than is allowed"),
+    ],
+    ids=["time", "memory"],
+)
+async def test_a_delta_that_would_cost_too_much_is_told_and_the_whole_image_sent(
+    meeting: Meeting, limits: dict[str, Any], text: str
+) -> None:
+    manifest = await meeting.prepare()
+    meeting.world.server.services.deltas._build = DeltaBuilder(workers=1, **limits).build
+    found = await meeting.make()
+    assert {(delta.state, delta.text) for delta in found} == {("failed", text)}
+    await meeting.outcome(manifest)
     assert meeting.said("Fetching image")
 
 
@@ -184,8 +159,8 @@ async def test_a_patch_that_fails_on_the_device_is_remembered_and_the_whole_imag
     manifest = await meeting.prepare()
     spoil(meeting)
     deployment = await meeting.outcome(manifest)
-    assert meeting.said("The delta does not serve")
-    assert meeting.said("Fetching image")
+    assert meeting.device.said("The delta does not serve")
+    assert meeting.device.said("Fetching image")
     (event,) = await meeting.world.events("delta.failed")
     assert event.endpoint == "dev-1"
     assert event.data["reason"] == "digest-mismatch"
@@ -208,7 +183,7 @@ async def test_only_the_device_that_is_offered_the_image_is_told_of_deltas(meeti
     manifest = await meeting.prepare()
     wish = Wish(hashlib.sha256(OLD).digest(), ("thumb",))
     path = ("fw", manifest.image_digest.hex(), "delta")
-    meeting.start_device(fetch_patience=86_400.0)
+    meeting.device.start(fetch_patience=86_400.0)
     await meeting.registered()
     meeting.world.network.cut("10.0.1.1")
     await meeting.world.campaign(manifest)
@@ -245,20 +220,20 @@ async def test_what_is_no_question_for_a_delta_is_refused(
 async def test_a_patch_goes_on_after_a_restart_of_the_server_and_of_the_device(meeting: Meeting) -> None:
     manifest = await meeting.prepare()
     await meeting.make()
-    meeting.start_device(block_size=64)
+    meeting.device.start(block_size=64)
     await meeting.registered()
     campaign = await meeting.world.campaign(manifest)
 
     async def halfway() -> bool:
-        return sum("Stored" in line for line in meeting.log) >= 5
+        return sum("Stored" in line for line in meeting.device.log) >= 5
 
     await meeting.world.until(halfway, within=600, step=0.01)
-    await meeting.kill_device()
+    await meeting.device.kill()
     await meeting.world.restart()
-    meeting.log.clear()
-    meeting.start_device(block_size=64)
-    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.log
-    (line,) = [line for line in meeting.log if "Fetching the delta" in line]
+    meeting.device.log.clear()
+    meeting.device.start(block_size=64)
+    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.device.log
+    (line,) = [line for line in meeting.device.log if "Fetching the delta" in line]
     assert int(line.rsplit(" ", 1)[1]) > 0
     savings = await meeting.world.server.services.deltas.savings(campaign_id=campaign.id)
     assert savings.deltas == 1

@@ -6,47 +6,27 @@ it, its directory and its campaign say the same. `POWER_CUTS=all` takes every me
 operation; without it every message is doubled, and lost in one of the two ways, chosen by its number.
 """
 
-import asyncio
 import os
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.releases import CLASS, VENDOR
-from lwm2m_device.device import Device
-from lwm2m_device.device import World as Surroundings
 from lwm2m_device.flash import Mains, Operation, Tear
 from lwm2m_device.layout import LayoutKind
 from lwm2m_device.machine import Result, State
-from lwm2m_device.settings import Delivery, DeviceSettings
-from lwm2m_server.transport import MemoryNetwork, MemoryTransport
-from memory import World
+from lwm2m_device.settings import Delivery
+from memory import MemoryDevice, World
+from memory.world import ADDRESS
 from powercuts.network import Fault, FaultyNetwork, Kind
 
 ALL = os.environ.get("POWER_CUTS") == "all"
 pytestmark = pytest.mark.timeout(7200 if ALL else 300)
 SIZE = 5000
-
-
-class Pace:
-    """The network's virtual time."""
-
-    def __init__(self, network: MemoryNetwork) -> None:
-        self._network = network
-
-    def now(self) -> float:
-        return self._network.clock.now()
-
-    async def sleep(self, seconds: float) -> None:
-        future = asyncio.get_running_loop().create_future()
-        timer = self._network.later(seconds, lambda: future.done() or future.set_result(None))
-        try:
-            await future
-        finally:
-            timer.cancel()
 
 
 class Meeting:
@@ -57,44 +37,27 @@ class Meeting:
     ) -> None:
         self.network = FaultyNetwork(fault)
         self.world = World(folder, network=self.network)
-        self._flash = flash
-        self._supply = supply or Mains()
-        self._options: dict[str, Any] = {}
-        if isinstance(supply, Failing):
-            supply.on_loss = self._power_lost
-        self._tasks: list[asyncio.Task[None]] = []
-        self.device: Device | None = None
-        self.log: list[str] = []
-
-    def start_device(self) -> None:
-        settings = DeviceSettings(
-            endpoint="dev-1",
-            server="coap://10.0.0.1:5683",
-            flash=self._flash,
+        self.device = MemoryDevice(
+            self.network,
+            flash,
+            server=ADDRESS,
+            supply=supply,
             vendor=VENDOR,
             class_name=CLASS,
             trust=(self.world.signer.public,),
             page_size=1024,
             slot_size=8192,
-            local=("10.0.1.1", 0),
-            **self._options,
         )
-        surroundings = Surroundings(
-            lambda: MemoryTransport(self.network),
-            self.log.append,
-            self.network.clock,
-            Pace(self.network),
-            self._supply,
-        )
-        self.device = Device(settings, surroundings)
-        self._tasks.append(asyncio.get_running_loop().create_task(self.device.run()))
+        self._start = self.device.start
+        if isinstance(supply, Failing):
+            supply.on_loss = self._power_lost
 
     async def run(self, **options: Any) -> None:
         """Update the device from 1.0.0 to 2.0.0; raises AssertionError when the end is another."""
         await self.world.start()
         try:
-            self._options = options
-            self.start_device()
+            self._start = partial(self.device.start, **options)
+            self._start()
             manifest = await self.world.release(size=SIZE)
             await self.world.until(self._registered, within=600)
             campaign = await self.world.campaign(manifest)
@@ -104,21 +67,19 @@ class Meeting:
 
             await self.world.until(ended, within=7 * 86_400, step=10.0)
             deployment = await self.world.deployment(campaign)
-            assert (deployment.state, deployment.reason) == ("succeeded", "confirmed-digest"), self.log
+            assert (deployment.state, deployment.reason) == ("succeeded", "confirmed-digest"), self.device.log
             await self._agree(manifest.image_digest)
         finally:
             await self.close()
 
     def _power_lost(self) -> None:
         """Kill what runs, whatever it is doing, and switch on again after a while."""
-        self._tasks[-1].cancel()
-        self.log.append("power lost")
-        self.network.later(5.0, self.start_device)
+        self.device.cut()
+        self.device.log.append("power lost")
+        self.network.later(5.0, self._start)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.device.kill()
         await self.world.close()
 
     async def _registered(self) -> bool:
@@ -127,9 +88,9 @@ class Meeting:
 
     async def _agree(self, digest: bytes) -> None:
         """The device's view and the server's are the same."""
-        assert self.device is not None
-        assert self.device.stack is not None
-        updater = self.device.stack.updater
+        assert self.device.device is not None
+        assert self.device.device.stack is not None
+        updater = self.device.device.stack.updater
         assert (updater.state.state, updater.state.result) == (State.IDLE, Result.UPDATED)
         assert updater.boot.image is not None
         assert (updater.boot.image.version, updater.boot.image.digest) == ("2.0.0", digest)

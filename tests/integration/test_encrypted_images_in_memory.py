@@ -1,27 +1,21 @@
 """The reference device takes an encrypted image from the whole server, which never sees the plain one."""
 
-import asyncio
 import hashlib
 import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness.releases import CLASS, VENDOR
-from lwm2m_device.device import Device
-from lwm2m_device.device import World as Surroundings
-from lwm2m_device.settings import DeviceSettings
 from lwm2m_server.errors import Lwm2mError
 from lwm2m_server.firmware.build import ManifestDescription, build_manifest
 from lwm2m_server.firmware.description import EncryptedPayload
 from lwm2m_server.firmware.encryption import ContentCipher, encryption_info
 from lwm2m_server.firmware.envelope import sign
 from lwm2m_server.store.records import StoredManifest
-from lwm2m_server.transport import MemoryNetwork, MemoryTransport
-from memory import World
+from memory import MemoryDevice, World
 from memory.world import ADDRESS, chunks
 
 OLD = b"firmware-version: 1.0.0\n" + random.Random(1).randbytes(20_000)
@@ -31,55 +25,22 @@ CIPHER = ContentCipher(os.urandom(16), bytes(16))
 SENT = CIPHER.apply(0, NEW)
 
 
-class Pace:
-    """The network's virtual time."""
-
-    def __init__(self, network: MemoryNetwork) -> None:
-        self._network = network
-
-    def now(self) -> float:
-        return self._network.clock.now()
-
-    async def sleep(self, seconds: float) -> None:
-        future = asyncio.get_running_loop().create_future()
-        timer = self._network.later(seconds, lambda: future.done() or future.set_result(None))
-        try:
-            await future
-        finally:
-            timer.cancel()
-
-
 class Meeting:
     """A server with the old image and the encrypted new one, and a device that can be killed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.world = World(folder / "server")
-        self.log: list[str] = []
-        self.task: asyncio.Task[None] | None = None
-
-    def start_device(self, **options: Any) -> None:
-        network = self.world.network
-        settings = DeviceSettings(
-            endpoint="dev-1",
-            server=f"coap://{ADDRESS}",
-            flash=self.folder / "dev-1.flash",
+        self.device = MemoryDevice(
+            self.world.network,
+            folder / "dev-1.flash",
+            server=ADDRESS,
             vendor=VENDOR,
             class_name=CLASS,
             trust=(self.world.signer.public,),
-            slot_size=65536,
-            local=("10.0.9.1", 0),
             initial_image=OLD,
             block_size=64,
-            **options,
         )
-        around = Surroundings(lambda: MemoryTransport(network), self.log.append, network.clock, Pace(network))
-        self.task = asyncio.get_running_loop().create_task(Device(settings, around).run())
-
-    async def kill_device(self) -> None:
-        assert self.task is not None
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
 
     async def prepare(self, *, served: bytes = SENT) -> StoredManifest:
         """Bring in what an operator uploads: the plain new image is not among it."""
@@ -116,16 +77,12 @@ class Meeting:
 
         await self.world.until(known, within=600)
 
-    def said(self, text: str) -> bool:
-        return any(text in line for line in self.log)
-
 
 @pytest.fixture
 async def meeting(tmp_path: Path) -> AsyncIterator[Meeting]:
     made = Meeting(tmp_path)
     yield made
-    if made.task is not None:
-        await made.kill_device()
+    await made.device.kill()
     await made.world.close()
 
 
@@ -135,20 +92,20 @@ async def test_an_encrypted_image_is_installed_though_power_is_lost_and_the_dige
     manifest = await meeting.prepare()
     assert manifest.image_digest == hashlib.sha256(SENT).digest()
     assert manifest.installed_digest == hashlib.sha256(NEW).digest()
-    meeting.start_device(decryption_keys=(KEK,))
+    meeting.device.start(decryption_keys=(KEK,))
     await meeting.registered()
     campaign = await meeting.world.campaign(manifest)
 
     async def halfway() -> bool:
-        return sum("Stored" in line for line in meeting.log) >= 5
+        return sum("Stored" in line for line in meeting.device.log) >= 5
 
     await meeting.world.until(halfway, within=600, step=0.01)
-    await meeting.kill_device()
-    meeting.log.clear()
-    meeting.start_device(decryption_keys=(KEK,))
-    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.log
-    assert meeting.said("The download goes on at byte")
-    assert meeting.said("encrypted: no delta applies")
+    await meeting.device.kill()
+    meeting.device.log.clear()
+    meeting.device.start(decryption_keys=(KEK,))
+    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.device.log
+    assert meeting.device.said("The download goes on at byte")
+    assert meeting.device.said("encrypted: no delta applies")
     device = (await meeting.world.server.services.directory.list()).items[0]
     assert device.facts.running_digest == manifest.installed_digest
     stored = b"".join(file.read_bytes() for file in (meeting.folder / "server").rglob("*") if file.is_file())
@@ -166,11 +123,11 @@ async def test_a_device_without_the_key_is_rejected_with_the_reason(
     meeting: Meeting, keys: tuple[bytes, ...], reason: str
 ) -> None:
     manifest = await meeting.prepare()
-    meeting.start_device(decryption_keys=keys)
+    meeting.device.start(decryption_keys=keys)
     await meeting.registered()
     campaign = await meeting.world.campaign(manifest)
-    assert await meeting.world.outcome(campaign) == ("rejected", reason), meeting.log
-    assert not meeting.said("Fetching")
+    assert await meeting.world.outcome(campaign) == ("rejected", reason), meeting.device.log
+    assert not meeting.device.said("Fetching")
 
 
 async def test_a_device_without_manifests_is_never_given_the_encrypted_bytes(meeting: Meeting) -> None:

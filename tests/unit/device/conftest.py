@@ -1,6 +1,5 @@
 """A flash in memory with a device's firmware parts over it, and a whole device on a network in memory."""
 
-import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,15 +8,13 @@ from pathlib import Path as FilePath
 import pytest
 
 from lwm2m_device.consent import Consent
-from lwm2m_device.device import Device
-from lwm2m_device.device import World as Surroundings
-from lwm2m_device.settings import DeviceSettings
 from lwm2m_server.firmware.build import ManifestDescription, build_manifest
 from lwm2m_server.firmware.cose import SigningKey
 from lwm2m_server.firmware.envelope import sign
 from lwm2m_server.lwm2m.formats import ContentFormat
 from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.transport import Code, MemoryNetwork, MemoryTransport, Peer, Request, Response
+from memory import MemoryDevice
 from powercuts import NEW, OLD, Bench, envelope_for
 
 
@@ -54,24 +51,6 @@ def make_envelope() -> Callable[..., bytes]:
 def images() -> tuple[bytes, bytes]:
     """The factory's image (1.0.0) and the next one (2.0.0)."""
     return OLD, NEW
-
-
-class NetworkPace:
-    """The network's virtual time as the device's."""
-
-    def __init__(self, network: MemoryNetwork) -> None:
-        self._network = network
-
-    def now(self) -> float:
-        return self._network.clock.now()
-
-    async def sleep(self, seconds: float) -> None:
-        future = asyncio.get_running_loop().create_future()
-        timer = self._network.later(seconds, lambda: future.done() or future.set_result(None))
-        try:
-            await future
-        finally:
-            timer.cancel()
 
 
 class ScriptedServer:
@@ -144,43 +123,27 @@ class ScriptedServer:
         return f"/fw/{digest.hex()}"
 
 
-class World:
+class World(MemoryDevice):
     """A device, a server and the network between them, in virtual time."""
 
     HOST = "10.0.1.1"
 
     def __init__(self, network: MemoryNetwork, folder: FilePath) -> None:
-        self.network = network
         self.folder = folder
         self.server = ScriptedServer(network)
         self.key = SigningKey.generate()
-        self.log: list[str] = []
-        self.device: Device | None = None
-        self.task: asyncio.Task[None] | None = None
-
-    def settings(self, **changes: object) -> DeviceSettings:
-        given: dict[str, object] = {
-            "endpoint": "dev-1",
-            "server": f"coap://{self.server.HOST}:{self.server.PORT}",
-            "flash": self.folder / "dev-1.flash",
-            "vendor": "acme.example",
-            "class_name": "M1",
-            "trust": (self.key.public.pem(),),
-            "slot_size": 65536,
-            "local": (self.HOST, 0),
-            **changes,
-        }
-        return DeviceSettings(**given)
-
-    def transport(self) -> MemoryTransport:
-        return MemoryTransport(self.network)
+        super().__init__(
+            network,
+            folder / "dev-1.flash",
+            server=f"{ScriptedServer.HOST}:{ScriptedServer.PORT}",
+            vendor="acme.example",
+            class_name="M1",
+            trust=(self.key.public.pem(),),
+        )
 
     async def run(self, *, consent: Consent | None = None, **changes: object) -> None:
         """Start the device and let it register."""
-        pace = NetworkPace(self.network)
-        surroundings = Surroundings(self.transport, self.log.append, self.network.clock, pace)
-        self.device = Device(self.settings(**changes), surroundings, consent=consent)
-        self.task = asyncio.ensure_future(self.device.run())
+        self.start(consent=consent, **changes)
         await self.network.advance(1)
 
     async def pass_time(self, seconds: float) -> None:
@@ -190,13 +153,6 @@ class World:
             for _ in range(10):
                 await self.network.settle()
             await self.network.advance(seconds / steps)
-
-    async def kill(self) -> None:
-        """End the device without good-bye, as SIGKILL does."""
-        if self.task is not None:
-            self.task.cancel()
-            await asyncio.gather(self.task, return_exceptions=True)
-            self.task = None
 
     async def stop(self) -> None:
         """End the device as SIGTERM does."""
