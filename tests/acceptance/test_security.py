@@ -23,8 +23,7 @@ def server(tmp_path: Path, pki: Pki) -> Iterator[Server]:
     folder = tmp_path / "server"
     folder.mkdir()
     with Server(folder, settings=SETTINGS, keys=pki.server) as running:
-        authority = {"certificate": pki.authority.read_text(), "name": "test"}
-        running.call("POST", "/authorities", json={**authority, "source": "cn", "pattern": "{endpoint}"})
+        running.trust(pki.authority)
         yield running
 
 

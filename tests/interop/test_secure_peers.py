@@ -32,16 +32,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("server"), keys=pki.server) as running:
-        running.call(
-            "POST",
-            "/authorities",
-            json={
-                "certificate": pki.authority.read_text(),
-                "name": "test",
-                "source": "cn",
-                "pattern": "{endpoint}",
-            },
-        )
+        running.trust(pki.authority)
         yield running
 
 
