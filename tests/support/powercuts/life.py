@@ -21,7 +21,7 @@ _RESULTS = {Result.INITIAL, Result.UPDATED, Result.UPDATE_FAILED, Result.CONNECT
 class Life:
     """The server wants the device on 2.0.0. `image_boots` False: the new image never reaches the server.
 
-    `sent` is what travels in place of `new`, byte for byte as long.
+    `sent` is what travels in place of `new`. `recovering`: at first there is no image that could run.
     """
 
     bench: Bench
@@ -32,6 +32,7 @@ class Life:
     block: int = BLOCK
     fetched: int = 0
     sent: bytes = b""
+    recovering: bool = False
 
     def run(self, supply: PowerSupply) -> str:
         """Live until the update has ended; return `updated`, `reverted` or `cut`."""
@@ -78,9 +79,10 @@ class Life:
             updater.accept_envelope(envelope_for(self.new))
         if updater.state.state is State.DOWNLOADING:
             updater.expect(b"etag")
-            while updater.offset < len(self.new):
+            sent = self.sent or self.new
+            while updater.offset < len(sent):
                 end = updater.offset - updater.offset % self.block + self.block
-                block = (self.sent or self.new)[updater.offset : end]
+                block = sent[updater.offset : end]
                 updater.store(block)
                 self.fetched += len(block)
             updater.finish()
@@ -99,5 +101,6 @@ class Life:
             loader.floor,
         )
         single = self.bench.layout.kind is LayoutKind.SINGLE
-        rules = Rules({"1.0.0": self.old, "2.0.0": self.new}, may_recover=single and not self.image_boots)
+        may_recover = self.recovering or (single and not self.image_boots)
+        rules = Rules({"1.0.0": self.old, "2.0.0": self.new}, may_recover=may_recover)
         self.seen = check_invariants(self.seen, sight, rules)
