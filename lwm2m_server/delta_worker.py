@@ -8,6 +8,7 @@ patch is applied back before it is written to FOLDER under its method's name; a 
 
 import hashlib
 import json
+import os
 import resource
 import sys
 import time
@@ -17,15 +18,30 @@ from pathlib import Path
 from lwm2m_server.firmware.deltas import Method, PatchError, create, verify
 from lwm2m_server.firmware.deltas.detools_patches import create_in_place
 
+_TOO_MUCH = "it would take more memory than is allowed"
+
 
 def main(arguments: list[str]) -> None:
     """Make the patches and write a line for each."""
     base, target, folder, memory, *methods = arguments
+    # What a library has to say when memory ends must not come between the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _limit(int(memory))
-    old = b"" if base == "-" else Path(base).read_bytes()
-    new = Path(target).read_bytes()
+    try:
+        old = b"" if base == "-" else Path(base).read_bytes()
+        new = Path(target).read_bytes()
+    except MemoryError:
+        told = {"error": _TOO_MUCH, "seconds": 0.0, "memory": 0}
+        print(
+            *(json.dumps({"method": method, **told}) for method in methods),
+            sep="\n",
+            file=answers,
+            flush=True,
+        )
+        return
     for method in methods:
-        print(json.dumps(make(Method(method), old, new, Path(folder))), flush=True)  # noqa: T201  the answer
+        print(json.dumps(make(Method(method), old, new, Path(folder))), file=answers, flush=True)
 
 
 def make(method: Method, old: bytes, new: bytes, folder: Path) -> dict[str, object]:
@@ -58,7 +74,7 @@ def _told(name: str, work: Callable[[], bytes], folder: Path) -> dict[str, objec
     except PatchError as error:
         result["error"] = error.message
     except MemoryError:
-        result["error"] = "it would take more memory than is allowed"
+        result["error"] = _TOO_MUCH
     except Exception as error:  # noqa: BLE001  one library's fault must not cost the other methods
         result["error"] = f"the library failed: {type(error).__name__}"
     else:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,7 @@ class DeltaBuilder:
         """Return one result a method, in their order. Cancelling it ends the process."""
         async with self._places:
             output, trouble = await self._run(base, target, methods, folder)
-        results = [read_result(json.loads(line), folder) for line in output.splitlines()]
-        found = {built.method: built for built in results}
+        found = {built.method: built for built in _results(output, folder)}
         return [found.get(method) or Built(method, error=trouble) for method in methods]
 
     async def _run(
@@ -85,6 +84,16 @@ class DeltaBuilder:
                 "delta worker ended", code=process.returncode, text=trouble.decode(errors="replace")[-500:]
             )
         return b"".join(lines), "the process that makes deltas failed"
+
+
+def _results(output: bytes, folder: Path) -> Iterator[Built]:
+    """Yield what the process told, up to where it was ended in the middle of a line."""
+    for line in output.splitlines():
+        try:
+            told = json.loads(line)
+        except ValueError:
+            return
+        yield read_result(told, folder)
 
 
 def read_result(told: dict[str, Any], folder: Path) -> Built:
