@@ -138,6 +138,8 @@ def _status_read(run: Run, event: StatusRead) -> None:
         severity=event.severity,
         max_defer=event.max_defer,
         deferred_until=event.deferred_until,
+        components=event.components,
+        conflicting=event.conflicting,
         read_at=run.now,
     )
 
@@ -208,7 +210,9 @@ def _answered(run: Run, code: int | None, max_age: float | None) -> None:
             run.change(wait_until=run.now)
     elif ask is Ask.READ:
         if code == NOT_FOUND and run.job.phase is Phase.OFFERED:
-            run.finish(failed_for_good("no-firmware-object", f"the device has no update object {run.job.instance}"))
+            run.finish(
+                failed_for_good("no-firmware-object", f"the device has no update object {run.job.instance}")
+            )
         run.wait()
     elif ask is Ask.CONFIGURE:
         # a device that refuses them is updated all the same

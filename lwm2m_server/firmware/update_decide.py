@@ -8,6 +8,7 @@ version and digest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from lwm2m_server import versions
@@ -21,10 +22,10 @@ from lwm2m_server.firmware.outcomes import (
     succeeded,
 )
 from lwm2m_server.firmware.refusals import UPDATE_RESULT, RefusalCode
-from lwm2m_server.firmware.update_job import Kind, Method, Phase, State, UpdateJob
+from lwm2m_server.firmware.update_job import Goal, Kind, Method, Phase, State, UpdateJob
 from lwm2m_server.firmware.update_run import MAX_RESETS, MAX_RESTARTS, Run
 
-UPDATED, URI_RESULT, PROTOCOL, DEFERRED = 1, 7, 9, 11
+UPDATED, URI_RESULT, PROTOCOL, DEFERRED, CONFLICT, DEPENDENCY = 1, 7, 9, 11, 12, 13
 METHOD_NOT_ALLOWED: Final = 133
 Rule = Callable[[Run], None]
 
@@ -54,7 +55,7 @@ def confirm(run: Run) -> bool:
     """End in success when the device shows the target version, and the digest where it reports one."""
     agrees = run.digest_agrees()
     if not run.shows_version():
-        known = run.view.version is not None
+        known = run.view.version is not None or bool(run.job.goals)
         packaged = run.view.result == UPDATED and versions.same(
             run.view.package_version, run.job.target_version
         )
@@ -63,13 +64,11 @@ def confirm(run: Run) -> bool:
     elif agrees is False:
         return False
     if run.job.method is None:
-        run.finish(succeeded("already-current", f"the device already runs {run.job.target_version}"))
+        run.finish(succeeded("already-current", f"the device already runs {run.target()}"))
     elif agrees:
-        run.finish(
-            succeeded("confirmed-digest", f"the device runs {run.job.target_version}, digest confirmed")
-        )
+        run.finish(succeeded("confirmed-digest", f"the device runs {run.target()}, digest confirmed"))
     else:
-        run.finish(succeeded("confirmed-version", f"the device runs {run.job.target_version}"))
+        run.finish(succeeded("confirmed-version", f"the device runs {run.target()}"))
     return True
 
 
@@ -118,9 +117,9 @@ def _refused(run: Run) -> None:
         if run.can(Method.PUSH):
             run.deliver_again()
         else:
-            run.finish(by_result(result))
+            _fail(run, result)
     elif result:
-        run.finish(_failure(run, result))
+        _fail(run, result)
     elif run.view.state == State.IDLE:
         run.refuse_method()
         if not run.job.too_large and not any(run.can(method) for method in Method):
@@ -139,7 +138,7 @@ def _downloading_idle(run: Run) -> None:
         run.change(error=0)
         _refused(run)
     elif result:
-        run.finish(_failure(run, result))
+        _fail(run, result)
     elif run.job.method is Method.PUSH and run.job.push_offset < run.job.size:
         _restart(run)
     elif run.job.registered_since or run.settled():
@@ -182,7 +181,7 @@ def _downloaded(run: Run) -> None:
     if result == DEFERRED:
         _deferred(run)
     elif run.job.execute_sent_at is not None and result:
-        run.finish(_failure(run, result))
+        _fail(run, result)
     elif run.job.error is not None and run.job.error != METHOD_NOT_ALLOWED:
         code = run.job.error
         run.finish(failed("device-error", f"the device answered {_dotted(code)} to Update", max_retries=1))
@@ -197,7 +196,7 @@ def _downloaded_idle(run: Run) -> None:
     if run.job.execute_sent_at is not None:
         _installed(run)
     elif result:
-        run.finish(_failure(run, result))
+        _fail(run, result)
     else:
         run.deliver_again()
 
@@ -216,7 +215,7 @@ def _not_begun(run: Run) -> None:
     if result == DEFERRED:
         _deferred(run)
     elif result:
-        run.finish(_failure(run, result))
+        _fail(run, result)
     elif run.job.accepted and not run.job.registered_since:
         run.wait()
     else:
@@ -228,7 +227,7 @@ def _installed(run: Run) -> None:
     """Idle after Execute, and the target version is not running."""
     result = run.fresh_result()
     if result not in (0, UPDATED):
-        run.finish(_failure(run, result))
+        _fail(run, result)
     elif not run.job.registered_since and not run.settled():
         run.wait()
     elif run.shows_version():
@@ -237,6 +236,8 @@ def _installed(run: Run) -> None:
                 "digest-mismatch", "the device shows the new version, but runs another image than the target"
             )
         )
+    elif run.job.goals:
+        _components_installed(run)
     elif run.view.version is None:
         # fails closed: without a version there is no evidence
         if run.settled():
@@ -254,6 +255,43 @@ def _installed(run: Run) -> None:
                 f"the device came back with version {run.view.version} instead of {run.job.target_version}",
             )
         )
+
+
+def _components_installed(run: Run) -> None:
+    """Idle after Execute, and some component is not what it should be."""
+    old = [goal for goal in run.job.goals if not run.meets(goal)]
+    if any((there := run.shown(goal.name)) is None or there.version is None for goal in old):
+        if run.settled():
+            run.finish(
+                failed_for_good("unconfirmed", f"the device does not show the versions of {_names(old)}")
+            )
+        else:
+            run.wait()
+        return
+    versions_now = ", ".join(f"{goal.name} {_version(run, goal)}" for goal in old)
+    if not all(goal.before is None or versions.same(_version(run, goal), goal.before) for goal in old):
+        run.finish(failed_for_good("wrong-version", f"the device came back with {versions_now}"))
+    elif len(old) == len(run.job.goals):
+        run.finish(failed("rolled-back", f"the device came back with {versions_now}", max_retries=1))
+    else:
+        run.finish(
+            failed("partly-installed", f"the device came back with the old {versions_now}", max_retries=1)
+        )
+
+
+def _version(run: Run, goal: Goal) -> str | None:
+    there = run.shown(goal.name)
+    return None if there is None else there.version
+
+
+def _names(goals: list[Goal]) -> str:
+    return ", ".join(goal.name for goal in goals)
+
+
+def _blockers(run: Run) -> str:
+    """Name the components that the device calls conflicting."""
+    names = {each.instance: each.name for each in run.view.components or ()}
+    return ", ".join(names.get(number, f"instance {number}") for number in run.view.conflicting)
 
 
 def _deferred(run: Run) -> None:
@@ -282,6 +320,13 @@ def deferral_limit(job: UpdateJob) -> float:
     return job.timers.deferral if job.max_defer is None else job.max_defer + job.timers.downloaded
 
 
+def _fail(run: Run, result: int) -> None:
+    """End as an Update Result says; where other components were in the way, reset those first."""
+    if result == CONFLICT and run.clear_conflict():
+        return
+    run.finish(_failure(run, result))
+
+
 def _failure(run: Run, result: int) -> Outcome:
     """Say what an Update Result means; a refusal in object 42800 that fits the Result says it better."""
     code = run.view.refusal_code
@@ -289,7 +334,10 @@ def _failure(run: Run, result: int) -> Outcome:
         return by_refusal(code, run.view.refusal_text)
     if result == UPDATED:
         return failed("rolled-back", "the device reports an update that it does not run", max_retries=1)
-    return by_result(result)
+    outcome = by_result(result)
+    if result in (CONFLICT, DEPENDENCY) and run.view.conflicting:
+        outcome = replace(outcome, text=f"{outcome.text}: {_blockers(run)}")
+    return outcome
 
 
 def _dotted(code: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lwm2m_server.firmware.outcomes import Outcome
-from lwm2m_server.firmware.update_job import DeviceView, UpdateJob
+from lwm2m_server.firmware.update_job import DeviceView, Shown, UpdateJob
 
 # -- actions ---------------------------------------------------------------------
 
@@ -27,11 +27,13 @@ class Observe:
 class ReadStatus:
     """Read the update object, `/3/0/3` and, where registered, `/42800/0`.
 
-    With `settings`, severity and maximum defer period too. Answer with `StatusRead`, or `Answered` when it fails.
+    With `settings`, severity and maximum defer period too; with `components`, what object 33629 shows of each.
+    Answer with `StatusRead`, or `Answered` when it fails.
     """
 
     number: int
     settings: bool = False
+    components: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,14 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Write an empty string to Package URI (`by_uri`) or one NUL byte to Package; answer with `Answered`."""
+    """Write an empty string to Package URI (`by_uri`) or one NUL byte to Package; answer with `Answered`.
+
+    Before it, the same to each of the `others`, instances of the same object; how they answer is no matter.
+    """
 
     number: int
     by_uri: bool
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,8 @@ class StatusRead:
     """Answer to `ReadStatus`. `None`: the device has no such resource or the value could not be read.
 
     `version` is `/3/0/3`; `package_version`, `protocols`, `delivery`, `severity`, `max_defer` are resources 7, 8, 9,
-    11, 13 of the update object; the others are resources 3, 4, 5, 6 of 42800.
+    11, 13 of the update object, `conflicting` its 17; `components` stay None unless asked for; the others are
+    resources 3, 4, 5, 6 of 42800.
     """
 
     number: int
@@ -129,6 +136,8 @@ class StatusRead:
     severity: int | None = None
     max_defer: int | None = None
     deferred_until: float | None = None
+    components: tuple[Shown, ...] | None = None
+    conflicting: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,18 @@ FORMAT = 1
 """Version of the JSON form."""
 FIRMWARE = "/5/0"
 """The only instance of object 5, Firmware Update."""
-_ADDED = frozenset({"severity", "max_defer", "configured", "deferred_since", "deferred_until", "instance"})
+_ADDED = frozenset(
+    {
+        "severity",
+        "max_defer",
+        "configured",
+        "deferred_since",
+        "deferred_until",
+        "instance",
+        "goals",
+        "conflicts",
+    }
+)
 """Fields that the first jobs of this form did not have."""
 
 
@@ -87,6 +98,32 @@ class Timers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What one component has to show in the end; `before` is the version that it showed when the job was made.
+
+    Where the manifest says no `version`, its `digest` (SHA-256) has to be shown.
+    """
+
+    name: str
+    version: str | None
+    digest: bytes | None = None
+    before: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A component as the device shows it now: an instance of object 33629, and what 42800 says of it."""
+
+    instance: int
+    name: str
+    version: str | None = None
+    digest: bytes | None = None
+    capacity: int | None = None
+    linked: tuple[int, ...] = ()
+    conflicting: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateJob:
     """One update of one device.
 
@@ -96,7 +133,8 @@ class UpdateJob:
     wherever the device allows it. `severity` (0 critical, 1 mandatory, 2 optional) and `max_defer` (seconds) are
     written to the device before the delivery, where it has these resources; None leaves them as they are.
     `instance` is the path of the update object's instance that is driven: `/5/0`, or `/33629/n` (Advanced Firmware
-    Update), which has the same resources under the same numbers.
+    Update), which has the same resources under the same numbers. `goals` is the evidence that is asked of a device
+    that shows its components; without them it is version and digest of its firmware.
 
     The rest is the machine's own: build jobs with `new_job` and change them through `update.step` only. Of
     use to others: `phase`, `method`, `offset` (bytes that arrived), `started_at`, `heard_at`, `deferred_since`
@@ -114,6 +152,7 @@ class UpdateJob:
     severity: int | None = None
     max_defer: int | None = None
     instance: str = FIRMWARE
+    goals: tuple[Goal, ...] = ()
 
     phase: Phase = Phase.OFFERED
     started_at: float = 0.0
@@ -145,6 +184,7 @@ class UpdateJob:
     configured: bool = False
     deferred_since: float | None = None
     deferred_until: float | None = None
+    conflicts: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; bytes as lower hex."""
@@ -153,6 +193,10 @@ class UpdateJob:
         data["digest"] = self.digest.hex()
         data["target_digest"] = self.target_digest.hex() if self.target_digest is not None else None
         data["uris"] = list(self.uris)
+        data["goals"] = [
+            asdict(goal) | {"digest": None if goal.digest is None else goal.digest.hex()}
+            for goal in self.goals
+        ]
         data["refused"] = list(self.refused)
         return data
 
@@ -177,10 +221,15 @@ class UpdateJob:
                 method=Method(data["method"]) if data["method"] is not None else None,
                 refused=tuple(Method(item) for item in data["refused"]),
                 ask=Ask(data["ask"]) if data["ask"] is not None else None,
+                goals=tuple(_goal(each) for each in data.get("goals", ())),
             )
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput("the stored update job is damaged", field="job") from error
+
+
+def _goal(data: Mapping[str, Any]) -> Goal:
+    return Goal(**{**data, "digest": None if data["digest"] is None else bytes.fromhex(data["digest"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +238,8 @@ class DeviceView:
 
     `fresh` says that State, Result and versions were read since the last registration or notification: only
     then is anything decided on them. `locked`: it answers 5.03 to everything because a push of ours is
-    unfinished.
+    unfinished. `components` is None while they were not asked for; `conflicting` are the instances that were in the
+    way of the one that is driven.
     """
 
     registered: bool = False
@@ -207,6 +257,8 @@ class DeviceView:
     severity: int | None = None
     max_defer: int | None = None
     deferred_until: float | None = None
+    components: tuple[Shown, ...] | None = None
+    conflicting: tuple[int, ...] = ()
     read_at: float | None = None
 
 
@@ -224,6 +276,7 @@ def new_job(
     severity: int | None = None,
     max_defer: int | None = None,
     instance: str = FIRMWARE,
+    goals: tuple[Goal, ...] = (),
 ) -> UpdateJob:
     """Make a job for one attempt, not yet started; give it `Started` as its first event."""
     job = UpdateJob(
@@ -238,5 +291,6 @@ def new_job(
         severity=severity,
         max_defer=max_defer,
         instance=instance,
+        goals=goals,
     )
     return replace(job, started_at=now, progress_at=now)

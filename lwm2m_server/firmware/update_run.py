@@ -21,7 +21,17 @@ from lwm2m_server.firmware.update_events import (
     StopPush,
     WriteUri,
 )
-from lwm2m_server.firmware.update_job import Ask, DeviceView, Kind, Method, Phase, State, UpdateJob
+from lwm2m_server.firmware.update_job import (
+    Ask,
+    DeviceView,
+    Goal,
+    Kind,
+    Method,
+    Phase,
+    Shown,
+    State,
+    UpdateJob,
+)
 
 MAX_RESETS: Final = 4
 """Resets in a row without reaching Idle with Result 0."""
@@ -29,6 +39,8 @@ MAX_DELIVERIES: Final = 5
 MAX_RESTARTS: Final = 4
 """Times that a push may begin again at byte 0."""
 MAX_EXECUTES: Final = 3
+MAX_CONFLICTS: Final = 2
+"""Times that instances which are in the way are reset."""
 MAX_RETURNS: Final = 20
 """Registrations that count as progress; a device that restarts for ever must not hold its job for ever."""
 
@@ -85,7 +97,11 @@ class Run:
         """Ask for State, Result and versions, and what the device has of the settings that the job brings."""
         brings = self.job.severity is not None or self.job.max_defer is not None
         settings = brings and self.job.phase is Phase.OFFERED and not self.job.configured
-        self.actions.append(ReadStatus(self._ask(Ask.READ), settings))
+        # while bytes arrive nothing changes in them
+        components = bool(self.job.goals) and (
+            self.job.phase is not Phase.DOWNLOADING or self.job.execute_sent_at is not None
+        )
+        self.actions.append(ReadStatus(self._ask(Ask.READ), settings, components))
 
     def configure(self) -> bool:
         """Write severity and defer period where the device has them and they differ; False: nothing to write."""
@@ -102,6 +118,25 @@ class Run:
         by_uri = (self.view.delivery != PUSH_ONLY) == (self.job.resets % 2 == 0)
         self.change(resets=self.job.resets + 1)
         self.actions.append(Reset(self._ask(Ask.RESET), by_uri))
+
+    def clear_conflict(self) -> bool:
+        """Reset the instances that were in the way, to offer anew; False when that was tried, or there are none."""
+        others = self.view.conflicting
+        if not others or self.job.conflicts >= MAX_CONFLICTS:
+            return False
+        self.enter(Phase.OFFERED)
+        self.change(
+            conflicts=self.job.conflicts + 1,
+            resets=1,
+            error=None,
+            execute_sent_at=None,
+            accepted=False,
+            settling_since=None,
+            push_offset=0,
+        )
+        by_uri = self.view.delivery != PUSH_ONLY
+        self.actions.append(Reset(self._ask(Ask.RESET), by_uri, others))
+        return True
 
     def push(self, offset: int) -> None:
         """Send the package from `offset`."""
@@ -181,15 +216,38 @@ class Run:
         """Whether another way of delivery is open."""
         return method in self._methods()
 
+    def shown(self, name: str) -> Shown | None:
+        """Return what the device shows of a component."""
+        return next((each for each in self.view.components or () if each.name == name), None)
+
+    def meets(self, goal: Goal) -> bool:
+        """Whether a component shows its new version, or its digest where no version is known."""
+        shown = self.shown(goal.name)
+        if shown is None:
+            return False
+        if goal.version is None:
+            return goal.digest is not None and shown.digest == goal.digest
+        return versions.same(shown.version, goal.version)
+
     def shows_version(self) -> bool:
-        """Whether the device runs the target version."""
+        """Whether the device runs the target version, in all its components."""
+        if self.job.goals:
+            return all(self.meets(goal) for goal in self.job.goals)
         return versions.same(self.view.version, self.job.target_version)
 
     def digest_agrees(self) -> bool | None:
-        """Whether the running image is the target's; `None` when one of both is unknown."""
-        if self.view.running_digest is None or self.job.target_digest is None:
-            return None
-        return self.view.running_digest == self.job.target_digest
+        """Whether the running images are the target's; `None` when that of one is unknown."""
+        if not self.job.goals:
+            return _agrees(self.view.running_digest, self.job.target_digest)
+        shown = [(self.shown(goal.name), goal) for goal in self.job.goals]
+        found = {_agrees(None if there is None else there.digest, goal.digest) for there, goal in shown}
+        return False if False in found else None if None in found else True
+
+    def target(self) -> str:
+        """What the device is to run, for people."""
+        if len(self.job.goals) < 2:
+            return self.job.target_version
+        return ", ".join(f"{goal.name} {goal.version or '?'}" for goal in self.job.goals)
 
     def fresh_result(self) -> int:
         """Return the Update Result where it belongs to this job, else 0."""
@@ -226,6 +284,10 @@ class Run:
         self.know(fresh=False)
         self.change(ask=ask, ask_number=number, asked_at=self.now)
         return number
+
+
+def _agrees(shown: bytes | None, wanted: bytes | None) -> bool | None:
+    return None if shown is None or wanted is None else shown == wanted
 
 
 def _differing(wanted: int | None, there: int | None) -> int | None:

@@ -5,7 +5,7 @@ here nevertheless, so that a mistake ends before it reaches the device. A plain 
 whatever it gets, so what can't be checked for it is refused.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lwm2m_server import versions
@@ -15,6 +15,7 @@ from lwm2m_server.errors import Lwm2mError
 from lwm2m_server.firmware.envelope import Verified, verify
 from lwm2m_server.firmware.preflight import check_approval
 from lwm2m_server.firmware.refusals import RefusalCode, refusal
+from lwm2m_server.services.components import ADVANCED_UPDATE, MAIN, Target, targets_of
 from lwm2m_server.services.keyring import anchors_of
 from lwm2m_server.store.records import JsonValue, StoredManifest, TrustedKey
 
@@ -60,32 +61,111 @@ def still_stands(manifest: StoredManifest, keys: Iterable[TrustedKey], now: floa
 
 def check(device: Device, manifest: StoredManifest) -> Verdict:
     """Compare what the device says of itself with what the manifest is for."""
-    facts = device.facts
-    if _runs(facts, manifest):
-        return Verdict(
-            DeploymentEvent.SKIP, "already-current", f"the device already runs version {manifest.version}"
-        )
+    facts, targets = device.facts, targets_of(manifest)
+    missing = _missing(facts, targets)
+    if missing is None and all(_runs(present, target) for present, target in _pairs(facts, targets)):
+        return Verdict(DeploymentEvent.SKIP, "already-current", f"the device already runs {_said(targets)}")
     if facts.understands_manifests:
-        return _identifiers(facts, manifest) or _rollback(facts, manifest) or _OFFER
+        return (
+            _identifiers(facts, manifest)
+            or missing
+            or _rollback(facts, manifest, targets)
+            or _room(facts, targets)
+            or _OFFER
+        )
     if manifest.is_encrypted:
         return Verdict(
             DeploymentEvent.REJECT,
             "no-decryption-key",
             "the image is encrypted, and only devices that take manifests can decrypt it",
         )
-    if device.registration is not None and not _has_firmware_object(device.registration.objects):
+    if device.registration is not None and not _has_update_object(device.registration.objects):
         return Verdict(DeploymentEvent.REJECT, "no-firmware-object")
-    return _identity(facts, manifest) or _version(facts, manifest) or _OFFER
+    if len(targets) > 1 and missing is None:
+        return Verdict(
+            DeploymentEvent.REJECT,
+            "unsupported",
+            "the update has several components, and only devices that take manifests can install them together",
+        )
+    return (
+        _identity(facts, manifest)
+        or missing
+        or _version(facts, manifest, targets)
+        or _room(facts, targets)
+        or _OFFER
+    )
 
 
-def _runs(facts: Facts, manifest: StoredManifest) -> bool:
-    if not versions.same(facts.firmware_version, manifest.version):
+@dataclass(frozen=True, slots=True)
+class _Present:
+    """What is installed where a target goes."""
+
+    version: str | None
+    digest: bytes | None
+    capacity: int | None
+
+
+def _missing(facts: Facts, targets: Sequence[Target]) -> Verdict | None:
+    """Refuse what the device has no component for; one without object 33629 has its firmware alone.
+
+    How that is called, a device that takes manifests knows; for others it has the name that manifests give it.
+    """
+    if facts.components:
+        lacking = [target.name for target in targets if facts.component(target.name) is None]
+    else:
+        known = {targets[0].name} if facts.understands_manifests else {MAIN}
+        lacking = [target.name for target in targets if target.name not in known]
+    if not lacking:
+        return None
+    return Verdict(
+        DeploymentEvent.REJECT,
+        "component-missing",
+        f"the device does not show {'component' if len(lacking) == 1 else 'components'} {', '.join(lacking)}",
+    )
+
+
+def _pairs(facts: Facts, targets: Sequence[Target]) -> Iterator[tuple[_Present, Target]]:
+    """Pair each target with what is there; only where none is missing."""
+    for target in targets:
+        component = facts.component(target.name)
+        if component is None:
+            yield _Present(facts.firmware_version, facts.running_digest, facts.capacity), target
+        else:
+            yield _Present(component.version, component.digest, component.capacity), target
+
+
+def _runs(present: _Present, target: Target) -> bool:
+    if target.version is None:
+        return present.digest == target.digest
+    if not versions.same(present.version, target.version):
         return False
-    return facts.running_digest is None or facts.running_digest == manifest.installed_digest
+    return present.digest is None or present.digest == target.digest
 
 
-def _has_firmware_object(objects: tuple[str, ...]) -> bool:
-    return any(path == "/5" or path.startswith("/5/") for path in objects)
+def _said(targets: Sequence[Target]) -> str:
+    if len(targets) == 1:
+        return f"version {targets[0].version}"
+    return ", ".join(f"{target.name} {target.version or target.digest.hex()[:12]}" for target in targets)
+
+
+def _room(facts: Facts, targets: Sequence[Target]) -> Verdict | None:
+    """Refuse what does not fit where the device says how much does."""
+    for present, target in _pairs(facts, targets):
+        if present.capacity is not None and target.size > present.capacity:
+            return Verdict(
+                DeploymentEvent.REJECT,
+                "storage-full",
+                f"the image{_of(target, targets)} has {target.size} bytes, and {present.capacity} fit",
+            )
+    return None
+
+
+def _of(target: Target, targets: Sequence[Target]) -> str:
+    return f" of {target.name}" if len(targets) > 1 else ""
+
+
+def _has_update_object(objects: tuple[str, ...]) -> bool:
+    return any(path.split("/")[1:2] in (["5"], [str(ADVANCED_UPDATE)]) for path in objects)
 
 
 def _identity(facts: Facts, manifest: StoredManifest) -> Verdict | None:
@@ -110,28 +190,30 @@ def _identity(facts: Facts, manifest: StoredManifest) -> Verdict | None:
     return None
 
 
-def _version(facts: Facts, manifest: StoredManifest) -> Verdict | None:
-    present = versions.try_parse(facts.firmware_version)
-    target = versions.try_parse(manifest.version)
-    if present is None or target is None:
-        return Verdict(
-            DeploymentEvent.REJECT,
-            "unknown-version",
-            f"the versions '{facts.firmware_version}' and '{manifest.version}' can't be compared",
-        )
-    return _rollback(facts, manifest)
+def _version(facts: Facts, manifest: StoredManifest, targets: Sequence[Target]) -> Verdict | None:
+    for present, target in _pairs(facts, targets):
+        if versions.try_parse(present.version) is None or versions.try_parse(target.version) is None:
+            return Verdict(
+                DeploymentEvent.REJECT,
+                "unknown-version",
+                f"the versions '{present.version}' and '{target.version}' can't be compared",
+            )
+    return _rollback(facts, manifest, targets)
 
 
-def _rollback(facts: Facts, manifest: StoredManifest) -> Verdict | None:
-    present = versions.try_parse(facts.firmware_version)
-    target = versions.try_parse(manifest.version)
-    if present is None or target is None or present <= target or manifest.data.get("downgrade") is True:
+def _rollback(facts: Facts, manifest: StoredManifest, targets: Sequence[Target]) -> Verdict | None:
+    if manifest.data.get("downgrade") is True:
         return None
-    return Verdict(
-        DeploymentEvent.REJECT,
-        "version-rollback",
-        f"the device runs {present}, which is newer than {target}, and the manifest does not say that it may go back",
-    )
+    for there, target in _pairs(facts, targets):
+        present, wanted = versions.try_parse(there.version), versions.try_parse(target.version)
+        if present is not None and wanted is not None and present > wanted:
+            return Verdict(
+                DeploymentEvent.REJECT,
+                "version-rollback",
+                f"the device runs{_of(target, targets)} {present}, which is newer than {wanted}, "
+                "and the manifest does not say that it may go back",
+            )
+    return None
 
 
 def _identifiers(facts: Facts, manifest: StoredManifest) -> Verdict | None:

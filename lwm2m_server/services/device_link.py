@@ -4,14 +4,29 @@ Nothing here raises for a device's fault: no answer and an error code are answer
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 
+from lwm2m_server.devices.records import ComponentFacts
 from lwm2m_server.errors import InvalidInput, Lwm2mError
 from lwm2m_server.firmware import update_events as ev
+from lwm2m_server.firmware.update_job import Shown
 from lwm2m_server.lwm2m import operations as ops
 from lwm2m_server.lwm2m.formats import ContentFormat, decode
 from lwm2m_server.lwm2m.model import SUIT_AGENT
 from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.lwm2m.values import Node, Value
+from lwm2m_server.services.components import (
+    ADVANCED_UPDATE,
+    CAPACITIES,
+    CONFLICTING,
+    DIGESTS,
+    LINKED,
+    NAME,
+    VERSION,
+    Values,
+    components_of,
+    links_of,
+)
 from lwm2m_server.services.exchange import Exchange, Target
 from lwm2m_server.transport import (
     Notification,
@@ -24,8 +39,6 @@ from lwm2m_server.transport import (
 )
 
 Post = Callable[[ev.Event], None]
-Values = dict[Path, Value]
-
 _PACKAGE, _URI, _UPDATE, _STATE, _RESULT, _PACKAGE_VERSION, _PROTOCOLS, _DELIVERY = 0, 1, 2, 3, 5, 7, 8, 9
 _SEVERITY, _MAX_DEFER = 11, 13
 _VERSION = Path.of(3, 0, 3)
@@ -33,6 +46,8 @@ _AGENT = Path.of(SUIT_AGENT, 0)
 _RUNNING_DIGEST, _REFUSAL_CODE, _REFUSAL_TEXT, _DEFERRED_UNTIL = (
     _AGENT.child(number) for number in (3, 4, 5, 6)
 )
+COMPONENTS = (DIGESTS, CAPACITIES)
+"""Resources of the SUIT Update Agent that tell of components."""
 _RESET_PACKAGE = b"\0"
 _LAST_TIME = 253_402_300_799  # the end of the year 9999: beyond it a time can't be written
 
@@ -85,9 +100,11 @@ class InstanceLink:
             if response.observe is not None:
                 self._handles.append(handle)
 
-    async def write(self, number: int, resource: int, value: Value) -> ev.Answered:
-        """Write one resource; the answer carries `number`."""
-        node = Node(self._instance.child(resource), value)
+    async def write(
+        self, number: int, resource: int, value: Value, *, instance: Path | None = None
+    ) -> ev.Answered:
+        """Write one resource, of this instance unless another one is named; the answer carries `number`."""
+        node = Node((instance or self._instance).child(resource), value)
         try:
             async with self._exchange.turn(self._endpoint):
                 target = await self._exchange.target(self._endpoint)
@@ -148,17 +165,27 @@ class DeviceLink(InstanceLink):
 
         await self.observe((_STATE, _RESULT), changed)
 
-    async def read_status(self, number: int, *, settings: bool = False) -> ev.Event:
-        """Read State, Result, versions and what else tells how an update stands; with `settings` 11 and 13 too."""
+    async def read_status(self, number: int, *, settings: bool = False, components: bool = False) -> ev.Event:
+        """Read State, Result, versions and what else tells how an update stands.
+
+        With `settings` resources 11 and 13 too, with `components` those of all instances of object 33629.
+        """
         own = self._instance
-        resources = (3, 5, 7, 8, 9, 11, 13) if settings else (3, 5, 7, 8, 9)
+        resources = (3, 5, 7, 8, 9, *((11, 13) if settings else ()), *((CONFLICTING,) if components else ()))
+        shown: tuple[Shown, ...] | None = None
         try:
             async with self._exchange.turn(self._endpoint):
                 target = await self._exchange.target(self._endpoint)
                 values = await read_values(self._exchange, target, own, resources, needed=(3, 5))
                 values |= await read_values(self._exchange, target, _VERSION.parent, (3,))
                 if target.objects.get(SUIT_AGENT) is not None:
-                    values |= await read_values(self._exchange, target, _AGENT, (3, 4, 5, 6))
+                    values |= await read_values(self._exchange, target, _AGENT, (3, 4, 5, 6, *COMPONENTS))
+                if components:
+                    found = await read_components(self._exchange, target, values)
+                    shown = tuple(
+                        Shown(**{item.name: getattr(each, item.name) for item in fields(each)})
+                        for each in found
+                    )
         except Refused as refused:
             return ev.Answered(number, refused.response.code, _seconds(refused.response.max_age))
         except Lwm2mError:
@@ -187,6 +214,8 @@ class DeviceLink(InstanceLink):
             severity=_int(values.get(own.child(_SEVERITY))),
             max_defer=_int(values.get(own.child(_MAX_DEFER))),
             deferred_until=float(until) if 0 < until <= _LAST_TIME else None,
+            components=shown,
+            conflicting=links_of(values, own.child(CONFLICTING)),
         )
 
     async def configure(self, number: int, severity: int | None, max_defer: int | None) -> ev.Event:
@@ -202,11 +231,12 @@ class DeviceLink(InstanceLink):
                 first = answer
         return first or ev.Answered(number, None)
 
-    async def reset(self, number: int, *, by_uri: bool) -> ev.Event:
-        """Write an empty URI, or a package of one NUL byte."""
-        if by_uri:
-            return await self.write(number, _URI, "")
-        return await self.write(number, _PACKAGE, _RESET_PACKAGE)
+    async def reset(self, number: int, *, by_uri: bool, others: tuple[int, ...] = ()) -> ev.Event:
+        """Write an empty URI, or a package of one NUL byte; to `others`, instances of the same object, first."""
+        resource, value = (_URI, "") if by_uri else (_PACKAGE, _RESET_PACKAGE)
+        for other in others:
+            await self.write(number, resource, value, instance=Path.of(self._instance.ids[0], other))
+        return await self.write(number, resource, value)
 
     async def write_uri(self, number: int, uri: str) -> ev.Event:
         """Write the Package URI."""
@@ -263,6 +293,19 @@ async def read_values(
     if silent and values:
         await exchange.learn(target, INSTANCES, value=False)
     return values
+
+
+async def read_components(exchange: Exchange, target: Target, agent: Values) -> tuple[ComponentFacts, ...]:
+    """Read what the device shows of its components; `agent` is what was read of the SUIT Update Agent."""
+    entry = target.objects.get(ADVANCED_UPDATE)
+    if entry is None:
+        return ()
+    values = dict(agent)
+    for instance in entry.instances:
+        values |= await read_values(
+            exchange, target, Path.of(ADVANCED_UPDATE, instance), (NAME, VERSION, LINKED, CONFLICTING)
+        )
+    return components_of(values, entry.instances)
 
 
 async def _read(exchange: Exchange, target: Target, path: Path) -> Values:

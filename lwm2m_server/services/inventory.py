@@ -1,4 +1,4 @@
-"""What a device says of itself, read after each registration: objects 3 and 42800.
+"""What a device says of itself, read after each registration: objects 3, 42800 and 33629.
 
 A device may come back as another version, so nothing read before is trusted. A bounded number of devices is asked at
 a time: when a whole fleet registers at once the rest waits its turn.
@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from lwm2m_server.clock import Clock
-from lwm2m_server.devices.records import Facts
+from lwm2m_server.devices.records import ComponentFacts, Facts
 from lwm2m_server.errors import Lwm2mError
 from lwm2m_server.lwm2m.model import SUIT_AGENT
 from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.lwm2m.values import Value
 from lwm2m_server.services.background import Background, report
-from lwm2m_server.services.device_link import Values, read_values
+from lwm2m_server.services.components import Values, capacity_of
+from lwm2m_server.services.device_link import COMPONENTS, read_components, read_values
 from lwm2m_server.services.exchange import Exchange
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import JsonValue, NewEvent
@@ -111,8 +112,9 @@ class Inventory:
             values = await read_values(self._exchange, target, _DEVICE, (0, 1, 2, 3))
             agent = target.objects.get(SUIT_AGENT) is not None
             if agent:
-                values |= await read_values(self._exchange, target, _AGENT, (0, 1, 3))
-        facts = facts_of(values, understands_manifests=agent)
+                values |= await read_values(self._exchange, target, _AGENT, (0, 1, 3, *COMPONENTS))
+            components = await read_components(self._exchange, target, values)
+        facts = facts_of(values, components, understands_manifests=agent)
         if facts == target.device.facts:
             return
         if await self._store.devices.set_facts(endpoint, facts):
@@ -121,12 +123,15 @@ class Inventory:
                 "model": facts.model,
                 "firmware_version": facts.firmware_version,
                 "understands_manifests": agent,
+                "components": {each.name: each.version for each in components},
             }
             event = NewEvent(kind="device.inventory", at=self._clock.now(), endpoint=endpoint, data=data)
             await self._store.events.append([event])
 
 
-def facts_of(values: Values, *, understands_manifests: bool) -> Facts:
+def facts_of(
+    values: Values, components: tuple[ComponentFacts, ...] = (), *, understands_manifests: bool
+) -> Facts:
     """Pick the facts out of what was read; what is missing or of a wrong type stays unknown."""
     return Facts(
         manufacturer=_text(values.get(_MANUFACTURER)),
@@ -138,6 +143,8 @@ def facts_of(values: Values, *, understands_manifests: bool) -> Facts:
         vendor_id=_bytes(values.get(_VENDOR), _UUID_BYTES),
         class_id=_bytes(values.get(_CLASS), _UUID_BYTES),
         understands_manifests=understands_manifests,
+        capacity=capacity_of(values),
+        components=components,
     )
 
 

@@ -1,5 +1,6 @@
-"""How many bytes one update took: of the image, and of patches that were offered in its place."""
+"""How many bytes one update took: of its images, and of patches that were offered in their place."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from lwm2m_server.clock import Clock
@@ -10,13 +11,14 @@ class Transfers:
     """Counts what the device of one deployment has fetched; `save` writes it down."""
 
     def __init__(
-        self, store: DeltaStore, clock: Clock, campaign_id: str, endpoint: str, image: bytes, size: int
+        self, store: DeltaStore, clock: Clock, campaign_id: str, endpoint: str, images: Mapping[bytes, int]
     ) -> None:
-        """`image` is the SHA-256 of what is to be installed, `size` its bytes."""
+        """`images` are what is to be fetched, by SHA-256, with their bytes."""
         self._store = store
         self._clock = clock
-        self._image = image
-        self._size = size
+        self._campaign_id = campaign_id
+        self._endpoint = endpoint
+        self._images = dict(images)
         self._rows = {
             image: Transfer(
                 campaign_id=campaign_id,
@@ -27,22 +29,23 @@ class Transfers:
                 image_size=size,
                 sent=0,
                 updated_at=clock.now(),
+                image=image,
             )
+            for image, size in images.items()
         }
         self._unsaved: set[bytes] = set()
 
     async def restore(self) -> list[bytes]:
         """Take up what was counted before a restart; return the digests of the patches that were offered."""
-        (own,) = self._rows.values()
-        for row in await self._store.transfers(own.campaign_id, own.endpoint):
+        for row in await self._store.transfers(self._campaign_id, self._endpoint):
             self._rows[row.digest] = row
         return [digest for digest, row in self._rows.items() if row.method]
 
     def offered(self, delta: StoredDelta) -> None:
-        """Count a patch that is offered now, if it makes the image of this deployment."""
-        if delta.target == self._image and delta.digest not in self._rows:
+        """Count a patch that is offered now, if it makes an image of this deployment."""
+        if delta.target in self._images and delta.digest not in self._rows:
             self._rows[delta.digest] = replace(
-                self._rows[self._image],
+                self._rows[delta.target],
                 digest=delta.digest,
                 method=delta.method,
                 size=delta.size,
@@ -52,19 +55,19 @@ class Transfers:
             self._unsaved.add(delta.digest)
 
     def fetched(self, digest: bytes, offset: int) -> int:
-        """The device has an artefact up to `offset`; return how much of the image that is worth."""
+        """The device has an artefact up to `offset`; return how much of all images it has by that, in bytes."""
         row = self._rows.get(digest)
-        if row is None:
-            return offset
-        if offset > row.sent:
+        if row is not None and offset > row.sent:
             self._rows[digest] = replace(row, sent=offset, updated_at=self._clock.now())
             self._unsaved.add(digest)
-        return offset if not row.method else offset * self._size // max(1, row.size)
+        total = sum(self._reached(image) for image in self._images)
+        # what is not counted here, such as a delta that the manifest itself names, is progress all the same
+        return total if row is not None else max(total, offset)
 
     async def save(self, *, succeeded: bool = False) -> None:
-        """Write down what changed. What an update that ended well came by: the whole image, else the last patch."""
-        if succeeded:
-            whole = [row for row in self._rows.values() if row.sent >= row.size]
+        """Write down what changed. What an update that ended well came by: each whole image, else its last patch."""
+        for image in self._images if succeeded else ():
+            whole = [row for row in self._of(image) if row.sent >= row.size]
             if whole:
                 used = min(whole, key=lambda row: (row.method != "", -row.updated_at))
                 self._rows[used.digest] = replace(used, applied=True)
@@ -72,3 +75,12 @@ class Transfers:
         unsaved, self._unsaved = self._unsaved, set()
         if unsaved:
             await self._store.record([self._rows[digest] for digest in sorted(unsaved)])
+
+    def _of(self, image: bytes) -> list[Transfer]:
+        # rows of earlier servers do not name their image: there was but one
+        return [row for row in self._rows.values() if (row.image or next(iter(self._images))) == image]
+
+    def _reached(self, image: bytes) -> int:
+        """How much of an image has come, by whatever way has brought most."""
+        size = self._images[image]
+        return max(row.sent * size // max(1, row.size) for row in self._of(image))

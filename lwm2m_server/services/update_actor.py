@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -20,11 +20,11 @@ from lwm2m_server.campaigns.machine import DEPLOYMENT_TABLE, DeploymentEvent, ad
 from lwm2m_server.campaigns.reasons import sentence
 from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment
 from lwm2m_server.clock import Clock
-from lwm2m_server.devices.records import Facts
+from lwm2m_server.devices.records import ComponentFacts, Facts
 from lwm2m_server.errors import Lwm2mError, Unavailable
 from lwm2m_server.firmware import update, update_events
 from lwm2m_server.firmware.outcomes import Ending, Outcome
-from lwm2m_server.firmware.update_job import DeviceView, Kind, Phase, UpdateJob
+from lwm2m_server.firmware.update_job import DeviceView, Kind, Phase, Shown, UpdateJob
 from lwm2m_server.services.background import AGAIN, Background, Cancellable, Timers
 from lwm2m_server.services.blobs import Offers
 from lwm2m_server.services.device_link import DeviceLink
@@ -259,7 +259,14 @@ class UpdateActor:
 
     async def _note_facts(self, status: update_events.StatusRead) -> None:
         """Keep the directory in step: whoever sees the outcome sees the version that it rests on."""
-        facts = Facts(firmware_version=status.version or None, running_digest=status.running_digest)
+        components = self._facts.components
+        if status.components is not None:
+            components = tuple(map(_component, status.components))
+        facts = Facts(
+            firmware_version=status.version or None,
+            running_digest=status.running_digest,
+            components=components,
+        )
         if facts != self._facts:
             self._facts = facts
             endpoint = self._deployment.endpoint
@@ -294,12 +301,12 @@ class UpdateActor:
         match action:
             case update_events.Observe():
                 self._tasks.spawn(link.observe_update(self.post))
-            case update_events.ReadStatus(number, settings):
-                self._answer(link.read_status(number, settings=settings))
+            case update_events.ReadStatus(number, settings, components):
+                self._answer(link.read_status(number, settings=settings, components=components))
             case update_events.Configure(number, severity, max_defer):
                 self._answer(link.configure(number, severity, max_defer))
-            case update_events.Reset(number, by_uri):
-                self._answer(link.reset(number, by_uri=by_uri))
+            case update_events.Reset(number, by_uri, others):
+                self._answer(link.reset(number, by_uri=by_uri, others=others))
             case update_events.WriteUri(number, uri):
                 self._answer(link.write_uri(number, uri))
             case update_events.Execute(number):
@@ -380,6 +387,10 @@ def _move(job: UpdateJob) -> tuple[DeploymentEvent | None, str, str]:
         until = f" until {datetime.fromtimestamp(job.deferred_until, UTC):%Y-%m-%dT%H:%M:%SZ}"
     what = "download" if downloading else "installation"
     return event, _DEFERRED, f"the device's application puts the {what} off{until}"
+
+
+def _component(shown: Shown) -> ComponentFacts:
+    return ComponentFacts(**{item.name: getattr(shown, item.name) for item in fields(shown)})
 
 
 def _goes_on(campaign: Campaign) -> bool:

@@ -2,21 +2,31 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
 from lwm2m_server.campaigns.machine import DeploymentEvent, advance_deployment
 from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment
-from lwm2m_server.devices.records import Device
+from lwm2m_server.devices.records import Device, Facts
 from lwm2m_server.errors import InvalidInput, Lwm2mError, NotFound
 from lwm2m_server.firmware import update_events
-from lwm2m_server.firmware.update_job import DeviceView, Kind, Method, Timers, UpdateJob, new_job
+from lwm2m_server.firmware.update_job import (
+    FIRMWARE,
+    DeviceView,
+    Goal,
+    Kind,
+    Method,
+    Timers,
+    UpdateJob,
+    new_job,
+)
 from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.services.addresses import peer_of
 from lwm2m_server.services.background import Background, report
 from lwm2m_server.services.blobs import BlobShelf, Offers, blob_path
+from lwm2m_server.services.components import ADVANCED_UPDATE, first_of, sent_sizes, targets_of
 from lwm2m_server.services.deltas import DeltaService
 from lwm2m_server.services.device_link import DeviceLink
 from lwm2m_server.services.exchange import Exchange
@@ -121,8 +131,8 @@ class Updater:
             new,
             job=json.dumps(job.to_json()),
             offset=0,
-            size=manifest.image_size,
-            from_version=device.facts.firmware_version or deployment.from_version,
+            size=job.size if job.kind is Kind.IMAGE else sum(sent_sizes(manifest).values()),
+            from_version=_present(device.facts, manifest) or deployment.from_version,
             to_version=manifest.version,
         )
         stored = False
@@ -134,8 +144,11 @@ class Updater:
                 offers.close()
         if stored:
             # a delta to encrypted bytes saves nothing, and the plain ones are not here
-            if job.kind is Kind.MANIFEST and not manifest.is_encrypted:
-                self._deltas.prepare(device.facts.running_digest, manifest.image_digest)
+            if job.kind is Kind.MANIFEST:
+                fetched = sent_sizes(manifest)
+                for base, target in _installed(device.facts, manifest):
+                    if target in fetched:
+                        self._deltas.prepare(base, target)
             self._spawn(new, device, job, offers, self._transfers(new, manifest))
         return stored
 
@@ -264,6 +277,7 @@ class Updater:
         """Make the job: the signed envelope for a device that understands it, else the image."""
         envelope = bool(device.facts.understands_manifests)
         digest = bytes.fromhex(manifest.id) if envelope else manifest.image_digest
+        first = first_of(device.facts, manifest)
         return new_job(
             kind=Kind.MANIFEST if envelope else Kind.IMAGE,
             digest=digest,
@@ -275,6 +289,8 @@ class Updater:
             timers=self._policy.timers,
             severity=None if campaign.severity is None else campaign.severity.number,
             max_defer=campaign.max_defer,
+            instance=FIRMWARE if first is None else str(Path.of(ADVANCED_UPDATE, first.instance)),
+            goals=() if first is None else _goals(device.facts, manifest),
             now=self._tools.clock.now(),
         )
 
@@ -284,10 +300,35 @@ class Updater:
             self._tools.clock,
             deployment.campaign_id,
             deployment.endpoint,
-            manifest.image_digest,
-            manifest.image_size,
+            sent_sizes(manifest),
         )
 
     def _offers(self, job: UpdateJob, manifest: StoredManifest) -> Offers:
         digests: Sequence[bytes] = (job.digest, manifest.image_digest)
+        if job.kind is Kind.MANIFEST:
+            digests = (*digests, *manifest.further_images)
         return Offers(self._shelf, self._transport, tuple(dict.fromkeys(digests)))
+
+
+def _goals(facts: Facts, manifest: StoredManifest) -> tuple[Goal, ...]:
+    present = {each.name: each.version for each in facts.components or ()}
+    return tuple(
+        Goal(name=target.name, version=target.version, digest=target.digest, before=present.get(target.name))
+        for target in targets_of(manifest)
+    )
+
+
+def _present(facts: Facts, manifest: StoredManifest) -> str | None:
+    """Return the version of what the manifest's first component replaces."""
+    first = first_of(facts, manifest)
+    return facts.firmware_version if first is None else first.version
+
+
+def _installed(facts: Facts, manifest: StoredManifest) -> Iterator[tuple[bytes | None, bytes]]:
+    """Pair what is installed, where that is known, with what the manifest puts in its place."""
+    for index, target in enumerate(targets_of(manifest)):
+        component = facts.component(target.name)
+        if component is not None:
+            yield component.digest, target.digest
+        elif index == 0:
+            yield facts.running_digest, target.digest

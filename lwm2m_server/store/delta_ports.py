@@ -29,8 +29,8 @@ class StoredDelta:
 class Transfer:
     """What one device fetched of one artefact in one campaign: a patch, or (`method` empty) the whole image.
 
-    `sent` are the bytes that it has of the `size` that there are; `image_size` those of the image. `applied` when
-    the update ended well by it.
+    `sent` are the bytes that it has of the `size` that there are; `image` is the image that it makes, empty where that
+    was not kept, `image_size` its bytes. `applied` when the update ended well by it.
     """
 
     campaign_id: str
@@ -42,6 +42,7 @@ class Transfer:
     sent: int
     updated_at: float
     applied: bool = False
+    image: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

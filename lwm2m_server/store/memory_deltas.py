@@ -63,7 +63,7 @@ class MemoryDeltaStore:
         return Savings(
             updates=len(ended),
             deltas=sum(any(row.applied and row.method for row in rows) for rows in ended),
-            image_bytes=sum(max(row.image_size for row in rows) for rows in ended),
+            image_bytes=sum(row.image_size for rows in ended for row in rows if row.applied),
             sent_bytes=sum(row.sent for rows in ended for row in rows),
         )
 

@@ -307,6 +307,7 @@ transfers = Table(
     Column("sent", Big, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("applied", Boolean, nullable=False),
+    Column("image", LargeBinary, nullable=False, server_default=""),
 )
 
 # An index on (endpoint, id) would touch a random page for each event, a quarter of a registration's cost.

@@ -86,7 +86,7 @@ class SqlDeltaStore:
     async def savings(self, *, campaign_id: str | None = None, endpoint: str | None = None) -> Savings:
         by_update = (
             select(
-                func.max(_t.image_size).label("image"),
+                func.sum(case((_t.applied, _t.image_size), else_=0)).label("image"),
                 func.sum(_t.sent).label("sent"),
                 func.max(case((_t.applied & (_t.method != ""), 1), else_=0)).label("delta"),
             )

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from lwm2m_server.firmware import update_events as ev
 from lwm2m_server.firmware.outcomes import Outcome
 from lwm2m_server.firmware.update import step
-from lwm2m_server.firmware.update_job import Ask, DeviceView, Kind, Timers, UpdateJob, new_job
+from lwm2m_server.firmware.update_job import (
+    Ask,
+    DeviceView,
+    Goal,
+    Kind,
+    Shown,
+    Timers,
+    UpdateJob,
+    new_job,
+)
 
 TIMERS = Timers(
     offered=600.0, downloading=600.0, downloaded=600.0, installing=600.0, confirming=600.0, total=20_000.0,
@@ -23,9 +32,22 @@ TIMERS = Timers(
 NUMBERS = st.sampled_from([0, 0, 0, -1, 1])
 CODES = st.sampled_from([None, 68, 68, 65, 95, 128, 132, 133, 136, 141, 160, 163])
 STATES = st.integers(0, 3) | st.just(9)
-RESULTS = st.sampled_from([0, 0, 0, 1, 2, 5, 8, 9, 10, 11, 13, 77])
+RESULTS = st.sampled_from([0, 0, 0, 1, 2, 5, 8, 9, 10, 11, 12, 12, 13, 77])
 VERSIONS = st.sampled_from([None, "1.0.0", "1.0.0", "2.0.0", "3.0.0", "x"])
 OFFSETS = st.integers(0, 12_000)
+GOALS = (
+    Goal(name="00", version="2.0.0", digest=bytes(32), before="1.0.0"),
+    Goal(name="modem", version=None, digest=bytes(32)),
+)
+COMPONENTS = st.none() | st.tuples(
+    st.builds(Shown, instance=st.just(0), name=st.just("00"), version=VERSIONS),
+    st.builds(
+        Shown,
+        instance=st.just(1),
+        name=st.sampled_from(["modem", "radio"]),
+        digest=st.sampled_from([None, bytes(32), bytes([1]) * 32]),
+    ),
+)
 
 statuses = st.fixed_dictionaries(
     {
@@ -40,6 +62,8 @@ statuses = st.fixed_dictionaries(
         "max_defer": st.sampled_from([None, 0, 600]),
         "deferred_until": st.sampled_from([None, 0.0, 5_000.0]),
         "refusal_code": st.sampled_from(["", "", "signature", "fetch-failed", "new-code"]),
+        "components": COMPONENTS,
+        "conflicting": st.sampled_from([(), (), (1,), (1, 2)]),
     }
 )
 happenings: st.SearchStrategy[tuple[str, Any]] = st.one_of(
@@ -59,11 +83,12 @@ delays = st.sampled_from([0.0, 0.0, 1.0, 35.0, 100.0, 500.0])
 class Machine:
     """Steps a job and checks what must hold after every step."""
 
-    def __init__(self, kind: Kind, digest: bytes | None) -> None:
+    def __init__(self, kind: Kind, digest: bytes | None, goals: tuple[Goal, ...] = ()) -> None:
         self.now = 0.0
         self.job = new_job(
             kind=kind, digest=bytes(32), size=10_000, uris=("coap://s/x",), target_version="2.0.0",
             target_digest=digest, timers=TIMERS, now=0.0, severity=1, max_defer=600,
+            goals=goals,
         )  # fmt: skip
         self.view = DeviceView(registered=True)
         self.outcome: Outcome | None = None
@@ -119,13 +144,18 @@ class Machine:
 @given(
     st.sampled_from(Kind),
     st.sampled_from([None, bytes(32)]),
+    st.sampled_from([(), GOALS]),
     st.lists(st.tuples(delays, happenings), max_size=50),
     st.integers(0, 60),
 )
 def test_any_events_keep_the_rules_and_silence_ends_the_job(
-    kind: Kind, digest: bytes | None, history: list[tuple[float, tuple[str, Any]]], cancel_at: int
+    kind: Kind,
+    digest: bytes | None,
+    goals: tuple[Goal, ...],
+    history: list[tuple[float, tuple[str, Any]]],
+    cancel_at: int,
 ) -> None:
-    machine = Machine(kind, digest)
+    machine = Machine(kind, digest, goals)
     for index, (delay, (name, data)) in enumerate(history):
         machine.now += delay
         if index == cancel_at:
@@ -147,6 +177,7 @@ def test_any_events_keep_the_rules_and_silence_ends_the_job(
     st.lists(statuses, min_size=1, max_size=12),
     st.lists(st.tuples(CODES, OFFSETS), min_size=1, max_size=6),
     st.sampled_from([0, 7, 40]),
+    st.sampled_from([(), GOALS]),
 )
 def test_device_that_answers_anything_at_once_never_makes_the_machine_spin(
     kind: Kind,
@@ -154,8 +185,9 @@ def test_device_that_answers_anything_at_once_never_makes_the_machine_spin(
     reads: list[dict[str, Any]],
     pushes: list[tuple[int | None, int]],
     returns: int,
+    goals: tuple[Goal, ...],
 ) -> None:
-    machine = Machine(kind, None)
+    machine = Machine(kind, None, goals)
     still, at = 0, machine.now
     for turn in range(20_000):
         if machine.outcome is not None:

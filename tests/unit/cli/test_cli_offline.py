@@ -83,7 +83,7 @@ def test_verify_holds_signature_and_image_against_the_manifest(lwm2m, signed, tm
         (["--vendor", "not a domain"], "vendor"),
         (["--class", " "], "class"),
         (["--version", "new"], "version"),
-        (["--component", "zz"], "component"),
+        (["--component", "z z"], "component"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_not_written(lwm2m, tmp_path, change, field) -> None:

@@ -72,10 +72,12 @@ def test_the_manifest_agent_is_single_and_read_only(registry):
         (4, "String"),
         (5, "String"),
         (6, "Time"),
+        (7, "Opaque"),
+        (8, "Unsigned Integer"),
     ]
+    assert [each.id for each in definition.resources.values() if each.multiple] == [7, 8]
     assert all(
-        each.operations == "R" and each.mandatory == (each.id != 6) and not each.multiple
-        for each in definition.resources.values()
+        each.operations == "R" and each.mandatory == (each.id < 6) for each in definition.resources.values()
     )
 
 
