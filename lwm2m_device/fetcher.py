@@ -11,7 +11,6 @@ from typing import Protocol
 from lwm2m_device.machine import Result
 from lwm2m_device.pace import Backoff, Pace
 from lwm2m_device.settings import Log
-from lwm2m_device.update_state import UpdateState
 from lwm2m_device.uri import CoapUri
 from lwm2m_server.firmware.refusals import RefusalCode
 from lwm2m_server.transport import (
@@ -38,8 +37,17 @@ class FetchFailed(Exception):
         self.code = RefusalCode.FETCH_FAILED
 
 
+class Expected(Protocol):
+    """What is known of the bytes that come."""
+
+    @property
+    def size(self) -> int:
+        """How many there are, 0 while unknown."""
+        ...
+
+
 class Target(Protocol):
-    """Where the bytes go; `Updater` is the image's."""
+    """Where the bytes go; `Updater` is the image's, `Application` that of an application."""
 
     @property
     def offset(self) -> int:
@@ -47,8 +55,8 @@ class Target(Protocol):
         ...
 
     @property
-    def state(self) -> UpdateState:
-        """Its `size` in bytes is 0 while unknown."""
+    def state(self) -> Expected:
+        """What is known of what comes."""
         ...
 
     @property

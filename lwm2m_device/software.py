@@ -19,6 +19,7 @@ from lwm2m_device.slots import VERSION_LIMIT, ImageHeader, Slot
 from lwm2m_device.software_judges import RESULTS, PackageJudge, Present
 from lwm2m_device.software_machine import METHOD_NOT_ALLOWED, Result, Stage, Trigger, step
 from lwm2m_device.software_state import TEXT_LIMIT, SoftwareState, SoftwareStore
+from lwm2m_server.firmware.applications import PREFIX
 from lwm2m_server.firmware.images import VERSION_LINE
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode
 from lwm2m_server.firmware.refusals import refusal as refuse
@@ -77,7 +78,28 @@ class Application:
     @property
     def software(self) -> ImageHeader | None:
         """What is in place."""
-        return None if self.state.place is None else self.slots[self.state.place].header()
+        slot = self.place_slot
+        return None if slot is None else slot.header()
+
+    @property
+    def delivered(self) -> ImageHeader | None:
+        """What was delivered, or is being installed."""
+        return self._slot.header()
+
+    @property
+    def free_slot(self) -> Slot:
+        """Where packages go."""
+        return self._slot
+
+    @property
+    def place_slot(self) -> Slot | None:
+        """Where the software in place is."""
+        return None if self.state.place is None else self.slots[self.state.place]
+
+    @property
+    def component(self) -> str:
+        """The application's name as that of a component."""
+        return f"{PREFIX}{self.name}"
 
     @property
     def offset(self) -> int:
@@ -202,8 +224,8 @@ class Application:
 
     def removed(self) -> None:
         """Forget the software in place."""
-        if self.state.place is not None:
-            self.slots[self.state.place].drop()
+        if self.place_slot is not None:
+            self.place_slot.drop()
         self._happen(Trigger.REMOVED, replace(_fresh(self.state), place=None, name=""))
         self._begin_in_free_slot()
 
@@ -215,7 +237,7 @@ class Application:
         """Show that what was activated does not run."""
         self._complain(Trigger.START_FAILED, text)
 
-    def set_tells_objects(self, value: bool) -> None:
+    def set_tells_objects(self, *, value: bool) -> None:
         """Keep Update Supported Objects."""
         self._keep(replace(self.state, tells_objects=value))
 

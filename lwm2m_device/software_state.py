@@ -14,7 +14,7 @@ from lwm2m_device.layout import Layout
 from lwm2m_device.records import TwinRecord
 from lwm2m_device.software_machine import Result, Stage
 
-_FORM = 1
+_FORM = 0x0901  # object 9, form 1: no update state is taken for one of these
 NAME_LIMIT = 64
 """Bytes of an application's name."""
 TEXT_LIMIT = 255
