@@ -1,7 +1,6 @@
 """`lwm2m credentials` and `lwm2m authorities`: what proves to a server who a device is."""
 
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from lwm2m_server.cli.exits import ExitCode
 from lwm2m_server.cli.output import Column, Output, moment
 from lwm2m_server.cli.session import Session, offline, read_file, remote, unreadable
+from lwm2m_server.devices.identities import Kind, Source
 from lwm2m_server.errors import InvalidInput
 
 app = typer.Typer(help="Say by which keys and certificates devices prove who they are.", no_args_is_help=True)
@@ -42,23 +42,6 @@ _AUTHORITY: list[Column] = [
     ("expires", lambda each: moment(each["expires_at"])),
 ]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-class Kind(StrEnum):
-    """As in devices.identities."""
-
-    PSK = "psk"
-    RPK = "rpk"
-    X509 = "x509"
-
-
-class Source(StrEnum):
-    """As in devices.identities."""
-
-    CN = "cn"
-    DNS = "dns"
-    URI = "uri"
-    NONE = "none"
 
 
 def seconds(text: str) -> float:

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, padding, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
@@ -46,6 +47,21 @@ _Public = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | mldsa.MLDSA44Pu
 _Private = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | mldsa.MLDSA44PrivateKey
 
 
+def load_public_key(pem: bytes, *, field: str, hint: str) -> PublicKeyTypes:
+    """Read a PEM public key of any kind; `InvalidInput` for a private one, with this hint, or none at all."""
+    if b"PRIVATE KEY" in pem:
+        raise InvalidInput(
+            "this file holds a private key; a public key is wanted",
+            code="private-key",
+            field=field,
+            hint=hint,
+        )
+    try:
+        return serialization.load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise InvalidInput("this is not a public key in PEM form", code="invalid-key", field=field) from error
+
+
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
     """A public key that manifests may be signed with."""
@@ -57,20 +73,8 @@ class VerificationKey:
     @classmethod
     def from_pem(cls, pem: bytes, *, field: str = "key") -> VerificationKey:
         """Read a PEM public key of one of the `KeyType`s; `InvalidInput` for anything else."""
-        if b"PRIVATE KEY" in pem:
-            raise InvalidInput(
-                "this file holds a private key; a public key is wanted",
-                code="private-key",
-                field=field,
-                hint="keep the private key to yourself and give the file with the public key",
-            )
-        try:
-            public = serialization.load_pem_public_key(pem)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise InvalidInput(
-                "this is not a public key in PEM form", code="invalid-key", field=field
-            ) from error
-        return cls.of(public, field=field)
+        hint = "keep the private key to yourself and give the file with the public key"
+        return cls.of(load_public_key(pem, field=field, hint=hint), field=field)
 
     @classmethod
     def of(cls, public: object, *, field: str = "key") -> VerificationKey:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
 from lwm2m_server.errors import InvalidInput
+from lwm2m_server.firmware.keys import load_public_key
 
 KEY_ID_SIZE: Final = 8
 RSA_SIZES: Final = (2048, 3072)
@@ -34,19 +35,8 @@ class ImageKey:
     @classmethod
     def from_pem(cls, pem: bytes, *, field: str = "key") -> ImageKey:
         """Read a PEM public key; `InvalidInput` for a private key, another kind, or no key at all."""
-        if b"PRIVATE KEY" in pem:
-            raise InvalidInput(
-                "this file holds a private key; a public key is wanted",
-                code="private-key",
-                field=field,
-                hint="imgtool getpub -e pem, or openssl pkey -pubout, write the public half",
-            )
-        try:
-            public = serialization.load_pem_public_key(pem)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise InvalidInput(
-                "this is not a public key in PEM form", code="invalid-key", field=field
-            ) from error
+        hint = "imgtool getpub -e pem, or openssl pkey -pubout, write the public half"
+        public = load_public_key(pem, field=field, hint=hint)
         algorithm = _algorithm(public)
         if algorithm is None or not isinstance(public, Public):
             raise InvalidInput(
