@@ -216,10 +216,7 @@ class DeltaTaker:
     ) -> None:
         self._updater = updater
         self._fetcher = fetcher
-        self._area = PatchArea(updater.flash, updater.layout, updater.slot)
-        boot = updater.boot
-        self._image = boot.image
-        self._running = None if boot.slot is None else updater.loader.slots[boot.slot]
+        self._aim()
         self._methods = methods
         self._progress = progress
         self._log = log
@@ -234,6 +231,7 @@ class DeltaTaker:
         if self._updater.encrypted:
             self._log("The image is encrypted: no delta applies to it")
             return False
+        self._aim()
         if self._updater.plain or not self._methods or self._running is None or self._image is None:
             return False
         header = self._stored()
@@ -259,6 +257,14 @@ class DeltaTaker:
             return True
         self._updater.restart()
         return False
+
+    def _aim(self) -> None:
+        """Look at where the wanted image goes, and at the one that a delta would start from."""
+        updater = self._updater
+        self._area = PatchArea(updater.flash, updater.layout, updater.slot)
+        base = updater.base()
+        self._running = None if base is None else base[0]
+        self._image = None if base is None else base[1]
 
     def _stored(self) -> PatchHeader | None:
         """Return the header of a patch for this very update."""
