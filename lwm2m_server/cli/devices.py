@@ -39,6 +39,7 @@ _FIELDS: list[Column] = [
     ("firmware digest", "firmware.digest"),
     ("fits", lambda device: _bytes(device["capacity"])),
     ("components", lambda device: "; ".join(map(_component, device["components"]))),
+    ("applications", lambda device: "; ".join(map(_application, device["applications"]))),
     ("vendor id", "vendor_id"),
     ("class id", "class_id"),
     ("takes manifests", "understands_manifests"),
@@ -56,6 +57,13 @@ def _component(component: Record) -> str:
     more = [] if component["digest"] is None else [component["digest"][:12]]
     more += [] if component["capacity"] is None else [f"{component['capacity']} bytes fit"]
     return f"{component['name']} {component['version'] or '?'}" + (f" ({', '.join(more)})" if more else "")
+
+
+def _application(application: Record) -> str:
+    """Write an application: `meter 2.0.0`, `meter 2.0.0 (off)`, `meter (not installed)`, `(free)`."""
+    if application["version"] is None:
+        return f"{application['name']} (not installed)" if application["name"] else "(free)"
+    return f"{application['name']} {application['version']}" + ("" if application["active"] else " (off)")
 
 
 def _seconds(count: int | None) -> str:

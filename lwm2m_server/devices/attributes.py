@@ -13,7 +13,14 @@ from types import MappingProxyType
 from typing import Any
 
 from lwm2m_server import versions
-from lwm2m_server.devices.records import AttributeValue, ComponentFacts, Device, Facts, Registration
+from lwm2m_server.devices.records import (
+    ApplicationFacts,
+    AttributeValue,
+    ComponentFacts,
+    Device,
+    Facts,
+    Registration,
+)
 from lwm2m_server.errors import Conflict, InvalidInput
 
 
@@ -40,10 +47,14 @@ MAX_NAME = 64
 MAX_TEXT = 1024  # characters of a text value
 MAX_NUMBER = 2**53  # integers up to here are exact as double, in every database
 MAX_COMPONENTS = 32
+MAX_APPLICATIONS = 32
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*")
 COMPONENT = "component."
 """What the names of the values of components begin with: `component.modem.version`, `component.modem.digest`."""
 _COMPONENT = re.compile(rf"{re.escape(COMPONENT)}(?P<name>.+)\.(?P<value>version|digest)")
+APPLICATION = "software."
+"""The same for applications: `software.meter.version`, `software.meter.active`."""
+_APPLICATION = re.compile(rf"{re.escape(APPLICATION)}(?P<name>.+)\.(?P<value>version|active)")
 
 KEYWORDS = frozenset(
     {"all", "and", "or", "not", "in", "like", "starts", "with", "exists", "true", "false", "ago"}
@@ -84,9 +95,10 @@ BUILT_IN: Mapping[str, AttributeType] = MappingProxyType(
 
 def type_of(name: str) -> AttributeType | None:
     """Return the type of one of the server's own attributes; None for other names."""
-    found = component_of(name)
-    if found is not None:
+    if found := component_of(name):
         return AttributeType.VERSION if found[1] == "version" else AttributeType.IDENTIFIER
+    if found := application_of(name):
+        return AttributeType.VERSION if found[1] == "version" else AttributeType.BOOLEAN
     return BUILT_IN.get(name)
 
 
@@ -96,18 +108,28 @@ def component_of(name: str) -> tuple[str, str] | None:
     return None if found is None else (found["name"], found["value"])
 
 
+def application_of(name: str) -> tuple[str, str] | None:
+    """Return application and value (`version` or `active`) of an attribute's name; None when it is no such name."""
+    found = _APPLICATION.fullmatch(name)
+    return None if found is None else (found["name"], found["value"])
+
+
 def value_of(device: Device, name: str) -> Fact:
     """Return the device's value of an attribute, None when it has none."""
     entry = _BUILT_IN.get(name)
     if entry is not None:
         return entry[1](device)
-    wanted = component_of(name)
-    if wanted is None:
-        return device.attributes.get(name)
-    component = device.facts.component(wanted[0])
-    if component is None:
-        return None
-    return component.version if wanted[1] == "version" else component.digest
+    if wanted := component_of(name):
+        component = device.facts.component(wanted[0])
+        if component is None:
+            return None
+        return component.version if wanted[1] == "version" else component.digest
+    if wanted := application_of(name):
+        application = device.facts.application(wanted[0])
+        if application is None:
+            return None
+        return application.version if wanted[1] == "version" else application.active
+    return device.attributes.get(name)
 
 
 def check_name(name: str) -> str:
@@ -118,7 +140,7 @@ def check_name(name: str) -> str:
             field="attributes",
             hint=f"use letters, digits, '_', '-' and '.', a letter first, {MAX_NAME} characters at most",
         )
-    own = name in _BUILT_IN or name.startswith(COMPONENT)
+    own = name in _BUILT_IN or name.startswith((COMPONENT, APPLICATION))
     if own or name.lower() in KEYWORDS:
         taken = "the server's own attribute" if own else "a word of the filter language"
         raise InvalidInput(f"{name!r} is {taken}", field=f"attributes/{name}", hint="choose another name")
@@ -188,6 +210,8 @@ def clean_facts(facts: Facts) -> Facts:
     cleaned: dict[str, Any] = {name: _clean(text) for name, text in given.items()}
     if facts.components is not None:
         cleaned["components"] = _clean_components(facts.components)
+    if facts.applications is not None:
+        cleaned["applications"] = _clean_applications(facts.applications)
     return replace(facts, **cleaned)
 
 
@@ -199,6 +223,16 @@ def _clean_components(components: tuple[ComponentFacts, ...]) -> tuple[Component
         version = None if component.version is None else _clean(component.version)
         if name and name not in found and len(found) < MAX_COMPONENTS:
             found[name] = replace(component, name=name, version=version)
+    return tuple(found.values())
+
+
+def _clean_applications(applications: tuple[ApplicationFacts, ...]) -> tuple[ApplicationFacts, ...]:
+    """Ascending by instance; of those with the same name the first one counts, all without a name do."""
+    found: dict[str | int, ApplicationFacts] = {}
+    for application in sorted(applications, key=lambda each: each.instance)[:MAX_APPLICATIONS]:
+        name = _clean(application.name)
+        version = None if application.version is None else _clean(application.version)
+        found.setdefault(name or application.instance, replace(application, name=name, version=version))
     return tuple(found.values())
 
 

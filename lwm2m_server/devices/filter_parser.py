@@ -21,6 +21,7 @@ from types import MappingProxyType
 
 from lwm2m_server import versions
 from lwm2m_server.devices.attributes import (
+    APPLICATION,
     BUILT_IN,
     COMPONENT,
     KEYWORDS,
@@ -150,6 +151,8 @@ class _Parser:
             ]
             if token.text.startswith(COMPONENT):
                 similar = [f"{COMPONENT}NAME.version' or '{COMPONENT}NAME.digest"]
+            if token.text.startswith(APPLICATION):
+                similar = [f"{APPLICATION}NAME.version' or '{APPLICATION}NAME.active"]
             names = ", ".join(sorted(self._types))
             hint = f"did you mean '{similar[0]}'?" if similar else f"there are: {names}"
             raise FilterError(f"there is no attribute {token.text!r}", token.position, hint=hint)

@@ -65,13 +65,28 @@ class ComponentFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationFacts:
+    """One place for an application: an instance of object 9 (Software Management).
+
+    `name` is PkgName, empty where any application may come. `version` and `active` are known of what is installed
+    there, and None while nothing is.
+    """
+
+    instance: int
+    name: str = ""
+    version: str | None = None
+    active: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a device says of itself (objects 3, 5, 33629 and 42800); None is 'not known'.
+    """What a device says of itself (objects 3, 5, 9, 33629 and 42800); None is 'not known'.
 
     `running_digest` is the SHA-256 of the running image as 32 raw bytes, `vendor_id` and `class_id` are 16
     raw bytes (SUIT identifiers), `understands_manifests` tells whether it has the update agent object. `capacity`
     is how many bytes the main image may have. `components` ascend by instance, each name once; none at all where
-    the device has no object 33629.
+    the device has no object 33629. `applications` are the places for applications, in the same way; those without a
+    name are all there.
     """
 
     manufacturer: str | None = None
@@ -85,10 +100,15 @@ class Facts:
     understands_manifests: bool | None = None
     capacity: int | None = None
     components: tuple[ComponentFacts, ...] | None = None
+    applications: tuple[ApplicationFacts, ...] | None = None
 
     def component(self, name: str) -> ComponentFacts | None:
         """Return the component with this name."""
         return next((each for each in self.components or () if each.name == name), None)
+
+    def application(self, name: str) -> ApplicationFacts | None:
+        """Return the place of the application with this name; the empty name gives the first free one."""
+        return next((each for each in self.applications or () if each.name == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,14 @@ from sqlalchemy import Column, Label
 
 from lwm2m_server import versions
 from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment, DeploymentState, Severity
-from lwm2m_server.devices.records import AttributeValue, ComponentFacts, Device, Facts, Registration
+from lwm2m_server.devices.records import (
+    ApplicationFacts,
+    AttributeValue,
+    ComponentFacts,
+    Device,
+    Facts,
+    Registration,
+)
 from lwm2m_server.store import schema
 from lwm2m_server.store.database import AnyRow
 from lwm2m_server.store.records import Event, JsonValue, NewEvent, Page, StoredManifest, TrustedKey
@@ -126,6 +133,8 @@ def facts_of(values: Sequence[Any]) -> Facts:
     named = dict(zip((field.name for field in fields(Facts)), values, strict=True))
     if named["components"] is not None:
         named["components"] = _components_of(named["components"])
+    if named["applications"] is not None:
+        named["applications"] = tuple(ApplicationFacts(**each) for each in json.loads(named["applications"]))
     return Facts(**named)
 
 
@@ -148,6 +157,23 @@ def components_text(components: Sequence[ComponentFacts]) -> str:
     return _encode(
         [asdict(each) | {"digest": None if each.digest is None else each.digest.hex()} for each in components]
     )
+
+
+def applications_text(applications: Sequence[ApplicationFacts]) -> str:
+    """Return the JSON of the applications of a device."""
+    return _encode([asdict(each) for each in applications])
+
+
+def application_row(endpoint: str, application: ApplicationFacts) -> dict[str, object]:
+    """Return the columns that filters look into."""
+    version = application.version
+    return {
+        "endpoint": endpoint,
+        "name": application.name,
+        "version": version,
+        "version_key": None if version is None else _version_key(version),
+        "active": application.active,
+    }
 
 
 def component_row(endpoint: str, component: ComponentFacts) -> dict[str, object]:

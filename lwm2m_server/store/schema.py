@@ -37,8 +37,8 @@ metadata = MetaData(
 
 # The registration part stays when the registration has ended: `registered` tells. It expires at LAST_SEEN (below)
 # + `lease`; `due_at`, which is indexed, is that or earlier: a sign of life leaves it as it is, and the search for
-# expired ones brings it up to date. `attributes` repeats device_attributes as JSON, and `components` those of
-# device_components, so that a device is read with one statement.
+# expired ones brings it up to date. `attributes` repeats device_attributes as JSON, `components` device_components
+# and `applications` device_applications, so that a device is read with one statement.
 devices = Table(
     "devices",
     metadata,
@@ -72,6 +72,7 @@ devices = Table(
     Column("understands_manifests", Boolean),
     Column("capacity", Big),
     Column("components", String),
+    Column("applications", String),
     Column("formats", String, nullable=False, server_default="{}"),
     Column("attributes", String, nullable=False, server_default="{}"),
     Column("revision", Integer, nullable=False, server_default="0"),
@@ -130,6 +131,18 @@ device_components = Table(
     Column("digest", LargeBinary),
     Index(None, "name", "version_key"),
     Index(None, "name", "digest"),
+)
+
+# The same of applications; those without a name are in `devices.applications` alone.
+device_applications = Table(
+    "device_applications",
+    metadata,
+    Column("endpoint", ForeignKey("devices.endpoint", ondelete="CASCADE"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("version", String),
+    Column("version_key", String),
+    Column("active", Boolean),
+    Index(None, "name", "version_key"),
 )
 
 attribute_types = Table(

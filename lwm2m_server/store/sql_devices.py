@@ -11,12 +11,21 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from lwm2m_server import versions
 from lwm2m_server.devices.attributes import AttributeType, check_value, clean_facts, define
 from lwm2m_server.devices.filter import Filter
-from lwm2m_server.devices.records import AttributeValue, ComponentFacts, Device, Facts, Observation
+from lwm2m_server.devices.records import (
+    ApplicationFacts,
+    AttributeValue,
+    ComponentFacts,
+    Device,
+    Facts,
+    Observation,
+)
 from lwm2m_server.store import sql_events
 from lwm2m_server.store.database import AnySelect, Database
 from lwm2m_server.store.records import NewEvent, Page
 from lwm2m_server.store.rows import (
     DEVICE_COLUMNS,
+    application_row,
+    applications_text,
     component_row,
     components_text,
     device_of,
@@ -28,6 +37,7 @@ from lwm2m_server.store.rows import (
 from lwm2m_server.store.rules import no_device, stale_device
 from lwm2m_server.store.schema import (
     attribute_types,
+    device_applications,
     device_attributes,
     device_components,
     devices,
@@ -88,7 +98,9 @@ class SqlDeviceStore:
             return await self.get(endpoint) is not None
         if facts.components is not None:
             values["components"] = components_text(facts.components)
-        return await self._set(endpoint, values, facts.components)
+        if facts.applications is not None:
+            values["applications"] = applications_text(facts.applications)
+        return await self._set(endpoint, values, facts)
 
     async def set_formats(self, endpoint: str, formats: Mapping[str, int | bool]) -> bool:
         return await self._set(endpoint, {"formats": to_json(formats)})
@@ -144,14 +156,14 @@ class SqlDeviceStore:
 
         return await self._database.write(work)
 
-    async def _set(
-        self, endpoint: str, values: Mapping[str, Any], components: Sequence[ComponentFacts] | None = None
-    ) -> bool:
+    async def _set(self, endpoint: str, values: Mapping[str, Any], facts: Facts | None = None) -> bool:
         def work(connection: Connection) -> bool:
             statement = update(devices).where(_d.endpoint == endpoint).values(**values)
             there = (connection.execute(statement)).rowcount > 0
-            if there and components is not None:
-                replace_components(connection, endpoint, components)
+            if there and facts is not None and facts.components is not None:
+                replace_components(connection, endpoint, facts.components)
+            if there and facts is not None and facts.applications is not None:
+                replace_applications(connection, endpoint, facts.applications)
             return there
 
         return await self._database.write(work)
@@ -191,6 +203,16 @@ def replace_components(connection: Connection, endpoint: str, components: Sequen
     connection.execute(delete(device_components).where(device_components.c.endpoint == endpoint))
     for component in components:
         connection.execute(insert(device_components).values(component_row(endpoint, component)))
+
+
+def replace_applications(
+    connection: Connection, endpoint: str, applications: Sequence[ApplicationFacts]
+) -> None:
+    """Do the same for applications."""
+    connection.execute(delete(device_applications).where(device_applications.c.endpoint == endpoint))
+    for application in applications:
+        if application.name:
+            connection.execute(insert(device_applications).values(application_row(endpoint, application)))
 
 
 def _key(endpoint: str, path: str, owner: str) -> tuple[Any, ...]:

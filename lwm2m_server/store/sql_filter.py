@@ -14,10 +14,16 @@ from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Boolean
 
 from lwm2m_server import versions
-from lwm2m_server.devices.attributes import AttributeType, component_of
+from lwm2m_server.devices.attributes import AttributeType, application_of, component_of
 from lwm2m_server.devices.filter import All, And, Filter, Not, Operator, Or, Test, resolve
 from lwm2m_server.devices.filter_tree import NEGATED
-from lwm2m_server.store.schema import LAST_SEEN, device_attributes, device_components, devices
+from lwm2m_server.store.schema import (
+    LAST_SEEN,
+    device_applications,
+    device_attributes,
+    device_components,
+    devices,
+)
 
 
 class Glob(GenericFunction[bool]):
@@ -96,6 +102,8 @@ def _test(test: Test, now: float) -> ColumnElement[bool]:
         return _compare(test, columns, now)
     if component := component_of(test.attribute):
         return _component(test, *component, now)
+    if application := application_of(test.attribute):
+        return _application(test, *application, now)
     own = device_attributes.c
     value = own.number if test.type in (AttributeType.NUMBER, AttributeType.BOOLEAN) else own.text
     rows = exists().where(own.endpoint == _d.endpoint, own.name == test.attribute)
@@ -108,6 +116,15 @@ def _component(test: Test, name: str, value: str, now: float) -> ColumnElement[b
     own = device_components.c
     columns = (
         _Columns(own.version, own.version_key) if value == "version" else _Columns(own.digest, own.digest)
+    )
+    rows = exists().where(own.endpoint == _d.endpoint, own.name == name)
+    return rows.where(_compare(test, columns, now))
+
+
+def _application(test: Test, name: str, value: str, now: float) -> ColumnElement[bool]:
+    own = device_applications.c
+    columns = (
+        _Columns(own.version, own.version_key) if value == "version" else _Columns(own.active, own.active)
     )
     rows = exists().where(own.endpoint == _d.endpoint, own.name == name)
     return rows.where(_compare(test, columns, now))

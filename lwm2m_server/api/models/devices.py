@@ -1,5 +1,6 @@
 """The JSON of devices and of operations on them."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal
 
@@ -59,6 +60,20 @@ class Component(BaseModel):
         )
 
 
+class Application(BaseModel):
+    """A place for an application that the device reports (object 9)."""
+
+    instance: int = Field(description="Of object 9")
+    name: str = Field(examples=["meter"], description="Empty where any application may come")
+    version: str | None = Field(description="Null while nothing is installed")
+    active: bool | None
+
+    @classmethod
+    def of(cls, application: devices.ApplicationFacts) -> "Application":
+        """Convert the record."""
+        return cls(**asdict(application))
+
+
 class Device(BaseModel):
     """A device that the server knows."""
 
@@ -72,6 +87,7 @@ class Device(BaseModel):
     firmware: RunningFirmware
     capacity: int | None = Field(description="Bytes that the main image may have")
     components: list[Component]
+    applications: list[Application]
     vendor_id: str | None
     class_id: str | None
     understands_manifests: bool | None
@@ -96,6 +112,7 @@ class Device(BaseModel):
             ),
             capacity=facts.capacity,
             components=[Component.of(each) for each in facts.components or ()],
+            applications=[Application.of(each) for each in facts.applications or ()],
             vendor_id=hex_or_none(facts.vendor_id),
             class_id=hex_or_none(facts.class_id),
             understands_manifests=facts.understands_manifests,

@@ -8,7 +8,14 @@ import pytest
 
 from lwm2m_server.devices.attributes import AttributeType
 from lwm2m_server.devices.filter import parse
-from lwm2m_server.devices.records import ComponentFacts, Device, Facts, Observation, Registration
+from lwm2m_server.devices.records import (
+    ApplicationFacts,
+    ComponentFacts,
+    Device,
+    Facts,
+    Observation,
+    Registration,
+)
 from lwm2m_server.errors import Conflict, ForeignName, InvalidInput, NotFound
 from lwm2m_server.store.records import Credential, NewEvent, Registered, RegistrationUpdate
 
@@ -310,6 +317,27 @@ async def test_of_two_components_with_one_name_the_first_instance_counts(store):
     await store.devices.delete("dev")
     await store.registrations.register([registration()])
     assert await store.devices.count(filter=parse("exists component.modem.version"), now=0.0) == 0
+
+
+async def test_applications_stay_until_they_are_told_anew_and_free_places_are_kept(store):
+    await store.registrations.register([registration()])
+    meter = ApplicationFacts(instance=0, name="meter", version="1.9", active=True)
+    free = (ApplicationFacts(instance=1), ApplicationFacts(instance=2))
+    given = (*free, replace(meter, instance=3, version="2"), meter)
+    assert await store.devices.set_facts("dev", Facts(applications=given))
+    assert await store.devices.set_facts("dev", Facts(model="M"))
+    found = (await store.devices.get("dev")).facts
+    assert found == Facts(model="M", applications=(meter, *free))
+    assert (found.application("meter"), found.application("")) == (meter, free[0])
+    for text, count in (
+        ("software.meter.version < 1.10", 1),
+        ("software.meter.active = true", 1),
+        ("exists software.pump.version", 0),
+    ):
+        assert await store.devices.count(filter=parse(text), now=0.0) == count
+    assert await store.devices.set_facts("dev", Facts(applications=()))
+    assert (await store.devices.get("dev")).facts == Facts(model="M", applications=())
+    assert await store.devices.count(filter=parse("exists software.meter.version"), now=0.0) == 0
 
 
 async def test_formats_are_replaced(store):

@@ -11,10 +11,10 @@ from lwm2m_server import versions
 from lwm2m_server.devices.attributes import BUILT_IN, AttributeType, clean_facts
 from lwm2m_server.devices.filter import Ago, All, And, Not, Operator, Or, Test, matches, parse
 from lwm2m_server.devices.filter_tree import LISTS, ORDERING
-from lwm2m_server.devices.records import ComponentFacts, Device, Facts, Registration
-from lwm2m_server.store.rows import REGISTERED_COLUMNS, components_text, registered_row
+from lwm2m_server.devices.records import ApplicationFacts, ComponentFacts, Device, Facts, Registration
+from lwm2m_server.store.rows import REGISTERED_COLUMNS, applications_text, components_text, registered_row
 from lwm2m_server.store.schema import devices, metadata
-from lwm2m_server.store.sql_devices import _replace_attributes, replace_components
+from lwm2m_server.store.sql_devices import _replace_attributes, replace_applications, replace_components
 from lwm2m_server.store.sql_filter import condition
 
 NOW = 1_000_000.0
@@ -28,7 +28,11 @@ COMPONENTS = ["modem", "00", "a.b-c_d", "board/01", "version", "x.version"]
 OF_COMPONENTS = {f"component.{name}.version": AttributeType.VERSION for name in COMPONENTS} | {
     f"component.{name}.digest": AttributeType.IDENTIFIER for name in COMPONENTS
 }
-SERVERS_OWN = {**BUILT_IN, **OF_COMPONENTS}
+APPLICATIONS = ["meter", "a.b-c_d", "x.version"]
+OF_APPLICATIONS = {f"software.{name}.version": AttributeType.VERSION for name in APPLICATIONS} | {
+    f"software.{name}.active": AttributeType.BOOLEAN for name in APPLICATIONS
+}
+SERVERS_OWN = {**BUILT_IN, **OF_COMPONENTS, **OF_APPLICATIONS}
 # Few values, so that they meet; with everything that means something in a pattern, a quoted text or an order.
 TEXTS = st.sampled_from(
     [
@@ -127,6 +131,17 @@ FACTS = st.builds(
         ),
         max_size=4,
     ).map(tuple),
+    applications=st.none()
+    | st.lists(
+        st.builds(
+            ApplicationFacts,
+            instance=st.integers(0, 3),
+            name=st.sampled_from(["", *APPLICATIONS]),
+            version=st.none() | VERSIONS,
+            active=st.none() | st.booleans(),
+        ),
+        max_size=4,
+    ).map(tuple),
 ).map(clean_facts)
 ATTRIBUTES = st.fixed_dictionaries(
     {},
@@ -187,9 +202,12 @@ def put(connection, device):
         values[f"{name}_key"] = versions.try_sort_key(values[f"{name}_version"])
     components = device.facts.components
     values["components"] = None if components is None else components_text(components)
+    applications = device.facts.applications
+    values["applications"] = None if applications is None else applications_text(applications)
     values |= {"created_at": device.created_at, "registered": device.registered}
     connection.execute(insert(devices).values(values))
     replace_components(connection, device.endpoint, components or ())
+    replace_applications(connection, device.endpoint, applications or ())
     types = {name: OWN[name] for name in device.attributes}
     _replace_attributes(connection, device.endpoint, device.attributes, types)
 
@@ -199,6 +217,7 @@ def put(connection, device):
 def test_sql_and_memory_select_the_same_devices(connection, fleet, trees):
     connection.exec_driver_sql("DELETE FROM device_attributes")
     connection.exec_driver_sql("DELETE FROM device_components")
+    connection.exec_driver_sql("DELETE FROM device_applications")
     connection.execute(delete(devices))
     for device in fleet:
         put(connection, device)
@@ -210,6 +229,7 @@ def test_sql_and_memory_select_the_same_devices(connection, fleet, trees):
 def test_every_condition_and_its_opposite_divide_the_fleet(connection):
     connection.exec_driver_sql("DELETE FROM device_attributes")
     connection.exec_driver_sql("DELETE FROM device_components")
+    connection.exec_driver_sql("DELETE FROM device_applications")
     connection.execute(delete(devices))
     put(connection, Device(endpoint="bare", created_at=0.0))
     for name, type_ in SERVERS_OWN.items():
@@ -225,6 +245,7 @@ def test_every_condition_and_its_opposite_divide_the_fleet(connection):
 def test_versions_are_compared_as_versions_not_as_text(connection):
     connection.exec_driver_sql("DELETE FROM device_attributes")
     connection.exec_driver_sql("DELETE FROM device_components")
+    connection.exec_driver_sql("DELETE FROM device_applications")
     connection.execute(delete(devices))
     for version in ("1.9.0", "1.10.0", "2.0.0-rc1", "2.0.0"):
         put(connection, Device(endpoint=version, created_at=0.0, facts=Facts(firmware_version=version)))

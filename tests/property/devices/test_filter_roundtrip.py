@@ -13,6 +13,8 @@ from lwm2m_server.devices.filter_tree import LISTS, ORDERING
 OWN = {"region": AttributeType.TEXT, "ring": AttributeType.NUMBER, "beta": AttributeType.BOOLEAN}
 COMPONENTS = {
     "component.modem.version": AttributeType.VERSION,
+    "software.meter.version": AttributeType.VERSION,
+    "software.meter.active": AttributeType.BOOLEAN,
     "component.board/a.b-c_d.digest": AttributeType.IDENTIFIER,
 }
 TYPES = {**BUILT_IN, **COMPONENTS, **OWN}

@@ -20,7 +20,22 @@ def test_plain_names_are_taken(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "1a", "a b", "a..b", "-a", "a.", "ä", "x" * 65, "and", "NOT", "component.a", *BUILT_IN]
+    "name",
+    [
+        "",
+        "1a",
+        "a b",
+        "a..b",
+        "-a",
+        "a.",
+        "ä",
+        "x" * 65,
+        "and",
+        "NOT",
+        "component.a",
+        "software.a",
+        *BUILT_IN,
+    ],
 )
 def test_other_names_are_refused(name):
     with pytest.raises(InvalidInput) as caught:

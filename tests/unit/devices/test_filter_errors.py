@@ -16,6 +16,7 @@ OWN = {"region": AttributeType.TEXT, "ring": AttributeType.NUMBER}
         ('regoin = "eu"', 1, "no attribute 'regoin'", "did you mean 'region'?"),
         ('Region = "eu"', 1, "no attribute 'Region'", "did you mean 'region'?"),
         ('firmware_version = "1"', 1, "no attribute", "'firmware.version'"),
+        ("software.meter < 2", 1, "no attribute", "software.NAME.version"),
         ("component.modem < 2", 1, "no attribute", "component.NAME.version"),
         ("component.modem.version < new", 27, "expected a version", "is a version"),
         ("zzz = 1", 1, "no attribute 'zzz'", "there are: address"),
