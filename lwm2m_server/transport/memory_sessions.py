@@ -246,15 +246,12 @@ class Sessions:
         if hello.shown.key in keys:
             self._establish(hello)
         else:
-            self._fail(hello, "wrong-key" if keys else "unknown-identity", told=None)
+            self._fail(hello, "wrong-key" if keys else "unknown-identity", told="decrypt-error")
 
-    def _fail(self, hello: Hello, reason: str, *, told: str | None) -> None:
-        """Report a handshake that came to nothing; without a word to the device it runs into its time-out."""
+    def _fail(self, hello: Hello, reason: str, *, told: str) -> None:
+        """Report a handshake that came to nothing, and tell the device by an alert."""
         self._emit(HandshakeFailed(address=hello.address, reason=reason, identity=hello.shown.identity))
-        if told is not None:
-            self._network.send(lambda: hello.done(told))
-        else:
-            self._network.silence(lambda: hello.done("timeout"))
+        self._network.send(lambda: hello.done(told))
 
     def _establish(self, hello: Hello) -> None:
         shown = hello.shown

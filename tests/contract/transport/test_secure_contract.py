@@ -166,7 +166,7 @@ async def test_a_wrong_key_and_an_unknown_identity_look_the_same_to_the_device(
 ) -> None:
     await site.open(SEALED)
     client = await site.psk_client(name, OTHER)
-    with pytest.raises(HandshakeError, match="timeout") as caught:
+    with pytest.raises(HandshakeError, match="decrypt-error") as caught:
         await site.get(client)
     assert caught.value.code == "handshake"
     await site.until(lambda: site.of(HandshakeFailed))
@@ -290,6 +290,15 @@ async def test_a_suite_that_is_not_listed_is_not_negotiated(site: Site) -> None:
     site.server.secure(replace(SEALED, suites=(cbc,)))
     with pytest.raises(HandshakeError, match="handshake-failure"):
         await site.get(await site.psk_client())
+
+
+async def test_the_suite_with_cbc_for_public_keys_is_negotiated_when_it_is_listed(site: Site) -> None:
+    ours, device = KeyPair(), KeyPair()
+    cbc = "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256"
+    await site.open(replace(SEALED, private_key=ours.pem, suites=(*DEFAULT_SUITES, cbc)))
+    site.taken.add(f"rpk:{hashlib.sha256(device.spki).hexdigest()}")
+    presented = Security(private_key=device.pem, server_public_key=ours.spki, suites=(cbc,))
+    assert await site.get(await site.client(presented)) == Code.CONTENT
 
 
 async def test_revoking_ends_what_an_identity_has_at_once(site: Site) -> None:
