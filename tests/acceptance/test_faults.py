@@ -106,6 +106,7 @@ def test_the_device_loses_its_power_in_the_middle_of_a_download(
         assert server.deployment(campaign, "dev-1")["attempt"] == 1
 
 
+@pytest.mark.protection("server", "changed-image", "changed-manifest")
 @pytest.mark.parametrize("part", ["image", "manifest"])
 def test_an_upload_with_one_wrong_bit_is_refused_and_nothing_stays(
     server: Server, signer: Signer, part: str
@@ -123,6 +124,7 @@ def test_an_upload_with_one_wrong_bit_is_refused_and_nothing_stays(
     assert server.call("GET", "/manifests")["items"] == []
 
 
+@pytest.mark.protection("device", "changed-image")
 def test_an_image_that_went_bad_in_the_store_is_refused_by_the_device(
     tmp_path: Path, server: Server, signer: Signer
 ) -> None:
@@ -144,6 +146,7 @@ def test_an_image_that_went_bad_in_the_store_is_refused_by_the_device(
         assert server.call("GET", "/devices/dev-1")["firmware"]["version"] == "1.0.0"
 
 
+@pytest.mark.protection("device", "foreign-class")
 def test_a_manifest_for_another_class_is_refused_by_the_device(
     tmp_path: Path, server: Server, signer: Signer
 ) -> None:
@@ -154,6 +157,7 @@ def test_a_manifest_for_another_class_is_refused_by_the_device(
         assert outcome(server, campaign) == ("rejected", "class-mismatch")
 
 
+@pytest.mark.protection("device", "unknown-signer")
 def test_a_signature_that_the_device_does_not_trust_is_refused_by_it(
     tmp_path: Path, server: Server, signer: Signer
 ) -> None:
@@ -175,6 +179,7 @@ def test_an_older_version_is_not_installed(tmp_path: Path, server: Server, signe
         assert server.call("GET", "/devices/dev-1")["firmware"]["version"] == "1.0.0"
 
 
+@pytest.mark.protection("device", "too-big")
 def test_an_image_that_does_not_fit_is_refused_by_the_device(
     tmp_path: Path, server: Server, signer: Signer
 ) -> None:
@@ -199,6 +204,8 @@ def test_a_device_that_falls_silent_ends_as_failed(tmp_path: Path, signer: Signe
         assert outcome(server, campaign) == ("failed", "silent")
 
 
+@pytest.mark.protection("device", "trial")
+@pytest.mark.protection("server", "trial")
 def test_an_image_that_does_not_start_is_reverted_and_counted_as_failed(
     tmp_path: Path, server: Server, signer: Signer
 ) -> None:

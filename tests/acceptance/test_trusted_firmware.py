@@ -107,6 +107,7 @@ def stage(tmp_path: Path, server: Server, pki: Pki, signer: Signer) -> Stage:
     return Stage(tmp_path, server, pki, signer)
 
 
+@pytest.mark.protection("server", "secrecy")
 def test_an_encrypted_image_is_installed_by_who_has_the_key_and_lies_nowhere_else(stage: Stage) -> None:
     image = image_of("2.0.0", 30_000)
     private = ec.generate_private_key(ec.SECP256R1())

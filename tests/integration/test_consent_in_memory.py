@@ -120,6 +120,7 @@ async def test_an_application_that_never_agrees_is_overruled_after_the_period(me
     assert [round(each.may_defer) for each in meeting.asked if each.phase is INSTALL] == [2_000, 1_300, 600]
 
 
+@pytest.mark.protection("server", "consent")
 @pytest.mark.parametrize("phase", ConsentPhase)
 async def test_a_refusal_by_the_application_rejects_the_update_and_says_why(
     meeting: Meeting, phase: ConsentPhase

@@ -104,6 +104,7 @@ async def test_a_device_that_runs_a_known_image_gets_a_delta_and_its_bytes_are_c
     assert (deployment.offset, deployment.size) == (len(NEW), len(NEW))
 
 
+@pytest.mark.protection("server", "delta-base")
 async def test_a_device_whose_image_nobody_knows_gets_the_whole_one(meeting: Meeting) -> None:
     manifest = await meeting.prepare(base=OLD + b"x")
     deployment = await meeting.outcome(manifest)
@@ -172,6 +173,7 @@ async def ask(meeting: Meeting, host: str, code: int, query: tuple[str, ...], *p
     return response
 
 
+@pytest.mark.protection("server", "stranger")
 async def test_only_the_device_that_is_offered_the_image_is_told_of_deltas(meeting: Meeting) -> None:
     manifest = await meeting.prepare()
     wish = Wish(hashlib.sha256(OLD).digest(), ("thumb",))

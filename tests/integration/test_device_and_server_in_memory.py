@@ -136,6 +136,8 @@ def meet(tmp_path: Path, flash: Path) -> Callable[..., Meeting]:
     return make
 
 
+@pytest.mark.protection("device", "lost-messages")
+@pytest.mark.protection("server", "lost-messages")
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("delivery", list(Delivery) if ALL else [Delivery.BOTH])
 async def test_an_update_ends_well_whichever_message_is_lost_doubled_or_delayed(meet, kind, delivery):

@@ -130,6 +130,7 @@ async def test_a_device_without_the_key_is_rejected_with_the_reason(
     assert not meeting.device.said("Fetching")
 
 
+@pytest.mark.protection("server", "encrypted-key")
 async def test_a_device_without_manifests_is_never_given_the_encrypted_bytes(meeting: Meeting) -> None:
     manifest = await meeting.prepare()
     device = await meeting.world.device("plain-1")
@@ -138,6 +139,7 @@ async def test_a_device_without_manifests_is_never_given_the_encrypted_bytes(mee
     assert not device.package
 
 
+@pytest.mark.protection("server", "encrypted-bytes")
 async def test_the_server_takes_no_manifest_whose_payload_is_not_there(meeting: Meeting) -> None:
     with pytest.raises(Lwm2mError) as caught:
         await meeting.prepare(served=NEW)

@@ -30,6 +30,7 @@ from lwm2m_server.firmware.refusals import FINAL, UPDATE_RESULT
 from lwm2m_server.lwm2m.formats import ContentFormat
 from lwm2m_server.services import security_log
 from lwm2m_server.services.uploads import UPLOAD_REFUSALS
+from protections import rows as protections
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -302,7 +303,12 @@ def _image_refusals() -> str:
     return table(("code", "why"), [*rows, *((quoted(code), text) for code, text in UPLOAD_REFUSALS.items())])
 
 
+def _protections() -> str:
+    return table(("protected from", "on the server", "on the device"), protections())
+
+
 TABLES = {
+    "protections": _protections,
     "image-refusals": _image_refusals,
     "commands": lambda: _commands("lwm2m"),
     "device-commands": lambda: _commands("lwm2m-device"),

@@ -263,6 +263,7 @@ async def test_only_public_keys_of_boot_loaders_get_in(http) -> None:
     assert (await http.get(f"{V1}/firmware/keys")).json()["items"] == []
 
 
+@pytest.mark.protection("server", "image-signature")
 async def test_where_signatures_are_demanded_only_verified_images_get_in(world) -> None:
     releases = world.services.releases
     releases._require_signed = True

@@ -65,6 +65,7 @@ async def version(world) -> str:
     return await world.server.text("/3/0/3")
 
 
+@pytest.mark.protection("device", "consent")
 async def test_the_application_is_asked_before_the_download_and_before_the_installation(world):
     application = Application(world.network.clock)
     await world.run(consent=application)
@@ -145,6 +146,7 @@ async def test_a_period_of_0_allows_no_deferral_but_the_application_is_still_ask
     assert [question.phase for _, question in application.asked] == [DOWNLOAD, INSTALL]
 
 
+@pytest.mark.protection("device", "consent")
 @pytest.mark.parametrize("phase", ConsentPhase)
 async def test_a_refusal_ends_the_update_and_says_why(world, phase):
     application = Application(world.network.clock, **{phase.value: [Refuse("the pump\nruns")]})

@@ -109,6 +109,7 @@ class Counter(Mains):
         self.count += 1
 
 
+@pytest.mark.protection("device", "power-cut")
 async def test_power_may_be_cut_at_every_operation_of_a_delta(bench):
     before, counter = bench.contents(), Counter()
     check(bench, await update(bench, PatchServer(), counter))

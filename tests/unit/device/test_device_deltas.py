@@ -90,6 +90,7 @@ async def test_without_a_delta_the_whole_image_is_fetched(world, code):
     await whole_image_after(world, lambda _: (code, {}), None)
 
 
+@pytest.mark.protection("device", "delta-result")
 async def test_a_patch_that_makes_another_image_is_refused_told_and_replaced_by_the_image(world):
     other = bytes(NEW[:-1]) + b"x"
     await whole_image_after(world, lambda w: delta(w, create(Method.THUMB, OLD, other)), "digest-mismatch")
@@ -99,6 +100,7 @@ async def test_a_patch_that_is_none_is_refused_told_and_replaced_by_the_image(wo
     await whole_image_after(world, lambda w: delta(w, b"no patch at all" * 20), "delta-unusable")
 
 
+@pytest.mark.protection("device", "delta-result")
 async def test_a_patch_with_another_digest_than_announced_is_refused_before_it_is_applied(world):
     patch = create(Method.THUMB, OLD, NEW)
     await whole_image_after(world, lambda w: delta(w, patch, digest=b"\x01" * 32), "digest-mismatch")

@@ -104,6 +104,7 @@ def test_the_boot_loader_never_starts_the_encrypted_bytes() -> None:
     assert not authoriser(SETTINGS)(envelope(), header)
 
 
+@pytest.mark.protection("device", "encrypted-key")
 @pytest.mark.parametrize(
     ("keys", "code"), [((), "no-decryption-key"), ((bytes(16), b"x" * 16), "decryption-key")]
 )
@@ -130,6 +131,7 @@ def test_a_class_with_a_key_pair_of_its_own_decrypts_what_was_encrypted_for_it()
     assert caught.value.code == "decryption-key"
 
 
+@pytest.mark.protection("device", "encrypted-bytes")
 @pytest.mark.parametrize("at", [0, 1000, len(SENT) - 1])
 def test_an_altered_payload_is_refused_before_it_counts_as_downloaded(
     started: Callable[..., Updater], at: int
@@ -145,6 +147,7 @@ def test_an_altered_payload_is_refused_before_it_counts_as_downloaded(
     assert updater.slot.header() is None
 
 
+@pytest.mark.protection("device", "encrypted-bytes")
 def test_a_payload_of_another_image_is_refused_though_it_is_the_one_that_was_signed(
     started: Callable[..., Updater],
 ) -> None:
@@ -192,6 +195,7 @@ def test_a_key_that_is_gone_after_a_restart_ends_the_download_by_name(
     assert (state.state, state.result, state.code) == (State.IDLE, Result.INTEGRITY, "no-decryption-key")
 
 
+@pytest.mark.protection("device", "power-cut")
 @pytest.mark.parametrize("kind", list(LayoutKind))
 @pytest.mark.parametrize("image_boots", [True, False], ids=["confirmed", "reverted"])
 def test_an_encrypted_update_survives_a_power_cut_at_every_flash_operation(

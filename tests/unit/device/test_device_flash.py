@@ -324,6 +324,7 @@ def test_a_trial_whose_boot_state_is_lost_falls_back_to_the_confirmed_image(benc
     assert booted.image.version == "1.0.0"
 
 
+@pytest.mark.protection("device", "counter")
 def test_a_stale_boot_state_does_not_start_an_image_below_the_floor(bench, images, make_envelope):
     install(bench, images[1], "2.0.0", 5, make_envelope)
     flash = bench.open()
@@ -350,6 +351,7 @@ def test_an_image_on_trial_is_given_up_after_the_last_attempt(bench, images, mak
     assert bench.boot()[0].state.outcome is Outcome.BOOT_FAILED
 
 
+@pytest.mark.protection("device", "damaged-at-boot")
 def test_one_bit_changed_in_an_image_never_boots(bench, images, make_envelope):
     install(bench, images[1], "2.0.0", 5, make_envelope, confirm=False)
     sealed = bench.contents()

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lwm2m_device.bootloader import Boot
 from lwm2m_device.judges import ManifestJudge, authoriser
 from lwm2m_device.settings import DeviceSettings
@@ -13,6 +15,7 @@ from lwm2m_server.firmware.build import ManifestDescription, build_manifest
 from lwm2m_server.firmware.envelope import sign
 from lwm2m_server.firmware.keys import KeyType, SigningKey
 from lwm2m_server.firmware.refusals import Refusal
+from lwm2m_server.firmware.suit_versions import requirements
 
 IMAGE = b"firmware-version: 2.0.0\n" + bytes(500)
 DIGEST = hashlib.sha256(IMAGE).digest()
@@ -66,6 +69,7 @@ def judged(
 BACK = replace(DESCRIPTION, downgrade=True)
 
 
+@pytest.mark.protection("device", "downgrade", "key-role")
 def test_only_a_marked_and_approved_manifest_goes_back_to_an_older_version() -> None:
     assert judged(DESCRIPTION, running="3.0.0") == "version-rollback"
     assert judged(BACK, running="3.0.0") == "not-approved"
@@ -74,11 +78,13 @@ def test_only_a_marked_and_approved_manifest_goes_back_to_an_older_version() -> 
     assert judged(BACK, AUTHOR, OPERATOR, running="3.0.0") == "taken"
 
 
+@pytest.mark.protection("device", "sequence")
 def test_the_sequence_number_goes_up_also_on_the_way_back() -> None:
     assert judged(BACK, AUTHOR, OPERATOR, running="3.0.0", floor=7) == "sequence-rollback"
     assert judged(BACK, AUTHOR, OPERATOR, running="3.0.0", floor=8) == "sequence-rollback"
 
 
+@pytest.mark.protection("device", "downgrade")
 def test_the_boot_loader_asks_for_the_approval_too() -> None:
     authorise = authoriser(SETTINGS)
     header = ImageHeader("2.0.0", DIGEST, len(IMAGE), 7)
@@ -87,6 +93,7 @@ def test_the_boot_loader_asks_for_the_approval_too() -> None:
     assert authorise(sign(signed, OPERATOR), header)
 
 
+@pytest.mark.protection("device", "second-signature")
 def test_a_second_signature_that_the_device_asks_for_must_be_there() -> None:
     trust = (AUTHOR.public.pem(), SECOND.public.pem())
     assert judged(DESCRIPTION, trust=trust, requires=KeyType.ML_DSA_44) == "second-signature"
@@ -94,6 +101,7 @@ def test_a_second_signature_that_the_device_asks_for_must_be_there() -> None:
     assert judged(DESCRIPTION, AUTHOR, SECOND) == "taken", "a block of a key that is not known does no harm"
 
 
+@pytest.mark.protection("device", "expired", "battery")
 def test_time_battery_and_application() -> None:
     assert judged(replace(DESCRIPTION, use_before=int(NOW) + 1)) == "taken"
     assert judged(replace(DESCRIPTION, use_before=int(NOW))) == "expired"
@@ -104,6 +112,16 @@ def test_time_battery_and_application() -> None:
     asking = replace(DESCRIPTION, authorize=0)
     assert judged(asking) == "taken"
     assert judged(asking, unauthorized=True) == "not-authorized"
+
+
+@pytest.mark.protection("device", "precursor")
+def test_an_update_that_starts_from_other_versions_is_refused() -> None:
+    description = replace(DESCRIPTION, requires=requirements(">= 1.5, < 2.0"))
+    assert judged(description, running="1.5.0") == "taken"
+    assert judged(description, running="1.4.9") == "precursor-mismatch"
+    assert judged(replace(DESCRIPTION, version="3.0.0", requires=requirements("< 2.0")), running="2.0.0") == (
+        "precursor-mismatch"
+    )
 
 
 def test_an_image_in_the_envelope_is_beyond_this_device() -> None:

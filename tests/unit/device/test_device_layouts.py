@@ -60,6 +60,7 @@ def moments_of(bench: Bench, *, image_boots: bool) -> list[Moment]:
 # what boots
 
 
+@pytest.mark.protection("device", "unauthorised-boot")
 @pytest.mark.parametrize("envelope", [None, b"rubbish", envelope_for(NEXT), envelope_for(NEW, sequence=9)])
 def test_an_image_without_an_envelope_that_names_it_is_never_started(bench, envelope):
     bench.start()
@@ -89,6 +90,7 @@ def test_an_image_of_the_factory_is_known_by_its_digest_alone(bench):
     assert running(bench) == ("", False)
 
 
+@pytest.mark.protection("device", "counter")
 def test_an_image_below_the_counter_is_not_started_even_if_it_is_signed(bench):
     deliver(bench, NEW, "2.0.0", 5)
     bench.start().confirm()
@@ -144,6 +146,7 @@ def test_the_boot_state_may_be_lost_at_any_moment(bench, image_boots):
         assert life.run(Mains()) == ("updated" if image_boots else "reverted")
 
 
+@pytest.mark.protection("device", "damaged-state")
 def test_the_update_state_may_be_lost_at_any_moment_and_the_device_says_so(bench):
     region = bench.layout.update
     for moment in moments_of(bench, image_boots=True):
@@ -173,6 +176,7 @@ def test_an_older_copy_of_the_boot_state_does_no_harm(bench):
             assert Life(bench, seen=moment.seen, old=OLD, new=NEW).run(Mains()) == "updated"
 
 
+@pytest.mark.protection("device", "half-image")
 @pytest.mark.parametrize("page", [0, 1])
 def test_bytes_that_rot_while_a_download_waits_are_fetched_again(bench, page):
     updater = bench.start()

@@ -167,6 +167,7 @@ def test_a_manifest_still_on_its_way_at_power_loss_ends_with_connection_lost(ben
     assert again.state.code == "fetch-failed"
 
 
+@pytest.mark.protection("device", "changed-etag")
 def test_a_changed_entity_tag_starts_the_image_over(bench, images, make_envelope):
     updater = bench.start()
     arrive(updater, DOWNLOADING, bench, images, make_envelope)

@@ -57,6 +57,7 @@ def one_tear(number: int) -> list[Tear]:
     return [Tear(SHARES[number % len(SHARES)], number)]
 
 
+@pytest.mark.protection("device", "power-cut")
 @pytest.mark.parametrize("image_boots", [True, False], ids=["confirmed", "reverted"])
 def test_an_update_survives_a_power_cut_at_every_flash_operation_and_a_second_one_in_recovery(
     small_bench, image_boots

@@ -106,6 +106,7 @@ async def test_an_announced_size_above_the_slot_is_refused_at_the_first_block(bl
     assert await state(blocks) == (0, 2)
 
 
+@pytest.mark.protection("device", "too-big")
 async def test_a_package_that_grows_above_the_slot_is_refused_when_it_does(blocks):
     for number in range(64):
         assert blocks.send(number, bytes([number]) * 1024, more=True) == Code.CONTINUE

@@ -87,6 +87,7 @@ async def test_a_plain_device_has_no_suit_agent(world):
     assert f"</{SUIT_AGENT}/0>" in world.server.registers()[-1].payload.decode()
 
 
+@pytest.mark.protection("device", "foreign-vendor", "foreign-class", "wrong-component", "older-version", "too-big")
 @pytest.mark.parametrize(
     ("changes", "code", "result"),
     [
@@ -110,6 +111,7 @@ async def test_a_manifest_that_is_not_for_this_device_is_refused_before_a_byte_i
     assert await world.server.text(f"/{SUIT_AGENT}/0/5")
 
 
+@pytest.mark.protection("device", "unknown-signer")
 async def test_a_manifest_of_an_unknown_key_is_refused(world):
     await world.run()
     await deliver(world, key=SigningKey.generate(KeyType.ED25519))
@@ -124,6 +126,7 @@ async def test_a_package_that_is_no_manifest_is_refused(world):
     assert await refusal_of(world) == "malformed"
 
 
+@pytest.mark.protection("device", "sequence")
 async def test_a_manifest_with_a_lower_sequence_number_is_refused_after_an_update(world):
     await world.run()
     await deliver(world, sequence_number=7)
@@ -135,6 +138,7 @@ async def test_a_manifest_with_a_lower_sequence_number_is_refused_after_an_updat
     assert await refusal_of(world) == "sequence-rollback"
 
 
+@pytest.mark.protection("device", "changed-image")
 async def test_an_image_with_other_bytes_than_the_manifest_names_is_refused(world):
     await world.run()
     altered = bytearray(IMAGE)
@@ -146,6 +150,7 @@ async def test_an_image_with_other_bytes_than_the_manifest_names_is_refused(worl
     assert await refusal_of(world) == "digest-mismatch"
 
 
+@pytest.mark.protection("device", "half-image")
 @pytest.mark.parametrize("length", [len(IMAGE) - 1, len(IMAGE) + 1, len(IMAGE) + 4096])
 async def test_an_image_of_another_size_than_the_manifest_names_is_refused(world, length):
     await world.run()
@@ -201,6 +206,7 @@ async def test_an_image_that_never_confirms_is_reverted_with_update_failed(world
     assert await world.server.text(f"/{SUIT_AGENT}/0/2") == "0"
 
 
+@pytest.mark.protection("device", "trial")
 async def test_a_new_image_that_can_not_reach_the_server_is_reverted(world):
     await world.run(confirm_timeout=60.0)
     await deliver(world)
@@ -259,6 +265,7 @@ async def test_a_device_killed_in_the_middle_goes_on_from_the_last_stored_block(
     assert any(f"from byte {kept}" in line for line in world.log)
 
 
+@pytest.mark.protection("device", "changed-manifest")
 async def test_a_manifest_altered_by_one_bit_is_never_taken(world, images):
     from lwm2m_device.bootloader import Boot
     from lwm2m_device.judges import ManifestJudge
@@ -314,6 +321,7 @@ async def test_a_device_without_an_intact_image_says_so_and_takes_an_update(worl
     assert await world.server.text("/3/0/11/0") == "0"
 
 
+@pytest.mark.protection("device", "damaged-state")
 async def test_a_device_with_a_damaged_state_comes_up_says_so_and_takes_an_update(world):
     await world.run()
     await world.kill()

@@ -79,12 +79,14 @@ def test_a_patch_above_seventy_percent_gives_way_to_the_whole_image(size: int, c
     assert (choose([offered], size=1000, understood=ALL) == offered) is chosen
 
 
+@pytest.mark.protection("server", "delta-result")
 def test_a_patch_that_gives_another_image_is_not_verified() -> None:
     patch = create(Method.LZMA, b"", b"one image")
     with pytest.raises(PatchError):
         verify(Method.LZMA, b"", patch, b"two image")
 
 
+@pytest.mark.protection("device", "delta-base")
 def test_a_patch_is_refused_on_a_base_of_another_size() -> None:
     patch = create(Method.THUMB, b"base" * 100, b"next" * 100)
     with pytest.raises(PatchError, match="is for 400 bytes"):

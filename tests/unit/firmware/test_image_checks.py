@@ -36,6 +36,7 @@ def test_what_agrees_is_accepted(data: bytes, expected: dict[str, Any]) -> None:
     check_expected(inspect_image(data), Expected(**expected))
 
 
+@pytest.mark.protection("server", "image-claims")
 @pytest.mark.parametrize(
     ("data", "expected", "code", "field"),
     [

@@ -277,6 +277,7 @@ def test_directive_without_its_parameter_is_malformed(directive: Directive) -> N
     assert code_of(installing(directive)) == "malformed"
 
 
+@pytest.mark.protection("device", "unsupported")
 def test_unknown_command_is_unsupported_before_anything_is_done() -> None:
     effects: list[Effect] = []
     package = installing(setting(uri="/x"), FETCH, Unknown(-300, None))

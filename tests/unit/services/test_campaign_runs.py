@@ -150,6 +150,7 @@ async def test_an_abort_survives_a_restart(world: World) -> None:
     assert await world.outcome(campaign, "dev-01") == ("cancelled", "aborted")
 
 
+@pytest.mark.protection("server", "runaway")
 async def test_the_stop_rule_halts_the_campaign_and_cancels_the_rest(world: World) -> None:
     await fleet(world, 8, judge=lambda _: 2)
     campaign = await world.campaign(await world.release(), limit=2, stop="failures > 2")

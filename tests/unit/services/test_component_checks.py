@@ -109,6 +109,7 @@ def test_the_right_version_with_another_digest_is_not_current() -> None:
     assert judged(device(NEW_ONES[0], component(1, "modem", "5.0", None), NEW_ONES[2]))[0] is SKIP
 
 
+@pytest.mark.protection("server", "wrong-component")
 def test_a_component_that_the_device_does_not_show_is_named() -> None:
     verdict = check(device(*OLD_ONES[:1]), manifest())
     assert (verdict.event, verdict.reason) == (REJECT, "component-missing")
@@ -131,6 +132,7 @@ def test_a_plain_device_with_components_takes_one_at_a_time() -> None:
     assert judged(plain) == (REJECT, "unsupported")
 
 
+@pytest.mark.protection("server", "older-version")
 @pytest.mark.parametrize("manifests", [False, True])
 def test_no_component_goes_back_unless_the_manifest_says_so(*, manifests: bool) -> None:
     newer = device(OLD_ONES[0], component(1, "modem", "5.1"), OLD_ONES[2], manifests=manifests)
@@ -146,6 +148,7 @@ def test_of_several_the_one_that_would_go_back_is_named() -> None:
     assert "runs of modem 5.1" in check(newer, manifest()).text
 
 
+@pytest.mark.protection("server", "too-big")
 @pytest.mark.parametrize("manifests", [False, True])
 def test_what_is_too_big_for_its_component_is_refused_before_the_offer(*, manifests: bool) -> None:
     small = replace(OLD_ONES[1], capacity=199)

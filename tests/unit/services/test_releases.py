@@ -114,6 +114,7 @@ async def test_a_bad_image_is_refused_with_its_field_and_nothing_is_kept(
     assert (error.field, error.code) == (field, code)
 
 
+@pytest.mark.protection("server", "half-image")
 async def test_an_upload_that_breaks_off_leaves_nothing(bench: Bench) -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield b"x" * 1000
@@ -194,6 +195,7 @@ async def test_an_image_goes_with_its_file_unless_a_manifest_names_it(bench: Ben
 # keys
 
 
+@pytest.mark.protection("server", "private-key")
 async def test_a_key_is_trusted_once_and_a_private_one_never(bench: Bench) -> None:
     key, new = await bench.releases.add_key(bench.signer.public, name="release", actor="ann")
     assert new
@@ -211,6 +213,7 @@ async def test_what_is_no_key_is_refused(bench: Bench, document: bytes) -> None:
     await refused(bench, bench.releases.add_key(document, name="k", actor="ann"), InvalidInput)
 
 
+@pytest.mark.protection("server", "revoked-key")
 async def test_a_revoked_key_verifies_nothing_and_stays_revoked(bench: Bench) -> None:
     await bench.image()
     key_id = await bench.trust()
@@ -245,6 +248,7 @@ async def test_a_manifest_is_stored_with_what_it_says(bench: Bench) -> None:
     assert await bench.releases.manifest(manifest.id[:10]) == manifest
 
 
+@pytest.mark.protection("server", "unknown-signer")
 async def test_a_manifest_that_nobody_trusted_signed(bench: Bench) -> None:
     await bench.image()
     nobody = bench.releases.add_manifest(bench.release().envelope, actor="ann")
@@ -254,6 +258,7 @@ async def test_a_manifest_that_nobody_trusted_signed(bench: Bench) -> None:
     assert (await refused(bench, other, Untrusted)).code == "unknown-key"
 
 
+@pytest.mark.protection("server", "changed-manifest")
 async def test_a_manifest_with_a_bit_altered_is_refused_wherever_the_bit_is(bench: Bench) -> None:
     await bench.image()
     await bench.trust()

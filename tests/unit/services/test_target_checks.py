@@ -59,6 +59,7 @@ def device(objects: tuple[str, ...] = ("/3/0", "/5/0"), **facts: object) -> Devi
     )
 
 
+@pytest.mark.protection("server", "foreign-make", "older-version")
 @pytest.mark.parametrize(
     ("facts", "event", "reason"),
     [
@@ -88,6 +89,7 @@ def test_versions_are_compared_by_meaning() -> None:
     assert check(device(firmware_version="1.10.0"), manifest("1.9.0")).reason == "version-rollback"
 
 
+@pytest.mark.protection("server", "foreign-make")
 @pytest.mark.parametrize(("manufacturer", "model"), [(None, "M1"), ("Acme", None), ("", "M1"), (None, None)])
 def test_what_cant_be_checked_for_a_plain_device_is_refused(
     manufacturer: str | None, model: str | None
@@ -110,6 +112,7 @@ def test_a_device_with_the_update_agent_decides_for_itself(
     assert check(agent, wanted).event is OFFER
 
 
+@pytest.mark.protection("server", "foreign-vendor", "foreign-class", "older-version")
 @pytest.mark.parametrize(
     ("facts", "event", "reason"),
     [
@@ -131,6 +134,7 @@ def test_every_branch_of_a_manifest_counts_for_the_identifiers() -> None:
     assert check(device(understands_manifests=True, class_id=b"c" * 16), both).event is OFFER
 
 
+@pytest.mark.protection("server", "downgrade")
 @pytest.mark.parametrize("agent", [True, False])
 def test_only_a_manifest_that_says_so_goes_back_to_an_older_version(*, agent: bool) -> None:
     newer = device(understands_manifests=agent, firmware_version="3.0.0")

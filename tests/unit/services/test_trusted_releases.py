@@ -92,6 +92,7 @@ async def bench(tmp_path: Path) -> Bench:
     return bench
 
 
+@pytest.mark.protection("server", "key-time")
 async def test_a_key_counts_from_its_first_moment_until_before_its_last(bench: Bench) -> None:
     now = bench.clock.now()
     await bench.trust(AUTHOR, not_before=now + DAY, not_after=now + 2 * DAY)
@@ -106,6 +107,7 @@ async def test_a_key_counts_from_its_first_moment_until_before_its_last(bench: B
     assert stands.reason == "key-expired"
 
 
+@pytest.mark.protection("server", "revoked-key")
 async def test_a_revoked_key_ends_what_it_signed_also_after_it_was_accepted(bench: Bench) -> None:
     key_id = await bench.trust(AUTHOR)
     manifest = await bench.add(made())
@@ -116,11 +118,13 @@ async def test_a_revoked_key_ends_what_it_signed_also_after_it_was_accepted(benc
     assert stands.reason == "key-revoked"
 
 
+@pytest.mark.protection("server", "key-role")
 async def test_only_an_image_author_makes_a_manifest_acceptable(bench: Bench) -> None:
     await bench.trust(AUTHOR, roles=["operator-approval"])
     assert await bench.code(made()) == "role-mismatch"
 
 
+@pytest.mark.protection("server", "second-signature")
 async def test_a_second_signature_that_the_policy_asks_for_must_be_there(bench: Bench) -> None:
     await bench.trust(AUTHOR, requires="ml-dsa-44")
     assert await bench.code(made()) == "second-signature"
@@ -130,6 +134,7 @@ async def test_a_second_signature_that_the_policy_asks_for_must_be_there(bench: 
     assert manifest.data["signers"] == [key.public.key_id.hex() for key in (AUTHOR, SECOND)]
 
 
+@pytest.mark.protection("server", "downgrade")
 async def test_going_back_to_an_older_version_takes_an_operators_signature(bench: Bench) -> None:
     await bench.trust(AUTHOR, roles=["image-author", "operator-approval"])
     back = replace(DESCRIPTION, downgrade=True)
@@ -140,6 +145,7 @@ async def test_going_back_to_an_older_version_takes_an_operators_signature(bench
     assert (manifest.data["downgrade"], manifest.data["approver"]) == (True, OPERATOR.public.key_id.hex())
 
 
+@pytest.mark.protection("server", "expired")
 async def test_a_manifest_whose_time_is_over_is_neither_taken_nor_offered(bench: Bench) -> None:
     await bench.trust(AUTHOR)
     until = int(bench.clock.now() + DAY)
@@ -151,6 +157,7 @@ async def test_a_manifest_whose_time_is_over_is_neither_taken_nor_offered(bench:
     assert stands.reason == "expired"
 
 
+@pytest.mark.protection("server", "sequence")
 async def test_sequence_numbers_of_a_class_go_up(bench: Bench) -> None:
     await bench.trust(AUTHOR)
     manifest = await bench.add(made())
@@ -165,6 +172,7 @@ async def test_sequence_numbers_of_a_class_go_up(bench: Bench) -> None:
     await bench.add(made(replace(DESCRIPTION, sequence_number=6)))
 
 
+@pytest.mark.protection("server", "changed-image")
 async def test_every_component_needs_its_image_here(bench: Bench) -> None:
     await bench.trust(AUTHOR)
     manifest = await bench.add(made(TWO))

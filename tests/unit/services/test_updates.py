@@ -55,6 +55,7 @@ async def test_a_device_that_understands_manifests_gets_the_envelope_and_fetches
     assert device.package == manifest.envelope
 
 
+@pytest.mark.protection("server", "evidence")
 async def test_version_without_the_digest_is_no_evidence(world: World) -> None:
     manifest = await world.release()
     device = await world.device(agent=True, digest=b"\x01" * 32)
@@ -64,6 +65,7 @@ async def test_version_without_the_digest_is_no_evidence(world: World) -> None:
     assert state == "failed", "the version is right, but another image runs"
 
 
+@pytest.mark.protection("server", "lost-messages")
 @pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize("delivery", [0, 1])
 async def test_lost_notifications_only_cost_time(world: World, delivery: int, *, lost: bool) -> None:
@@ -122,6 +124,7 @@ async def test_the_second_attempt_may_succeed(world: World) -> None:
     assert (await world.deployment(campaign)).attempt == 2
 
 
+@pytest.mark.protection("server", "trial")
 async def test_a_device_that_comes_back_with_its_old_version_has_failed(world: World) -> None:
     device = await world.device(after_install=lambda _: "1.0.0")
     campaign = await world.campaign(await world.release(), retries=0)
@@ -187,6 +190,7 @@ async def test_a_device_that_loses_power_during_the_download_begins_again(world:
     assert (await world.outcome(campaign))[0] == "succeeded"
 
 
+@pytest.mark.protection("server", "stranger")
 async def test_blobs_are_open_only_while_an_update_needs_them(world: World) -> None:
     manifest = await world.release()
     path = ("fw", manifest.image_digest.hex())
