@@ -3,10 +3,13 @@
 The manifest checks vendor and class before everything else, then what is asked of time, battery, present
 versions and the application. It fetches each image into its component, in the order of the components, and
 matches its digest after the download and again before it is started. A component that fails ends the update:
-all or nothing. An encrypted payload is a component of its own (`payload_component`): it is fetched and matched
-there, and copied, which decrypts it, into the component that it is for; that one is matched with the plain
-image. A component with deltas is installed by a try-each (`inplace`). The version is in the signed part twice:
-machine-readable (update-management, where its form can hold it) and as text.
+all or nothing. With best effort that holds for the first one alone, which is started; each other one is installed
+and matched in a run-sequence of its own, whose failed conditions are soft.
+
+An encrypted payload is a component of its own (`payload_component`): it is fetched and matched there, and copied,
+which decrypts it, into the component that it is for; that one is matched with the plain image. Deltas in place are
+branches (`inplace`). The version is in the signed part twice: machine-readable (update-management, where its form
+can hold it) and as text.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from lwm2m_server.firmware.commands import (
     Directive,
     OverrideParameters,
     Parameters,
+    RunSequence,
     Sequence,
     SetComponentIndex,
     encode_sequence,
@@ -110,7 +114,7 @@ def build_manifest(description: ManifestDescription) -> bytes:
         reference_uri=description.reference_uri or None,
         set_version=version_to_integers(versions.parse(description.version)),
         install=_install(description, places),
-        validate=_each(places, _validation),
+        validate=_each(places, lambda place: _softly(description, place, places, _validation(place))),
         invoke=(*((SetComponentIndex(0),) if several else ()), Directive(DirectiveCode.INVOKE)),
         text=_texts(description),
     )
@@ -172,8 +176,17 @@ def _install(description: ManifestDescription, places: tuple[_Place, ...]) -> Se
         asked.insert(0, SetComponentIndex(0))
     return (
         *asked,
-        *_each(places, lambda place: _installation(place, places)),
+        *_each(places, lambda place: _softly(description, place, places, _installation(place, places))),
     )
+
+
+def _softly(
+    description: ManifestDescription, place: _Place, places: tuple[_Place, ...], commands: tuple[Command, ...]
+) -> tuple[Command, ...]:
+    """With best effort: the commands for one component as a sequence whose failed conditions end it alone."""
+    if not commands or not description.best_effort or place is places[0]:
+        return commands
+    return (RunSequence((OverrideParameters(Parameters(soft_failure=True)), *commands)),)
 
 
 def _installation(place: _Place, places: tuple[_Place, ...]) -> tuple[Command, ...]:

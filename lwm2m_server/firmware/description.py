@@ -76,7 +76,8 @@ class ManifestDescription:
 
     `use_before` is seconds since 1970, `minimum_battery` mWh; `authorize` is the priority with which the
     device's application is asked (less is more urgent). `downgrade` marks a manifest that may go back to an
-    older version. `sever` names members that go into the envelope, their digests into the manifest.
+    older version. `best_effort`: what can't be installed into another component than the first one is no failure of
+    the rest. `sever` names members that go into the envelope, their digests into the manifest.
     """
 
     vendor_domain: str
@@ -99,6 +100,7 @@ class ManifestDescription:
     minimum_battery: int | None = None
     authorize: int | None = None
     downgrade: bool = False
+    best_effort: bool = False
     sever: tuple[str, ...] = ()
     description: str = ""
     language: str = "en"
@@ -149,6 +151,12 @@ def check_description(description: ManifestDescription) -> None:
             raise InvalidInput(
                 f"{language!r} is not a language tag", field="language", hint="give a tag such as en"
             )
+    if description.best_effort and not description.further:
+        raise InvalidInput(
+            "an update of one component is installed or not",
+            field="install",
+            hint="leave it out, or add components",
+        )
     for name in ("use_before", "minimum_battery"):
         value = getattr(description, name)
         if value is not None and not 0 <= value < 2**64:

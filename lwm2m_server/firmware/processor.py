@@ -248,7 +248,7 @@ class _Processor:
             else:
                 return
         if last is not None and not command.optional:
-            raise last
+            raise _ConditionFailed(last, soft=scope.soft_failure)
 
     def _select(self, command: SetComponentIndex) -> tuple[int, ...]:
         index, count = command.index, len(self.parameters)
