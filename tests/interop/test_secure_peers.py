@@ -137,6 +137,20 @@ def test_libcoap_registers(server: Server, pki: Pki, tool: str) -> None:
     assert shown["registered"], done.stderr
 
 
+@pytest.mark.peer("libcoap-dtls")
+@pytest.mark.row("libcoap-rpk")
+def test_libcoap_registers_with_a_raw_public_key(server: Server, pki: Pki, tmp_path: Path) -> None:
+    keys = known(server, pki, "libcoap-rpk", "rpk")
+    pair = tmp_path / "pair.pem"
+    pair.write_text(keys.text("public") + keys.text("key"))
+    uri = f"{server.secure_uri}/rd?ep={keys.name}&lt=60&lwm2m=1.1&b=U"
+    # It asks for our certificate, and has no way to pin a key: -n leaves that unchecked.
+    command = ["coap-client-gnutls", "-n", "-B", "20", "-M", str(pair), "-m", "post", "-t", "40"]
+    command += ["-e", LINKS, uri]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT)
+    assert server.try_call("GET", f"/devices/{keys.name}").is_success, done.stdout + done.stderr
+
+
 @pytest.mark.peer("tinydtls")
 @pytest.mark.row("tinydtls")
 def test_tinydtls_registers(server: Server, pki: Pki, tmp_path: Path) -> None:
