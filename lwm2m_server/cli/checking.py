@@ -82,6 +82,13 @@ def lint(
     installed: Annotated[
         list[str] | None, typer.Option(help="SHA-256 of what a component holds: 00=HEX.")
     ] = None,
+    in_place: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--in-place",
+            help="A component that deltas rewrite, bytes of its slot and of a page: 00=65536/4096; else none.",
+        ),
+    ] = None,
     sequence: Annotated[int, typer.Option(min=0, help="Highest sequence number that it took.")] = 0,
     battery: Annotated[int | None, typer.Option(min=0, help="Its charge in mWh; else it knows none.")] = None,
     no_clock: Annotated[bool, typer.Option("--no-clock", help="It does not know the time.")] = False,
@@ -104,6 +111,7 @@ def lint(
         versions=pairs(components or [], "component"),
         slots=pairs(slots or [], "slot-size"),
         installed=pairs(installed or [], "installed"),
+        in_place=pairs(in_place or [], "in-place"),
         sequence=sequence,
         battery=battery,
         clock=not no_clock,

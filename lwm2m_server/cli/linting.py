@@ -7,10 +7,11 @@ from time import time
 from lwm2m_server import versions
 from lwm2m_server.cli.output import Output
 from lwm2m_server.errors import InvalidInput
-from lwm2m_server.firmware.effects import ComponentState, DeviceFacts
+from lwm2m_server.firmware.effects import ComponentState, DeviceFacts, Room
 from lwm2m_server.firmware.encryption import is_payload
 from lwm2m_server.firmware.envelope import Verified, parse_envelope, read_unverified, verify
 from lwm2m_server.firmware.facts import facts_of
+from lwm2m_server.firmware.inplace import is_delta
 from lwm2m_server.firmware.lint import Assumptions, LintResult
 from lwm2m_server.firmware.plan import component_id
 from lwm2m_server.firmware.suit import ComponentId, class_id, vendor_id
@@ -27,6 +28,7 @@ class Described:
     versions: Mapping[str, str]
     slots: Mapping[str, str]
     installed: Mapping[str, str]
+    in_place: Mapping[str, str]
     sequence: int
     battery: int | None
     clock: bool
@@ -49,15 +51,19 @@ class Described:
         manifest = read_unverified(self.envelope)
         listed = manifest.common.components
         present = dict(known) or dict.fromkeys(listed)
-        # a device with a component also knows what is fetched to be decrypted into it
-        payloads = {each: None for each in listed if is_payload(each) and each[:-1] in present}
+        rooms = {component_id(name): _room(text) for name, text in self.in_place.items()}
+        # a device with a component also knows what is fetched to be decrypted, or applied, into it
+        sent = (each for each in listed if is_payload(each) or is_delta(each))
+        payloads = {each: None for each in sent if each[:-1] in present}
         for version in known.values():
             versions.parse(version)
         return DeviceFacts(
             vendor_ids=frozenset({vendor}),
             class_ids=frozenset({class_id(vendor, self.device_class)}),
             components={
-                component: ComponentState(version=version, capacity=sizes.get(component))
+                component: ComponentState(
+                    version=version, capacity=sizes.get(component), in_place=rooms.get(component)
+                )
                 for component, version in (payloads | present).items()
             },
             sequence_number=self.sequence,
@@ -114,6 +120,13 @@ def show(out: Output, result: LintResult) -> None:
         out.done("the device takes it")
     else:
         out.done(f"the device refuses it: {refused.code}, {refused.message}")
+
+
+def _room(text: str) -> Room:
+    memory, _, page = text.partition("/")
+    if not (memory.isdecimal() and page.isdecimal() and int(page)):
+        raise InvalidInput(f"'{text}' is no slot and page", field="in-place", hint="such as 00=65536/4096")
+    return Room(int(memory), int(page))
 
 
 def _size(text: str) -> int:

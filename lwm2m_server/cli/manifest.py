@@ -4,7 +4,7 @@ import os
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from lwm2m_server.cli.keys import PassphraseFile
 from lwm2m_server.cli.output import Column, Output, Record, moment, size
 from lwm2m_server.cli.session import Session, offline, pairs, read_file, remote, unreadable
 from lwm2m_server.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from lwm2m_server.firmware.description import ComponentDescription
 
 app = typer.Typer(help="Make, sign, verify and upload manifests (SUIT).", no_args_is_help=True)
 
@@ -27,6 +30,19 @@ Encrypted = Annotated[
 ]
 Integrated = Annotated[
     bool, typer.Option("--integrated", help="The envelope carries the image itself (small ones).")
+]
+InPlaceFrom = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="An image that devices with one slot may run: a delta from it is made; may be repeated."
+    ),
+]
+SlotSize = Annotated[
+    int | None, typer.Option(min=1, help="Bytes of that slot, which the deltas rewrite in place.")
+]
+SegmentSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Bytes that it is erased by, a multiple of the device's page; else 4096."),
 ]
 ManifestId = Annotated[str, typer.Argument(help="Its id, or the beginning.", metavar="ID")]
 
@@ -96,6 +112,9 @@ def create(
     requires: Annotated[
         str, typer.Option(help="What the running version must fulfil, such as '>= 1.5, < 3.0'.")
     ] = "",
+    in_place_from: InPlaceFrom = None,
+    slot_size: SlotSize = None,
+    segment_size: SegmentSize = None,
     further: Annotated[
         list[str] | None,
         typer.Option("--with", help="Another component: ID=IMAGE or ID=IMAGE@VERSION; may be repeated."),
@@ -122,7 +141,7 @@ def create(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Else IMAGE.suit.")] = None,
 ) -> None:
     """Describe an update in a manifest, not yet signed."""
-    from lwm2m_server.cli.plans import Reader, load_plan, with_flags
+    from lwm2m_server.cli.plans import Reader, in_place, load_plan, with_flags
     from lwm2m_server.firmware.build import build_manifest
     from lwm2m_server.firmware.describe import describe
     from lwm2m_server.firmware.plan import read_plan
@@ -155,12 +174,16 @@ def create(
             "encrypted": encrypted,
             "integrated": integrated,
             "requires": requires,
+            "in_place": in_place(in_place_from or [], slot_size, segment_size),
         },
         further=further or [],
     )
     folder = Path() if plan is None else plan.parent
-    envelope = build_manifest(read_plan(merged, Reader(out, folder)))
+    described = read_plan(merged, Reader(out, folder))
+    envelope = build_manifest(described)
     target = output or named.with_name(named.name + ".suit")
+    for described_component in described.components:
+        _write_deltas(out, described_component, target)
     _write(target, envelope)
     _show(out, describe(envelope), target)
     out.note(f"next: lwm2m manifest sign {target} --key PRIVATE-KEY")
@@ -226,7 +249,10 @@ def _show(out: Output, content: Record, file: Path) -> None:
         "model": main["model"],
         **_component(main),
     }
+    told = {delta["digest"] for each in content["components"] for delta in each["deltas"]}
     for component in others:
+        if component["digests"] and told.issuperset(component["digests"]):
+            continue  # it only takes the deltas
         mark = f"{component['component']}: "
         flat |= {mark + name: value for name, value in _component(component).items() if name != "component"}
         flat[mark + "version"] = component["version"]
@@ -241,12 +267,24 @@ def _show(out: Output, content: Record, file: Path) -> None:
     out.record({name: value for name, value in flat.items() if value or name not in ("severed", "carries")})
 
 
+def _write_deltas(out: Output, component: "ComponentDescription", manifest: Path) -> None:
+    """Write the deltas that a manifest names, beside it."""
+    for delta in component.deltas:
+        file = manifest.with_suffix(f".from-{delta.base.hex()[:8]}.delta")
+        _write(file, delta.content)
+        share = delta.size * 100 / component.size
+        out.note(
+            f"{file}: {delta.size} bytes, {share:.1f} % of the image; upload it: lwm2m firmware add {file}"
+        )
+
+
 def _component(component: Record) -> dict[str, Any]:
     shown = {
         "component": component["component"],
         "image digest": ", ".join(component["digests"]),
         "image size": ", ".join(f"{count} bytes" for count in component["sizes"]),
         "image URI": ", ".join(component["uris"]),
+        **{f"delta from {delta['base'][:16]}": _delta(delta) for delta in component["deltas"]},
     }
     found = component["encryption"]
     if found is None:
@@ -255,6 +293,13 @@ def _component(component: Record) -> dict[str, Any]:
     how = found.get("unusable") or f"{found['algorithm']}, {found['key_wrap']} for key {keys}"
     decrypted = {} if found["source"] is None else {"decrypted from": f"component {found['source'] + 1}"}
     return shown | decrypted | {"encryption": how}
+
+
+def _delta(delta: Record) -> str:
+    return (
+        f"{delta['digest']}, {delta['size']} bytes, at {delta['uri']}, "
+        f"for a slot of {delta['memory']} bytes in segments of {delta['segment']}"
+    )
 
 
 @app.command("add", rich_help_panel=SERVER)

@@ -83,6 +83,16 @@ def with_flags(
     return merged
 
 
+def in_place(images: list[Path], slot_size: int | None, segment_size: int | None) -> dict[str, Any] | None:
+    """Return what flags say of deltas in place; None when they say nothing."""
+    said = {
+        "from": [str(image.absolute()) for image in images],
+        "slot_size": slot_size,
+        "segment_size": segment_size,
+    }
+    return {name: value for name, value in said.items() if value} or None
+
+
 class Reader:
     """Reads images of a plan; names are relative to the plan's folder."""
 

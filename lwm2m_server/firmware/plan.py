@@ -17,8 +17,10 @@ components:
   - {image: main.bin, requires: ">= 1.5, < 3.0"}
   - {id: modem, image: modem.bin, version: 5.1.0, integrated: true}
   - {id: radio, image: radio.bin, version: 1.0.0, encrypted: radio.bin.enc}
+  - {id: sensor, image: sensor-2.bin, in_place: {from: [sensor-1.bin], slot_size: 65536, segment_size: 2048}}
 ```
 
+`in_place` names the images that devices with one slot of that size, erased by segments, may run: the deltas are made.
 `encrypted` names what `lwm2m firmware encrypt` made of the image; its encryption info lies beside it (`.info`).
 What a component does not say (version, manufacturer, model) the first one takes from the update.
 """
@@ -31,12 +33,15 @@ from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from lwm2m_server.errors import InvalidInput
+from lwm2m_server.firmware.deltas import PatchError
+from lwm2m_server.firmware.deltas.named import make_named
 from lwm2m_server.firmware.description import (
     ComponentDescription,
     EncryptedPayload,
     ManifestDescription,
     TextDescription,
 )
+from lwm2m_server.firmware.inplace import NamedDelta
 from lwm2m_server.firmware.suit import ComponentId, component_of
 from lwm2m_server.firmware.suit_versions import VersionMatch, requirements
 
@@ -49,13 +54,16 @@ _UPDATE: Final = frozenset(
 )  # fmt: skip
 _COMPONENT: Final = frozenset(
     {"id", "image", "uri", "version", "manufacturer", "model", "description", "integrated", "requires",
-     "encrypted"}
+     "encrypted", "in_place"}
 )  # fmt: skip
+_IN_PLACE: Final = frozenset({"from", "slot_size", "segment_size"})
+SEGMENT_SIZE: Final = 4096
+"""Bytes of flash that are erased at once, where a plan says nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedImage:
-    """What a plan is told of an image file. `content` is asked for only where the envelope carries it."""
+    """What a plan is told of an image file. `content` is asked for only where it is carried, or compared."""
 
     digest: bytes
     size: int
@@ -97,6 +105,7 @@ def read_plan(plan: object, image: Callable[[str, str], PlannedImage]) -> Manife
         requires=first.requires,
         payload=first.payload,
         encrypted=first.encrypted,
+        deltas=first.deltas,
         further=tuple(further),
         use_before=_moment(update.get("use_before"), "use_before"),
         minimum_battery=_number(update, "minimum_battery") if "minimum_battery" in update else None,
@@ -154,7 +163,36 @@ def _component(
         payload=sent.content() if integrated else None,
         encrypted=None if hidden is None else hidden[1],
         requires=_requirements(given, at),
+        deltas=_deltas(given, at, image, found),
     )
+
+
+def _deltas(
+    given: Mapping[str, Any], at: str, image: Callable[[str, str], PlannedImage], found: PlannedImage
+) -> tuple[NamedDelta, ...]:
+    """Make a delta from each image that is named."""
+    if given.get("in_place") is None:
+        return ()
+    said = _mapping(given["in_place"], f"{at}in_place", _IN_PLACE)
+    names = _names(said, "from")
+    if not names or not said.get("slot_size"):
+        raise InvalidInput(
+            "deltas in place need the images that they start from, and the size of the slot",
+            field=f"{at}in_place",
+            hint="give --in-place-from FILE and --slot-size BYTES",
+        )
+    slot_size = _number(said, "slot_size", low=1)
+    segment_size = _number(said, "segment_size", low=1) if "segment_size" in said else SEGMENT_SIZE
+    made = []
+    for name in names:
+        base = image(name, f"{at}in_place")
+        try:
+            made.append(
+                make_named(base.content(), found.content(), slot_size=slot_size, segment_size=segment_size)
+            )
+        except PatchError as error:
+            raise InvalidInput(f"{name}: {error.message}", field=f"{at}in_place") from None
+    return tuple(made)
 
 
 def _encrypted(

@@ -4,6 +4,7 @@ The server holds public keys only. A manifest gets in when a trusted key signed 
 is here already; so whatever a campaign offers was checked before.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -12,11 +13,13 @@ from lwm2m_server.errors import Lwm2mError, Untrusted
 from lwm2m_server.firmware.envelope import Verified, parse_envelope
 from lwm2m_server.firmware.facts import ComponentFacts, ManifestFacts
 from lwm2m_server.firmware.images import check_claims
+from lwm2m_server.firmware.inplace import NamedDelta, is_delta
 from lwm2m_server.firmware.refusals import RefusalCode, refusal
 from lwm2m_server.firmware.suit import component_text
 from lwm2m_server.services.checks import verify_now
 from lwm2m_server.services.images import ImageService
 from lwm2m_server.services.keyring import KeyRing
+from lwm2m_server.services.named_deltas import check_result
 from lwm2m_server.services.naming import MAX_PAGE, before, check_name, hex_of, only
 from lwm2m_server.store.records import JsonValue, NewEvent, Page, StoredImage, StoredManifest
 
@@ -97,9 +100,14 @@ class ReleaseService(ImageService, KeyRing):
         class_id = _bytes(facts.class_id, "class identifier")
         await self._check_sequence(verified, vendor_id, class_id)
         first = _sent_for(facts)
-        rest = (component for component in facts.components if not component.is_decrypted)
+        rest = (each for each in facts.components if not (each.is_decrypted or is_delta(each.component)))
         sent = [first, *(component for component in rest if component is not first)]
         images = [await self._check_component(component) for component in sent]
+        images += [
+            await self._check_delta(delta, component)
+            for component in facts.components
+            for delta in component.deltas
+        ]
         own = images[0].data
         check_claims(images[0].version, _uuid(own.get("vendor_id")), _uuid(own.get("class_id")), facts)
         check_name(name or "manifest")
@@ -173,6 +181,29 @@ class ReleaseService(ImageService, KeyRing):
             )
         return image
 
+    async def _check_delta(self, delta: NamedDelta, component: ComponentFacts) -> StoredImage:
+        """Hold a delta that the manifest names against its file and, where its base is here, against what it makes."""
+        stored = await self._store.images.get(delta.digest)
+        if stored is None:
+            raise refusal(
+                RefusalCode.DIGEST_MISMATCH,
+                f"no file with the digest {delta.digest.hex()} of a delta in the manifest is stored here",
+                field="in_place",
+                hint="Upload the delta first, as it was made: lwm2m firmware add FILE.",
+            )
+        if stored.size != delta.size:
+            raise refusal(
+                RefusalCode.SIZE_MISMATCH,
+                f"the delta has {stored.size} bytes, the manifest says {delta.size}",
+                field="in_place",
+            )
+        base = await self._store.images.get(delta.base)
+        if base is not None:
+            wanted = _bytes(next(iter(component.digests), None), "image digest")
+            paths = self._files.path(delta.base), self._files.path(delta.digest)
+            await asyncio.to_thread(check_result, *paths, delta, wanted)
+        return stored
+
 
 def _uuid(text: JsonValue) -> bytes | None:
     return UUID(text).bytes if isinstance(text, str) else None
@@ -197,6 +228,16 @@ def _details(verified: Verified) -> dict[str, JsonValue]:
                 "uri": next(iter(component.uris), None),
                 "integrated": any(uri in verified.payloads for uri in component.uris),
                 "encrypted": component.is_decrypted,
+                "deltas": [
+                    {
+                        "base": delta.base.hex(),
+                        "digest": delta.digest.hex(),
+                        "size": delta.size,
+                        "memory": delta.memory,
+                        "segment": delta.segment,
+                    }
+                    for delta in component.deltas
+                ],
             }
             for component in facts.components
         ],

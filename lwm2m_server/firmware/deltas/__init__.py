@@ -1,7 +1,7 @@
 """Deltas: an image sent as what is new in it (a transfer encoding, never a thing that is installed).
 
 - `methods`: create, apply, verify, choose. `thumb` (ours), `bsdiff`, `detools_patches`, `whole`: one each.
-- `in_place`: patches that rewrite the one slot of a device.
+- `in_place`: patches that rewrite the one slot of a device; `named`: as manifests name them.
 - `references`, `moves`: what `thumb` predicts.
 - `streams`: patches in pieces, in bounded memory.
 - `negotiation`: how device and server agree on one.

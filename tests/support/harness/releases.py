@@ -10,6 +10,7 @@ from harness.server import Server
 from lwm2m_server.firmware.build import ManifestDescription, build_manifest
 from lwm2m_server.firmware.cose import SigningKey
 from lwm2m_server.firmware.envelope import sign
+from lwm2m_server.firmware.inplace import NamedDelta
 
 VENDOR = "acme.example"
 CLASS = "M1"
@@ -60,6 +61,7 @@ class Signer:
         vendor: str = VENDOR,
         class_name: str = CLASS,
         uri: str | None = None,
+        deltas: tuple[NamedDelta, ...] = (),
     ) -> Release:
         """Describe and sign."""
         digest = hashlib.sha256(image).digest()
@@ -73,6 +75,7 @@ class Signer:
             image_uri=uri or f"/fw/{digest.hex()}",
             manufacturer=manufacturer,
             model=model,
+            deltas=deltas,
         )
         return Release(version, image, sign(build_manifest(description), self.key))
 
