@@ -93,6 +93,9 @@ def lint(
     battery: Annotated[int | None, typer.Option(min=0, help="Its charge in mWh; else it knows none.")] = None,
     no_clock: Annotated[bool, typer.Option("--no-clock", help="It does not know the time.")] = False,
     refuses: Annotated[bool, typer.Option("--refuses", help="Its application does not authorize.")] = False,
+    fails: Annotated[
+        list[str] | None, typer.Option(help="A component that can't be installed; may be repeated.")
+    ] = None,
     keys: Annotated[
         list[Path] | None,
         typer.Option("--key", "-k", help="Key that it trusts; else signatures are not looked at."),
@@ -116,6 +119,7 @@ def lint(
         battery=battery,
         clock=not no_clock,
         authorizes=not refuses,
+        fails=fails or [],
         anchors=_anchors(keys, approval_keys, requires) if keys else None,
     )
     show(out, lint_manifest(described.verified(), described.facts(), described.assumptions()))

@@ -33,6 +33,7 @@ class Described:
     battery: int | None
     clock: bool
     authorizes: bool
+    fails: Iterable[str]
     anchors: Iterable[TrustAnchor] | None
 
     def verified(self) -> Verified:
@@ -76,7 +77,8 @@ class Described:
         held: dict[ComponentId, bytes] = {
             component_id(name): _digest(text) for name, text in self.installed.items()
         }
-        return Assumptions(held, self.authorizes)
+        failing = frozenset(component_id(name, "fails") for name in self.fails)
+        return Assumptions(held, failing, self.authorizes)
 
 
 def show(out: Output, result: LintResult) -> None:

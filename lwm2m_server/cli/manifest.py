@@ -135,6 +135,12 @@ def create(
         bool,
         typer.Option("--downgrade", help="It may go back to an older version; an operator must sign too."),
     ] = False,
+    install: Annotated[
+        str | None,
+        typer.Option(
+            help="all-or-nothing, or best-effort: only the first component must succeed.", show_default=False
+        ),
+    ] = None,
     sever: Annotated[
         list[str] | None, typer.Option(help="Put this member (text, install) beside the manifest.")
     ] = None,
@@ -162,6 +168,7 @@ def create(
         "minimum_battery": minimum_battery,
         "authorize": authorize,
         "downgrade": downgrade,
+        "install": install,
         "sever": sever,
     }
     merged = with_flags(

@@ -12,6 +12,7 @@ use_before: 2027-01-01T00:00:00Z
 minimum_battery: 500        # mWh
 authorize: 0                # the application is asked; less is more urgent
 downgrade: false
+install: all-or-nothing     # or best-effort
 sever: [text]
 components:
   - {image: main.bin, requires: ">= 1.5, < 3.0"}
@@ -46,11 +47,14 @@ from lwm2m_server.firmware.suit import ComponentId, component_of
 from lwm2m_server.firmware.suit_versions import VersionMatch, requirements
 
 MAX_COMPONENTS: Final = 32
+ALL_OR_NOTHING: Final = "all-or-nothing"
+BEST_EFFORT: Final = "best-effort"
 INFO_SUFFIX: Final = ".info"
 """Behind the name of an encrypted payload: the file with its SUIT_Encryption_Info."""
 _UPDATE: Final = frozenset(
     {"vendor", "class", "version", "sequence", "manufacturer", "model", "description", "text", "language",
-     "use_before", "minimum_battery", "authorize", "downgrade", "sever", "reference_uri", "components"}
+     "use_before", "minimum_battery", "authorize", "downgrade", "install", "sever", "reference_uri",
+     "components"}
 )  # fmt: skip
 _COMPONENT: Final = frozenset(
     {"id", "image", "uri", "version", "manufacturer", "model", "description", "integrated", "requires",
@@ -111,6 +115,7 @@ def read_plan(plan: object, image: Callable[[str, str], PlannedImage]) -> Manife
         minimum_battery=_number(update, "minimum_battery") if "minimum_battery" in update else None,
         authorize=_number(update, "authorize", low=-(2**63)) if "authorize" in update else None,
         downgrade=_flag(update, "downgrade", ""),
+        best_effort=_best_effort(update),
         sever=tuple(_names(update, "sever")),
         description=said,
         language=language,
@@ -274,6 +279,13 @@ def _number(given: Mapping[str, Any], key: str, low: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise _wrong(key, f"a whole number, {low} or more" if low == 0 else "a whole number")
     return value
+
+
+def _best_effort(given: Mapping[str, Any]) -> bool:
+    policy = _text(given, "install", "") or ALL_OR_NOTHING
+    if policy not in (ALL_OR_NOTHING, BEST_EFFORT):
+        raise _wrong("install", f"{ALL_OR_NOTHING} or {BEST_EFFORT}")
+    return policy == BEST_EFFORT
 
 
 def _flag(given: Mapping[str, Any], key: str, at: str) -> bool:

@@ -82,6 +82,7 @@ def test_flags_say_the_same_and_go_before_the_file(lwm2m) -> None:
         (("2100-01-01T00:00:00Z", "later"), "use_before"),
         (("{en: Better clocks, de: Bessere Uhren}", "[a]"), "text"),
         (("components:", "parts:"), "plan"),
+        (("sequence: 8", "sequence: 8\ninstall: perhaps"), "install"),
         (("vendor: acme.example", "vendor: [:"), "from"),
     ],
 )
@@ -213,3 +214,16 @@ def test_a_program_signs_for_the_key_that_it_holds(lwm2m, tmp_path) -> None:
     assert lwm2m("manifest", "verify", "update.yaml.suit", "-k", "author.pem.pub").exit_code == 0
     for alone in (["--sign-with", command], [], ["--sign-with", command, "-k", "author.pem"]):
         assert lwm2m("manifest", "sign", "update.yaml.suit", *alone).exit_code == 2
+
+
+def test_best_effort_goes_on_where_all_or_nothing_ends(lwm2m, tmp_path) -> None:
+    device = ("--vendor", "acme.example", "--class", "meter-v2", "--component", "00=2.0", "--battery", "500")
+    (tmp_path / "soft.yaml").write_text(PLAN.replace("sequence: 8", "sequence: 8\ninstall: best-effort"))
+    for plan, accepted in (("update.yaml", False), ("soft.yaml", True)):
+        assert lwm2m("manifest", "create", "--from", plan).exit_code == 0
+        played = lwm2m(
+            "manifest", "lint", f"{plan}.suit", *device, "--component", "01=4.0", "--fails", "01", "--json"
+        )
+        assert json.loads(played.stdout)["accepted"] is accepted
+    assert lwm2m("manifest", "create", "--from", "update.yaml", "--install", "best-effort").exit_code == 0
+    assert (tmp_path / "update.yaml.suit").read_bytes() == (tmp_path / "soft.yaml.suit").read_bytes()
