@@ -1,5 +1,6 @@
 """Which device stands behind a peer: for what comes without a name (Send, downloads)."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from lwm2m_server.transport import Peer
@@ -45,6 +46,12 @@ class AddressBook:
             return None
         # Where there is an identity the transport looks at nothing else.
         return Peer(peer.address, identity=left) if left.startswith(_IDENTITIES) else Peer(left)
+
+    def fill(self, devices: Iterable[tuple[str, Reachable]]) -> None:
+        """Note where devices live of which nothing is noted yet: endpoint and whereabouts of each."""
+        keys = {endpoint: there.identity or there.address for endpoint, there in devices}
+        self._keys.update(keys)
+        self._endpoints.update((key, endpoint) for endpoint, key in keys.items())
 
     def drop(self, endpoint: str) -> str | None:
         """Forget a device and return its key, unless another one has taken that over."""

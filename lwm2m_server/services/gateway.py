@@ -13,7 +13,7 @@ from lwm2m_server.clock import Clock
 from lwm2m_server.devices.records import Registration
 from lwm2m_server.errors import ForeignName, InvalidInput, Lwm2mError
 from lwm2m_server.lwm2m.registration import UnsupportedVersion, UpdateRequest, parse_update
-from lwm2m_server.services.addresses import AddressBook, peer_of
+from lwm2m_server.services.addresses import AddressBook
 from lwm2m_server.services.background import Cancellable, Pump, Timers
 from lwm2m_server.services.statements import new_ids, object_paths, parse_statement
 from lwm2m_server.store.ports import RegistrationStore
@@ -23,6 +23,7 @@ from lwm2m_server.transport import Code, Peer, Request, Transport
 _log = structlog.get_logger(__name__)
 
 _CHUNK = 1000
+_PAGE = 10_000  # registrations read at once at a start
 _BEATS_HELD = 2.0  # seconds; the engine has held them for up to one before
 _LINK_FORMAT = 40
 _RETRY_AFTER = 5  # Max-Age of 5.03, seconds
@@ -100,11 +101,11 @@ class Gateway:
         """Hand the live registrations back to the engine, then begin to look for expired ones."""
         after: str | None = None
         while True:
-            page = await self._registrations.live(after=after, limit=_CHUNK)
-            for live in page.items:
-                peer = peer_of(live)
-                self._transport.keep(live.registration_id, peer)
-                self.addresses.put(live.endpoint, peer)
+            page = await self._registrations.live(after=after, limit=_PAGE)
+            self._transport.keep_all(
+                [(live.registration_id, live.address, live.identity) for live in page.items]
+            )
+            self.addresses.fill((live.endpoint, live) for live in page.items)
             after = page.next
             if after is None:
                 break

@@ -20,6 +20,7 @@ from lwm2m_server.store.security_ports import SessionStore
 _log = structlog.get_logger(__name__)
 
 _CHUNK = 1000
+_PAGE = 10_000  # sessions restored at once
 
 
 class SessionExport(Protocol):
@@ -97,10 +98,9 @@ class SessionKeeper:
             await self._store.claim(since=self._clock.now() - self._lifetime)
             after: str | None = None
             while True:
-                page = await self._store.page(after=after, limit=_CHUNK)
-                sessions = [(each.record, each.generation, each.sealed) for each in page.items]
-                if sessions:
-                    counts.update(self._transport.restore(sessions))
+                page = await self._store.page(after=after, limit=_PAGE)
+                if page.items:
+                    counts.update(self._transport.restore(page.items))
                 after = page.next
                 if after is None:
                     break

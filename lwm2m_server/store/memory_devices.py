@@ -103,10 +103,15 @@ class MemoryDeviceStore:
     async def attribute_types(self) -> dict[str, AttributeType]:
         return dict(self._tables.attribute_types)
 
-    async def define_attribute(self, name: str, type: AttributeType) -> None:
+    async def define_attribute(
+        self, name: str, type: AttributeType, *, events: Sequence[NewEvent] = ()
+    ) -> None:
         in_use = any(name in device.attributes for device in self._tables.devices.values())
-        define(name, type, self._tables.attribute_types.get(name), in_use=in_use)
-        self._tables.attribute_types[name] = type
+        defined = self._tables.attribute_types.get(name)
+        define(name, type, defined, in_use=in_use)
+        if defined is not type:
+            self._tables.attribute_types[name] = type
+            self._tables.append(events)
 
     async def delete(self, endpoint: str, *, events: Sequence[NewEvent] = ()) -> bool:
         device = self._tables.devices.pop(endpoint, None)
@@ -163,10 +168,7 @@ class MemoryRegistrationStore:
         return None if endpoint is None else self._tables.devices[endpoint].registration
 
     async def live(self, *, after: str | None = None, limit: int = 1000) -> Page[LiveRegistration]:
-        found = [
-            LiveRegistration(r.registration_id, r.endpoint, r.address, r.identity, r.expires_at)
-            for r in self._live()
-        ]
+        found = [LiveRegistration(r.registration_id, r.endpoint, r.address, r.identity) for r in self._live()]
         return cut(found, lambda registration: registration.endpoint, after, limit)
 
     def _live(self) -> list[Registration]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from lwm2m_server.store.memory_tables import Tables, cut
-from lwm2m_server.store.records import Authority, Credential, NewEvent, Page, StoredSession
+from lwm2m_server.store.records import Authority, ClaimedSession, Credential, NewEvent, Page, StoredSession
 from lwm2m_server.store.security_rules import (
     check_successor,
     credential_taken,
@@ -178,14 +178,14 @@ class MemorySessionStore:
                 self._rows[record] = replace(row, generation=row.generation + 1)
         return len(self._rows)
 
-    async def page(self, *, after: str | None = None, limit: int = 1000) -> Page[StoredSession]:
+    async def page(self, *, after: str | None = None, limit: int = 1000) -> Page[ClaimedSession]:
         from_ = None if after is None else session_key(after)
         rest = sorted(
             (row for row in self._rows.values() if from_ is None or signed(row.record) > from_),
             key=lambda row: signed(row.record),
         )
-        more = len(rest) > limit
-        return Page(tuple(rest[:limit]), str(signed(rest[limit - 1].record)) if more else None)
+        found = tuple(ClaimedSession(row.record, row.generation, row.sealed) for row in rest[:limit])
+        return Page(found, str(signed(found[-1].record)) if len(rest) > limit else None)
 
     def _save(self, session: StoredSession) -> bool:
         there = self._rows.get(session.record)

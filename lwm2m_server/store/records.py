@@ -6,7 +6,7 @@ Devices are in `lwm2m_server.devices.records`, campaigns and deployments in `lwm
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -90,15 +90,13 @@ class RegistrationUpdate:
     owner: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LiveRegistration:
-    """What the engine needs to keep answering for a registration after a restart."""
+class LiveRegistration(NamedTuple):
+    """What the engine needs to keep answering for a registration after a restart. A start makes one a device."""
 
     registration_id: str
     endpoint: str
     address: str
     identity: str | None
-    expires_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,3 +248,11 @@ class StoredSession:
     identity: str
     sealed: bytes = field(repr=False)
     updated_at: float
+
+
+class ClaimedSession(NamedTuple):
+    """What the transport needs to go on with a session after a restart. A start makes one a session."""
+
+    record: int
+    generation: int
+    sealed: bytes

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from lwm2m_server.store.records import Authority, Credential, NewEvent, Page, StoredSession
+from lwm2m_server.store.records import Authority, ClaimedSession, Credential, NewEvent, Page, StoredSession
 
 
 class CredentialStore(Protocol):
@@ -117,6 +117,6 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def page(self, *, after: str | None = None, limit: int = 1000) -> Page[StoredSession]:
+    async def page(self, *, after: str | None = None, limit: int = 1000) -> Page[ClaimedSession]:
         """Walk over all."""
         ...

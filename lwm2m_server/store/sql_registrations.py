@@ -137,11 +137,11 @@ class SqlRegistrationStore:
         return registration_of(rows[0]) if rows else None
 
     async def live(self, *, after: str | None = None, limit: int = 1000) -> Page[LiveRegistration]:
-        query = select(_d.registration_id, _d.endpoint, _d.address, _d.identity, _EXPIRES_AT)
+        query = select(_d.registration_id, _d.endpoint, _d.address, _d.identity)
         query = query.where(_d.registered == true()).order_by(_d.endpoint).limit(limit + 1)
         if after is not None:
             query = query.where(_d.endpoint > after)
-        found = [LiveRegistration(*tuple(row)) for row in await self._database.read(query)]
+        found = [LiveRegistration._make(row) for row in await self._database.read(query)]
         return page_of(found, limit, lambda each: each.endpoint)
 
 

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import KEYS, AnyRow, AnySelect, Database, Prepared, PreparedQuery
-from lwm2m_server.store.records import Authority, Credential, NewEvent, Page, StoredSession
+from lwm2m_server.store.database import KEYS, AnySelect, Database, Prepared, PreparedQuery
+from lwm2m_server.store.records import Authority, ClaimedSession, Credential, NewEvent, Page, StoredSession
 from lwm2m_server.store.rows import event_row, page_of, plain_of, plain_values
 from lwm2m_server.store.schema import authorities, credentials, sealing, sessions
 from lwm2m_server.store.security_rules import (
@@ -237,11 +237,12 @@ class SqlSessionStore:
 
         return await self._database.write(work)
 
-    async def page(self, *, after: str | None = None, limit: int = 1000) -> Page[StoredSession]:
-        query: AnySelect = select(sessions).order_by(_s.record).limit(limit + 1)
+    async def page(self, *, after: str | None = None, limit: int = 1000) -> Page[ClaimedSession]:
+        query: AnySelect = select(_s.record, _s.generation, _s.sealed).order_by(_s.record).limit(limit + 1)
         if after is not None:
             query = query.where(_s.record > session_key(after))
-        found = [_session_of(row) for row in await self._database.read(query)]
+        rows = await self._database.read(query)
+        found = [ClaimedSession(unsigned(record), generation, sealed) for record, generation, sealed in rows]
         return page_of(found, limit, lambda row: str(signed(row.record)))
 
 
@@ -290,14 +291,3 @@ def _save(connection: Connection, items: Sequence[StoredSession]) -> list[bool]:
 def _remove(connection: Connection, items: Sequence[int]) -> Sequence[None]:
     connection.execute(delete(sessions).where(_s.record.in_([signed(item) for item in items])))
     return [None] * len(items)
-
-
-def _session_of(row: AnyRow) -> StoredSession:
-    record, generation, identity, sealed, updated_at = row
-    return StoredSession(
-        record=unsigned(record),
-        generation=generation,
-        identity=identity,
-        sealed=sealed,
-        updated_at=updated_at,
-    )

@@ -296,6 +296,10 @@ class Transport(Protocol):
         """Answer Updates of /rd/<location> that change nothing and come from this peer; see `on_alive`."""
         ...
 
+    def keep_all(self, registrations: Sequence[tuple[str, str, str | None]]) -> None:
+        """Do so for many, as a start finds them: location, address and identity (None on plain CoAP) of each."""
+        ...
+
     def drop(self, location: str) -> None:
         """Stop doing so: Updates of this location come as requests again."""
         ...

@@ -338,6 +338,11 @@ class EngineTransport:
         with self._submission:
             self._engine.keep(location, peer)
 
+    def keep_all(self, registrations: Sequence[tuple[str, str, str | None]]) -> None:
+        """Do so for many."""
+        with self._submission:
+            self._engine.keep_all(registrations)
+
     def drop(self, location: str) -> None:
         """Stop doing so."""
         if self._closed:

@@ -257,6 +257,11 @@ class MemoryTransport:
         """Answer bare Updates of this location from this peer."""
         self._server.keep(location, peer)
 
+    def keep_all(self, registrations: Sequence[tuple[str, str, str | None]]) -> None:
+        """Do so for many."""
+        for location, address, identity in registrations:
+            self.keep(location, Peer(address, identity=identity))
+
     def drop(self, location: str) -> None:
         """Stop doing so."""
         self._server.drop(location)

@@ -96,6 +96,8 @@ pub enum Action {
     RemoveBlob { digest: Digest },
     /// Answer bare Updates.
     Keep { location: String, owner: Principal },
+    /// The same for many.
+    KeepAll(Vec<(String, Principal)>),
     /// Leave them to Python again.
     Drop { location: String },
     /// The other side is no longer there.

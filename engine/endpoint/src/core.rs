@@ -176,6 +176,11 @@ impl Core {
             Action::Withdraw { path, owner } => self.site.offers.withdraw(&path, owner),
             Action::RemoveBlob { digest } => self.site.offers.remove_blob(&digest),
             Action::Keep { location, owner } => self.site.liveness.keep(&location, owner),
+            Action::KeepAll(kept) => {
+                for (location, owner) in kept {
+                    self.site.liveness.keep(&location, owner);
+                }
+            }
             Action::Drop { location } => self.site.liveness.forget(&location),
             Action::ForgetPeer { to: To::Key(peer) } => {
                 self.stack.forget_peer(peer, now);

@@ -427,11 +427,28 @@ impl Engine {
     /// The engine is closed.
     pub fn keep(&self, location: String, target: Target) -> Result<()> {
         self.check_open()?;
-        let owner = match self.to(target)? {
+        let owner = self.owner(target)?;
+        self.submit(Action::Keep { location, owner })
+    }
+
+    /// The same for many registrations, as a start finds them.
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn keep_all(&self, registrations: impl IntoIterator<Item = (String, Target)>) -> Result<()> {
+        self.check_open()?;
+        let kept = registrations
+            .into_iter()
+            .map(|(location, target)| Ok((location, self.owner(target)?)))
+            .collect::<Result<_>>()?;
+        self.submit(Action::KeepAll(kept))
+    }
+
+    fn owner(&self, target: Target) -> Result<Principal> {
+        Ok(match self.to(target)? {
             To::Key(key) => key.principal(),
             To::Identity { hash, .. } => Principal::of_identity(hash),
-        };
-        self.submit(Action::Keep { location, owner })
+        })
     }
 
     /// Leaves Updates of this location to Python again.

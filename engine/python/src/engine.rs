@@ -5,15 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coap::{Code, Delivery, Response};
-use endpoint::{Security, Settings, default_suites};
+use endpoint::{Security, Settings, Target, default_suites};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyDict, PyList};
 use zeroize::Zeroizing;
 
 use crate::convert::{block, error, event};
 use crate::digest;
 use crate::errors::EngineError;
-use crate::peer::{Peer, parse_identity};
+use crate::peer::{Peer, parse_address, parse_identity};
 use crate::values::BlockTuple;
 
 /// One `CoAP` endpoint, client and server at once.
@@ -309,6 +310,31 @@ impl Engine {
         py.detach(|| self.engine.keep(location, target)).map_err(error)
     }
 
+    /// `keep` for many: location, `host:port`, identity.
+    fn keep_all(&self, py: Python<'_>, registrations: Vec<(String, String, Option<String>)>) -> PyResult<()> {
+        py.detach(|| {
+            let targets = registrations.into_iter().map(|(location, address, identity)| {
+                let address = parse_address(&address)?;
+                let target = match identity {
+                    Some(name) => {
+                        parse_identity(&name)?;
+                        Target::Identity {
+                            name: name.into(),
+                            address,
+                        }
+                    }
+                    None => Target::Plain {
+                        address,
+                        listener: None,
+                    },
+                };
+                Ok((location, target))
+            });
+            let targets = targets.collect::<PyResult<Vec<_>>>()?;
+            self.engine.keep_all(targets).map_err(error)
+        })
+    }
+
     fn drop(&self, py: Python<'_>, location: String) -> PyResult<()> {
         py.detach(|| self.engine.forget(location)).map_err(error)
     }
@@ -399,7 +425,7 @@ impl Engine {
     fn restore<'py>(
         &self,
         py: Python<'py>,
-        sessions: Vec<(u64, u64, Vec<u8>)>,
+        sessions: Vec<(u64, u64, PyBackedBytes)>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let counts = PyDict::new(py);
         for (word, count) in py.detach(|| self.engine.restore(&sessions)).map_err(error)? {

@@ -188,7 +188,8 @@ async def test_sessions_keep_all_64_bits_of_their_record(store):
 async def test_the_last_export_of_a_session_counts(store):
     assert await store.sessions.save([session(1, sealed=b"a"), session(1, sealed=b"b")]) == [True, True]
     assert await store.sessions.save([session(1, sealed=b"c", at=11.0)]) == [True]
-    assert (await store.sessions.page()).items == (session(1, sealed=b"c", at=11.0),)
+    assert (await store.sessions.page()).items == ((1, 0, b"c"),)
+    assert await store.sessions.claim(since=11.0) == 1
 
 
 async def test_a_claim_raises_each_generation_and_whoever_had_it_before_writes_no_more(store):

@@ -228,6 +228,10 @@ class Wire(MemoryTransport):
     def keep(self, location: str, peer: Peer) -> None:
         self.kept[location] = peer
 
+    def keep_all(self, registrations: Sequence[tuple[str, str, str | None]]) -> None:
+        for location, address, identity in registrations:
+            self.keep(location, Peer(address, identity=identity))
+
     def drop(self, location: str) -> None:
         self.kept.pop(location, None)
 

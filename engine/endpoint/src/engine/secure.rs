@@ -93,7 +93,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine is closed.
-    pub fn restore(&self, sessions: &[(u64, u64, Vec<u8>)]) -> Result<Vec<(&'static str, u64)>> {
+    pub fn restore(&self, sessions: &[(u64, u64, impl AsRef<[u8]>)]) -> Result<Vec<(&'static str, u64)>> {
         self.check_open()?;
         let mut front = lock(&self.front);
         let sealing_key = front
@@ -106,7 +106,7 @@ impl Engine {
             let outcome = restore(
                 &mut front.held,
                 (*record, *generation),
-                export,
+                export.as_ref(),
                 sealing_key.as_ref(),
                 now,
             );
