@@ -12,11 +12,13 @@ from lwm2m_server import versions
 from lwm2m_server.campaigns.machine import DeploymentEvent
 from lwm2m_server.devices.records import Device, Facts
 from lwm2m_server.errors import Lwm2mError
+from lwm2m_server.firmware.applications import application_in
 from lwm2m_server.firmware.envelope import Verified, verify
 from lwm2m_server.firmware.preflight import check_approval
 from lwm2m_server.firmware.refusals import RefusalCode, refusal
 from lwm2m_server.services.components import ADVANCED_UPDATE, MAIN, Target, targets_of
 from lwm2m_server.services.keyring import anchors_of
+from lwm2m_server.services.software_link import place_of
 from lwm2m_server.store.records import JsonValue, StoredManifest, TrustedKey
 
 
@@ -62,6 +64,9 @@ def still_stands(manifest: StoredManifest, keys: Iterable[TrustedKey], now: floa
 def check(device: Device, manifest: StoredManifest) -> Verdict:
     """Compare what the device says of itself with what the manifest is for."""
     facts, targets = device.facts, targets_of(manifest)
+    application = application_in(targets[0].name)
+    if application is not None:
+        return _check_application(facts, manifest, application, several=len(targets) > 1)
     missing = _missing(facts, targets)
     if missing is None and all(_runs(present, target) for present, target in _pairs(facts, targets)):
         return Verdict(DeploymentEvent.SKIP, "already-current", f"the device already runs {_said(targets)}")
@@ -93,6 +98,43 @@ def check(device: Device, manifest: StoredManifest) -> Verdict:
         or _version(facts, manifest, targets)
         or _room(facts, targets)
         or _OFFER
+    )
+
+
+def _check_application(facts: Facts, manifest: StoredManifest, application: str, *, several: bool) -> Verdict:
+    """Compare an application's manifest with the place that it goes to."""
+    if not facts.applications:
+        return Verdict(DeploymentEvent.REJECT, "no-software-object")
+    place = place_of(facts, application)
+    if place is None:
+        return Verdict(
+            DeploymentEvent.REJECT, "no-application-place", f"the device has no place for {application}"
+        )
+    if versions.same(place.version, manifest.version):
+        return Verdict(
+            DeploymentEvent.SKIP,
+            "already-current",
+            f"the device already has {application} {manifest.version}",
+        )
+    if several:
+        return Verdict(
+            DeploymentEvent.REJECT, "unsupported", "an application comes alone, without other components"
+        )
+    if not facts.understands_manifests and manifest.is_encrypted:
+        return Verdict(DeploymentEvent.REJECT, "no-decryption-key")
+    foreign = (_identifiers if facts.understands_manifests else _identity)(facts, manifest)
+    return foreign or _older(application, place.version, manifest) or _OFFER
+
+
+def _older(application: str, version: str | None, manifest: StoredManifest) -> Verdict | None:
+    present, wanted = versions.try_parse(version), versions.try_parse(manifest.version)
+    if manifest.data.get("downgrade") is True or present is None or wanted is None or present <= wanted:
+        return None
+    return Verdict(
+        DeploymentEvent.REJECT,
+        "version-rollback",
+        f"the device has {application} {present}, which is newer than {wanted}, "
+        "and the manifest does not say that it may go back",
     )
 
 

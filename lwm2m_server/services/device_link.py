@@ -38,7 +38,7 @@ from lwm2m_server.transport import (
     is_success,
 )
 
-Post = Callable[[ev.Event], None]
+Post = Callable[[ev.PushProgress | ev.Notified], None]
 _PACKAGE, _URI, _UPDATE, _STATE, _RESULT, _PACKAGE_VERSION, _PROTOCOLS, _DELIVERY = 0, 1, 2, 3, 5, 7, 8, 9
 _SEVERITY, _MAX_DEFER = 11, 13
 _VERSION = Path.of(3, 0, 3)
@@ -111,18 +111,18 @@ class InstanceLink:
                 _, response = await self._exchange.write(target, node.path, (node,), checked=False)
         except Lwm2mError:
             return ev.Answered(number, None)
-        return ev.Answered(number, response.code, _seconds(response.max_age))
+        return ev.Answered(number, response.code, seconds_of(response.max_age))
 
-    async def execute(self, number: int, resource: int) -> ev.Answered:
-        """Execute a resource, without arguments: some devices refuse any."""
+    async def execute(self, number: int, resource: int, arguments: str = "") -> ev.Answered:
+        """Execute a resource, without arguments where that will do: some devices refuse any."""
         path = self._instance.child(resource)
         try:
             async with self._exchange.turn(self._endpoint):
                 target = await self._exchange.target(self._endpoint)
-                response = await self._exchange.send(target, ops.execute(path, root=target.root))
+                response = await self._exchange.send(target, ops.execute(path, arguments, root=target.root))
         except Lwm2mError:
             return ev.Answered(number, None)
-        return ev.Answered(number, response.code, _seconds(response.max_age))
+        return ev.Answered(number, response.code, seconds_of(response.max_age))
 
     async def push_blob(
         self, number: int, resource: int, digest: bytes, offset: int, post: Post
@@ -151,7 +151,7 @@ class InstanceLink:
             return ev.PushEnded(number, None, error.offset)
         except Lwm2mError:
             return ev.PushEnded(number, None, reached)
-        return ev.PushEnded(number, response.code, reached, _seconds(response.max_age))
+        return ev.PushEnded(number, response.code, reached, seconds_of(response.max_age))
 
 
 class DeviceLink(InstanceLink):
@@ -187,10 +187,10 @@ class DeviceLink(InstanceLink):
                         for each in found
                     )
         except Refused as refused:
-            return ev.Answered(number, refused.response.code, _seconds(refused.response.max_age))
+            return ev.Answered(number, refused.response.code, seconds_of(refused.response.max_age))
         except Lwm2mError:
             return ev.Answered(number, None)
-        state, result = _int(values.get(own.child(_STATE))), _int(values.get(own.child(_RESULT)))
+        state, result = integer_of(values.get(own.child(_STATE))), integer_of(values.get(own.child(_RESULT)))
         if state is None or result is None:
             return ev.Answered(number, None)
         protocols = {
@@ -199,20 +199,20 @@ class DeviceLink(InstanceLink):
             if own.child(_PROTOCOLS).contains(path) and isinstance(value, int) and not isinstance(value, bool)
         }
         digest = values.get(_RUNNING_DIGEST)
-        until = _int(values.get(_DEFERRED_UNTIL)) or 0
+        until = integer_of(values.get(_DEFERRED_UNTIL)) or 0
         return ev.StatusRead(
             number,
             state=state,
             result=result,
             version=_str(values.get(_VERSION)),
             package_version=_str(values.get(own.child(_PACKAGE_VERSION))),
-            delivery=_int(values.get(own.child(_DELIVERY))),
+            delivery=integer_of(values.get(own.child(_DELIVERY))),
             protocols=frozenset(protocols) if protocols else None,
             running_digest=digest if isinstance(digest, bytes) and digest else None,
             refusal_code=_str(values.get(_REFUSAL_CODE)) or "",
             refusal_text=_str(values.get(_REFUSAL_TEXT)) or "",
-            severity=_int(values.get(own.child(_SEVERITY))),
-            max_defer=_int(values.get(own.child(_MAX_DEFER))),
+            severity=integer_of(values.get(own.child(_SEVERITY))),
+            max_defer=integer_of(values.get(own.child(_MAX_DEFER))),
             deferred_until=float(until) if 0 < until <= _LAST_TIME else None,
             components=shown,
             conflicting=links_of(values, own.child(CONFLICTING)),
@@ -330,14 +330,15 @@ def _notifier(
             nodes = decode(notification.content_format, notification.payload, path, target.model)
         except InvalidInput:
             return
-        value = _int(next((node.value for node in nodes if node.path == path), None))
+        value = integer_of(next((node.value for node in nodes if node.path == path), None))
         if value is not None:
             changed(path.ids[2], value)
 
     return notified
 
 
-def _int(value: Value | None) -> int | None:
+def integer_of(value: Value | None) -> int | None:
+    """Return the number that was read, None when it is none."""
     if isinstance(value, int):
         return int(value)
     # Text without a definition, or a device that answers with the wrong type.
@@ -350,5 +351,6 @@ def _str(value: Value | None) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _seconds(max_age: int | None) -> float | None:
+def seconds_of(max_age: int | None) -> float | None:
+    """Return a Max-Age as the machines take it."""
     return None if max_age is None else float(max_age)

@@ -1,4 +1,4 @@
-"""What a device says of itself, read after each registration: objects 3, 42800 and 33629.
+"""What a device says of itself, read after each registration: objects 3, 42800, 33629 and 9.
 
 A device may come back as another version, so nothing read before is trusted. A bounded number of devices is asked at
 a time: when a whole fleet registers at once the rest waits its turn.
@@ -6,6 +6,7 @@ a time: when a whole fleet registers at once the rest waits its turn.
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -19,6 +20,7 @@ from lwm2m_server.services.background import Background, report
 from lwm2m_server.services.components import Values, capacity_of
 from lwm2m_server.services.device_link import COMPONENTS, read_components, read_values
 from lwm2m_server.services.exchange import Exchange
+from lwm2m_server.services.software_link import read_applications
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import JsonValue, NewEvent
 
@@ -114,7 +116,8 @@ class Inventory:
             if agent:
                 values |= await read_values(self._exchange, target, _AGENT, (0, 1, 3, *COMPONENTS))
             components = await read_components(self._exchange, target, values)
-        facts = facts_of(values, components, understands_manifests=agent)
+            applications = await read_applications(self._exchange, target)
+        facts = replace(facts_of(values, components, understands_manifests=agent), applications=applications)
         if facts == target.device.facts:
             return
         if await self._store.devices.set_facts(endpoint, facts):
@@ -124,6 +127,7 @@ class Inventory:
                 "firmware_version": facts.firmware_version,
                 "understands_manifests": agent,
                 "components": {each.name: each.version for each in components},
+                "applications": {each.name: each.version for each in applications if each.name},
             }
             event = NewEvent(kind="device.inventory", at=self._clock.now(), endpoint=endpoint, data=data)
             await self._store.events.append([event])

@@ -7,11 +7,10 @@ ahead of the device, and never sends an Execute twice.
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -20,14 +19,14 @@ from lwm2m_server.campaigns.machine import DEPLOYMENT_TABLE, DeploymentEvent, ad
 from lwm2m_server.campaigns.reasons import sentence
 from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment
 from lwm2m_server.clock import Clock
-from lwm2m_server.devices.records import ComponentFacts, Facts
+from lwm2m_server.devices.records import Facts
 from lwm2m_server.errors import Lwm2mError, Unavailable
-from lwm2m_server.firmware import update, update_events
+from lwm2m_server.firmware import update_events
 from lwm2m_server.firmware.outcomes import Ending, Outcome
-from lwm2m_server.firmware.update_job import DeviceView, Kind, Phase, Shown, UpdateJob
+from lwm2m_server.firmware.update_job import Kind
 from lwm2m_server.services.background import AGAIN, Background, Cancellable, Timers
 from lwm2m_server.services.blobs import Offers
-from lwm2m_server.services.device_link import DeviceLink
+from lwm2m_server.services.machines import DEFERRED, Action, Event, Machine, Request
 from lwm2m_server.services.transfers import Transfers
 from lwm2m_server.store.delta_ports import StoredDelta
 from lwm2m_server.store.ports import Store
@@ -38,13 +37,6 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_PHASE_EVENT: dict[Phase, tuple[DeploymentEvent | None, str]] = {
-    Phase.DOWNLOADING: (DeploymentEvent.DOWNLOAD, "transfer"),
-    Phase.DOWNLOADED: (DeploymentEvent.DOWNLOADED, "verified"),
-    Phase.INSTALLING: (DeploymentEvent.INSTALL, "installing"),
-    Phase.CONFIRMING: (DeploymentEvent.CONFIRM, "awaiting-evidence"),
-}
-_DEFERRED = "deferred"
 _PROGRESS = (update_events.PushProgress, update_events.DownloadProgress)
 
 
@@ -110,22 +102,18 @@ class UpdateActor:
     def __init__(
         self,
         tools: ActorTools,
-        link: DeviceLink,
+        machine: Machine,
         offers: Offers,
         deployment: Deployment,
-        job: UpdateJob,
-        view: DeviceView,
         transfers: Transfers,
     ) -> None:
         self._tools = tools
-        self._link = link
+        self._machine = machine
         self._offers = offers
         self._deployment = deployment
-        self._job = job
-        self._view = view
         self._transfers = transfers
-        self._queue: asyncio.Queue[update_events.Event] = asyncio.Queue()
-        self._held: update_events.Event | None = None
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._held: Event | None = None
         self._tasks = Background(f"update of {deployment.endpoint}")
         self._push: asyncio.Task[None] | None = None
         self._timer: Cancellable | None = None
@@ -142,7 +130,7 @@ class UpdateActor:
         """The device."""
         return self._deployment.endpoint
 
-    def post(self, event: update_events.Event) -> None:
+    def post(self, event: Event) -> None:
         """Tell the machine what happened; returns at once."""
         self._queue.put_nowait(event)
 
@@ -160,7 +148,8 @@ class UpdateActor:
 
     def fetched(self, digest: bytes, offset: int) -> None:
         """The device has fetched this blob up to `offset`; the few bytes of an envelope are no progress."""
-        if self._job.kind is Kind.IMAGE or digest != self._job.digest:
+        job = self._machine.job
+        if job.kind is Kind.IMAGE or digest != job.digest:
             self.post(update_events.DownloadProgress(self._transfers.fetched(digest, offset)))
 
     def offer_patch(self, delta: StoredDelta) -> None:
@@ -199,13 +188,13 @@ class UpdateActor:
             if self._timer is not None:
                 self._timer.cancel()
             await self._tasks.close()
-            self._link.close()
+            self._machine.close()
             # A server that stops leaves them open as long as it answers: from a refusal in its last moments the
             # device would read that the update is over.
             if not stopping:
                 self._offers.close()
 
-    async def _next(self) -> update_events.Event:
+    async def _next(self) -> Event:
         """Return the next event; of progress that came faster than it could be stored only the latest."""
         event = self._held or await self._queue.get()
         self._held = None
@@ -225,8 +214,8 @@ class UpdateActor:
             last = event if isinstance(event, update_events.PushProgress) else last
         if last is None:
             return
-        step = update.step(self._job, self._view, last, self._tools.clock.now())
-        if step.outcome is None and step.job != self._job:
+        step = self._machine.step(last, self._tools.clock.now(), keep=False)
+        if step.outcome is None and step.job != self._machine.job:
             old = self._deployment
             new = replace(
                 old,
@@ -238,14 +227,12 @@ class UpdateActor:
             with contextlib.suppress(Lwm2mError):
                 await self._tools.store.deployments.change(old, new)
 
-    async def _step(self, event: update_events.Event) -> Outcome | None:
+    async def _step(self, event: Event) -> Outcome | None:
         tools = self._tools
-        if isinstance(event, update_events.StatusRead):
-            await self._note_facts(event)
-        step = update.step(self._job, self._view, event, tools.clock.now())
-        changed = step.job != self._job
-        self._job, self._view = step.job, step.view
-        if changed and step.outcome is None:
+        await self._note_facts(event)
+        before = self._machine.job
+        step = self._machine.step(event, tools.clock.now())
+        if step.job != before and step.outcome is None:
             await self._store_step()
         for action in step.actions:
             self._do(action)
@@ -257,26 +244,19 @@ class UpdateActor:
             self._timer = tools.timers.later(delay, lambda: self.post(update_events.Tick()))
         return step.outcome
 
-    async def _note_facts(self, status: update_events.StatusRead) -> None:
+    async def _note_facts(self, event: Event) -> None:
         """Keep the directory in step: whoever sees the outcome sees the version that it rests on."""
-        components = self._facts.components
-        if status.components is not None:
-            components = tuple(map(_component, status.components))
-        facts = Facts(
-            firmware_version=status.version or None,
-            running_digest=status.running_digest,
-            components=components,
-        )
-        if facts != self._facts:
+        facts = self._machine.noted(event, self._facts)
+        if facts is not None and facts != self._facts:
             self._facts = facts
             endpoint = self._deployment.endpoint
             await lasting(self._tools, lambda: self._tools.store.devices.set_facts(endpoint, facts))
 
     async def _store_step(self) -> None:
-        job, now = self._job, self._tools.clock.now()
+        job, now = self._machine.job, self._tools.clock.now()
         old = self._deployment
-        event, why, text = _move(job)
-        news = job.phase.value != old.state.value or _DEFERRED in (why, old.reason)
+        event, why, text = self._machine.move()
+        news = job.phase.value != old.state.value or DEFERRED in (why, old.reason)
         same = (job.phase.value, why, text or sentence(why)) == (old.state.value, old.reason, old.text)
         moves = news and not same and (old.state, event) in DEPLOYMENT_TABLE
         if event is not None and moves:
@@ -296,28 +276,19 @@ class UpdateActor:
                 raise Superseded
         self._deployment = new
 
-    def _do(self, action: update_events.Action) -> None:
-        link = self._link
+    def _do(self, action: Action) -> None:
         match action:
             case update_events.Observe():
-                self._tasks.spawn(link.observe_update(self.post))
-            case update_events.ReadStatus(number, settings, components):
-                self._answer(link.read_status(number, settings=settings, components=components))
-            case update_events.Configure(number, severity, max_defer):
-                self._answer(link.configure(number, severity, max_defer))
-            case update_events.Reset(number, by_uri, others):
-                self._answer(link.reset(number, by_uri=by_uri, others=others))
-            case update_events.WriteUri(number, uri):
-                self._answer(link.write_uri(number, uri))
-            case update_events.Execute(number):
-                self._answer(link.execute_update(number))
+                self._tasks.spawn(self._machine.observe(self.post))
             case update_events.Push(number, offset):
                 self._stop_push()
-                self._push = self._answer(link.push(number, self._job.digest, offset, self.post))
+                self._push = self._answer(self._machine.push(number, offset, self.post))
             case update_events.StopPush():
                 self._stop_push()
+            case _:
+                self._answer(self._machine.request(action))
 
-    def _answer(self, work: Coroutine[Any, Any, update_events.Event]) -> asyncio.Task[None] | None:
+    def _answer(self, work: Request) -> asyncio.Task[None] | None:
         async def answered() -> None:
             self.post(await work)
 
@@ -337,8 +308,9 @@ class UpdateActor:
 
     async def _finish(self, outcome: Outcome) -> None:
         """Store how the attempt ended: for good, or back to pending for another one."""
-        if self._job.kind is Kind.IMAGE:
-            self._transfers.fetched(self._job.digest, self._job.offset)
+        job = self._machine.job
+        if job.kind is Kind.IMAGE:
+            self._transfers.fetched(job.digest, job.offset)
         succeeded = outcome.ending is Ending.SUCCEEDED
         await lasting(self._tools, lambda: self._transfers.save(succeeded=succeeded))
         now = self._tools.clock.now()
@@ -374,23 +346,6 @@ class UpdateActor:
             self._deployment.attempt, retries, self._tools.back_off, self._tools.chance(), outcome.retry_after
         )
         return None if delay is None else now + delay
-
-
-def _move(job: UpdateJob) -> tuple[DeploymentEvent | None, str, str]:
-    """Return the transition that fits the job: event, reason, and text where the reason does not say it all."""
-    if job.deferred_since is None or job.phase not in (Phase.DOWNLOADING, Phase.DOWNLOADED):
-        return *_PHASE_EVENT.get(job.phase, (None, "")), ""
-    downloading = job.phase is Phase.DOWNLOADING
-    event = DeploymentEvent.DOWNLOAD if downloading else DeploymentEvent.DEFER
-    until = ""
-    if job.deferred_until is not None:
-        until = f" until {datetime.fromtimestamp(job.deferred_until, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    what = "download" if downloading else "installation"
-    return event, _DEFERRED, f"the device's application puts the {what} off{until}"
-
-
-def _component(shown: Shown) -> ComponentFacts:
-    return ComponentFacts(**{item.name: getattr(shown, item.name) for item in fields(shown)})
 
 
 def _goes_on(campaign: Campaign) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
@@ -12,9 +13,10 @@ from lwm2m_server.campaigns.records import Campaign, CampaignState, Deployment
 from lwm2m_server.devices.records import Device, Facts
 from lwm2m_server.errors import InvalidInput, Lwm2mError, NotFound
 from lwm2m_server.firmware import update_events
+from lwm2m_server.firmware.applications import application_in
+from lwm2m_server.firmware.software_job import SoftwareJob, new_software_job
 from lwm2m_server.firmware.update_job import (
     FIRMWARE,
-    DeviceView,
     Goal,
     Kind,
     Method,
@@ -26,10 +28,18 @@ from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.services.addresses import peer_of
 from lwm2m_server.services.background import Background, report
 from lwm2m_server.services.blobs import BlobShelf, Offers, blob_path
-from lwm2m_server.services.components import ADVANCED_UPDATE, first_of, sent_sizes, targets_of
+from lwm2m_server.services.components import (
+    ADVANCED_UPDATE,
+    first_of,
+    named_deltas,
+    sent_sizes,
+    targets_of,
+)
 from lwm2m_server.services.deltas import DeltaService
 from lwm2m_server.services.device_link import DeviceLink
 from lwm2m_server.services.exchange import Exchange
+from lwm2m_server.services.machines import FirmwareMachine, Job, Machine, SoftwareMachine, job_of
+from lwm2m_server.services.software_link import SOFTWARE, SoftwareLink, place_of
 from lwm2m_server.services.transfers import Transfers
 from lwm2m_server.services.update_actor import ActorTools, UpdateActor, deployment_event, lasting
 from lwm2m_server.store.records import StoredManifest
@@ -144,7 +154,7 @@ class Updater:
                 offers.close()
         if stored:
             # a delta to encrypted bytes saves nothing, and the plain ones are not here
-            if job.kind is Kind.MANIFEST:
+            if job.kind is Kind.MANIFEST and isinstance(job, UpdateJob):
                 fetched = sent_sizes(manifest)
                 for base, target in _installed(device.facts, manifest):
                     if target in fetched:
@@ -220,7 +230,7 @@ class Updater:
             await self._fail(deployment, "artefact-missing", "")
             return
         try:
-            job = UpdateJob.from_json(json.loads(deployment.job))
+            job = job_of(json.loads(deployment.job))
             offers = self._offers(job, manifest)
         except NotFound as error:
             await self._fail(deployment, "artefact-missing", error.message)
@@ -243,23 +253,24 @@ class Updater:
             self._on_done(new)
 
     def _spawn(
-        self, deployment: Deployment, device: Device, job: UpdateJob, offers: Offers, transfers: Transfers
+        self, deployment: Deployment, device: Device, job: Job, offers: Offers, transfers: Transfers
     ) -> None:
         endpoint = deployment.endpoint
-        link = DeviceLink(
-            self._exchange,
-            self._transport,
-            endpoint,
-            Path.parse(job.instance),
-            block_size=self._policy.block_size,
-        )
-        view = DeviceView(registered=device.registered)
-        actor = UpdateActor(self._tools, link, offers, deployment, job, view, transfers)
+        actor = UpdateActor(self._tools, self._machine(device, job), offers, deployment, transfers)
         if device.registration is not None:
             actor.moved(peer_of(device.registration))
         self._actors[endpoint] = actor
         if self._started:
             self._background.spawn(self._run(actor))
+
+    def _machine(self, device: Device, job: Job) -> Machine:
+        """Put the job on the machine that it belongs to."""
+        there = self._exchange, self._transport, device.endpoint, Path.parse(job.instance)
+        size, registered = self._policy.block_size, device.registered
+        if isinstance(job, SoftwareJob):
+            known = device.facts.applications or ()
+            return SoftwareMachine(SoftwareLink(*there, block_size=size), job, known, registered=registered)
+        return FirmwareMachine(DeviceLink(*there, block_size=size), job, registered=registered)
 
     async def _run(self, actor: UpdateActor) -> None:
         endpoint = actor.deployment.endpoint
@@ -273,25 +284,33 @@ class Updater:
             del self._actors[endpoint]
         self._on_done(actor.deployment)
 
-    def _job(self, device: Device, peer: Peer, manifest: StoredManifest, campaign: Campaign) -> UpdateJob:
+    def _job(self, device: Device, peer: Peer, manifest: StoredManifest, campaign: Campaign) -> Job:
         """Make the job: the signed envelope for a device that understands it, else the image."""
         envelope = bool(device.facts.understands_manifests)
         digest = bytes.fromhex(manifest.id) if envelope else manifest.image_digest
+        given: dict[str, Any] = {
+            "kind": Kind.MANIFEST if envelope else Kind.IMAGE,
+            "digest": digest,
+            "size": len(manifest.envelope) if envelope else manifest.image_size,
+            "uris": ("/".join((self._policy.base_uri(peer), *blob_path(digest))),),
+            "target_version": manifest.version,
+            "prefer": self._policy.prefer,
+            "timers": self._policy.timers,
+            "now": self._tools.clock.now(),
+        }
+        application = application_in(targets_of(manifest)[0].name)
+        if application is not None:
+            place = place_of(device.facts, application)
+            instance = str(Path.of(SOFTWARE, 0 if place is None else place.instance))
+            return new_software_job(application=application, instance=instance, **given)
         first = first_of(device.facts, manifest)
         return new_job(
-            kind=Kind.MANIFEST if envelope else Kind.IMAGE,
-            digest=digest,
-            size=len(manifest.envelope) if envelope else manifest.image_size,
-            uris=("/".join((self._policy.base_uri(peer), *blob_path(digest))),),
-            target_version=manifest.version,
             target_digest=manifest.installed_digest,
-            prefer=self._policy.prefer,
-            timers=self._policy.timers,
             severity=None if campaign.severity is None else campaign.severity.number,
             max_defer=campaign.max_defer,
             instance=FIRMWARE if first is None else str(Path.of(ADVANCED_UPDATE, first.instance)),
             goals=() if first is None else _goals(device.facts, manifest),
-            now=self._tools.clock.now(),
+            **given,
         )
 
     def _transfers(self, deployment: Deployment, manifest: StoredManifest) -> Transfers:
@@ -301,9 +320,10 @@ class Updater:
             deployment.campaign_id,
             deployment.endpoint,
             sent_sizes(manifest),
+            named_deltas(manifest),
         )
 
-    def _offers(self, job: UpdateJob, manifest: StoredManifest) -> Offers:
+    def _offers(self, job: Job, manifest: StoredManifest) -> Offers:
         digests: Sequence[bytes] = (job.digest, manifest.image_digest)
         if job.kind is Kind.MANIFEST:
             digests = (*digests, *manifest.further_images)
@@ -320,6 +340,10 @@ def _goals(facts: Facts, manifest: StoredManifest) -> tuple[Goal, ...]:
 
 def _present(facts: Facts, manifest: StoredManifest) -> str | None:
     """Return the version of what the manifest's first component replaces."""
+    application = application_in(targets_of(manifest)[0].name)
+    if application is not None:
+        place = facts.application(application)
+        return None if place is None else place.version
     first = first_of(facts, manifest)
     return facts.firmware_version if first is None else first.version
 
