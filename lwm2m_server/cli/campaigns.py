@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lwm2m_server.cli.deltas import saved
 from lwm2m_server.cli.devices import EVENT_COLUMNS, Endpoint
 from lwm2m_server.cli.output import Column, Record, clean, moment, size
 from lwm2m_server.cli.session import Session, remote
@@ -240,6 +241,11 @@ def statistics(session: Session, campaign: Campaign) -> None:
     session.out.records(rows, columns, empty="it has no devices yet")
     totals = counts["totals"]
     session.out.note(f"{totals['done']} of {totals['targets']} devices came to an end")
+    savings = counts["savings"]
+    if savings["deltas"]:
+        session.out.note(
+            f"deltas saved {saved(savings)}: {savings['deltas']} of {savings['updates']} updates"
+        )
 
 
 @app.command("deployments")

@@ -84,12 +84,25 @@ def _shown(told: dict[str, Any], image_size: int) -> dict[str, Any]:
     }
 
 
+def saved(sums: Any) -> str:
+    """Write what was saved, in bytes and as a share."""
+    return f"{_signed(sums['saved_bytes'])}{_share(sums)}"
+
+
+def _signed(count: int) -> str:
+    return size(count) if count >= 0 else f"-{size(-count)}"
+
+
+def _share(sums: Any) -> str:
+    return f" ({sums['saved_bytes'] / sums['image_bytes']:.1%})" if sums["image_bytes"] else ""
+
+
 _SAVINGS: list[Column] = [
     ("updates", "updates"),
     ("by a delta", "deltas"),
     ("images", lambda sums: size(sums["image_bytes"])),
     ("sent", lambda sums: size(sums["sent_bytes"])),
-    ("saved", lambda sums: f"{_signed(sums['saved_bytes'])}{_share(sums)}"),
+    ("saved", saved),
 ]
 
 
@@ -101,11 +114,3 @@ def savings(
 ) -> None:
     """Show how many bytes deltas saved: of all updates that ended well, of a campaign, of a device."""
     session.out.record(session.client.get("/deltas/savings", campaign=campaign, device=device), _SAVINGS)
-
-
-def _signed(count: int) -> str:
-    return size(count) if count >= 0 else f"-{size(-count)}"
-
-
-def _share(sums: Any) -> str:
-    return f" ({sums['saved_bytes'] / sums['image_bytes']:.1%})" if sums["image_bytes"] else ""

@@ -5,9 +5,11 @@ from datetime import datetime
 from pydantic import AwareDatetime, BaseModel, Field
 
 from lwm2m_server.api.models.common import Body, Event, moment, optional_moment
+from lwm2m_server.api.models.deltas import Savings
 from lwm2m_server.campaigns import records as campaigns
 from lwm2m_server.campaigns.records import MAX_DEFER, CampaignState, DeploymentState, Severity
 from lwm2m_server.campaigns.statistics import Statistics as Tally
+from lwm2m_server.store import delta_ports
 
 
 class CampaignBody(Body):
@@ -137,12 +139,13 @@ class Statistics(BaseModel):
     totals: Totals
     states: dict[DeploymentState, int]
     reasons: dict[DeploymentState, dict[str, int]]
+    savings: Savings = Field(description="What deltas saved in this campaign")
 
     @classmethod
-    def of(cls, tally: Tally) -> "Statistics":
+    def of(cls, tally: Tally, savings: delta_ports.Savings) -> "Statistics":
         """Convert the counts."""
         totals = Totals(**{name: getattr(tally.totals, name) for name in Totals.model_fields})
-        return cls(totals=totals, states=tally.states, reasons=tally.reasons)
+        return cls(totals=totals, states=tally.states, reasons=tally.reasons, savings=Savings.of(savings))
 
 
 class Deployment(BaseModel):

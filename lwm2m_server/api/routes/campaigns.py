@@ -146,8 +146,10 @@ for _name, (_text, _method) in _ACTIONS.items():
 
 @router.get("/{campaign_id}/statistics", summary="Count devices", responses=problems(404, 422))
 async def statistics(services: ServicesOf, _: Reader, campaign_id: str) -> models.Statistics:
-    """Count devices by state, and by reason within each state."""
-    return models.Statistics.of(await services.campaigns.statistics(campaign_id))
+    """Count devices by state, and by reason within each state; and what deltas saved."""
+    campaign = await services.campaigns.get(campaign_id)
+    savings = await services.deltas.savings(campaign_id=campaign.id)
+    return models.Statistics.of(await services.campaigns.statistics(campaign.id), savings)
 
 
 @router.get("/{campaign_id}/deployments", summary="List devices of a campaign", responses=problems(404, 422))

@@ -112,6 +112,14 @@ async def test_a_transfer_is_replaced_by_what_came_later(stored):
     assert await stored.transfers("c2", "dev-1") == []
 
 
+async def test_an_update_of_several_images_saves_by_each_of_them(stored):
+    modem = replace(PATCH, digest=OTHER, image=BASE, method="", size=500, image_size=500, sent=500)
+    rows = [replace(PATCH, image=TARGET), modem, replace(modem, digest=BASE, applied=False, sent=7)]
+    await stored.record(rows)
+    assert await stored.transfers("c1", "dev-1") == sorted(rows, key=lambda row: row.digest)
+    assert await stored.savings() == Savings(1, 1, 1500, PATCH.sent + 507)
+
+
 async def test_savings_add_up_what_ended_well(stored):
     whole = replace(PATCH, digest=TARGET, method="", size=1000, sent=1000)
     await stored.record(

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from lwm2m_server.store.delta_ports import Transfer
+
 V1 = "/api/v1"
 
 
@@ -108,8 +110,27 @@ async def test_statistics_and_deployments_by_state_and_reason(world, http, draft
     ):
         await world.register(endpoint)
         await world.deploy(draft["id"], endpoint, state, reason)
+    row = Transfer(
+        campaign_id=draft["id"],
+        endpoint="pump-1",
+        digest=bytes(32),
+        method="bsdiff",
+        size=300,
+        image_size=1000,
+        sent=300,
+        updated_at=0.0,
+        applied=True,
+    )
+    await world.store.deltas.record([row])
     counts = (await http.get(f"{url}/statistics")).json()
     assert counts["totals"]["targets"] == 3
+    assert counts["savings"] == {
+        "updates": 1,
+        "deltas": 1,
+        "image_bytes": 1000,
+        "sent_bytes": 300,
+        "saved_bytes": 700,
+    }
     assert counts["totals"]["active"] == 1
     assert counts["states"]["failed"] == 1
     assert counts["reasons"]["failed"] == {"digest-mismatch": 1}
