@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from lwm2m_server.cli import (
+    attributes,
     campaigns,
     certs,
     credentials,
@@ -55,6 +56,7 @@ serve.register(app)
 operations.register(app)
 for _name, _group in (
     ("devices", devices.app),
+    ("attributes", attributes.app),
     ("credentials", credentials.app),
     ("authorities", credentials.authorities),
     ("certs", certs.app),

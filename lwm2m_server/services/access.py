@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from lwm2m_server.clock import Clock
-from lwm2m_server.errors import Forbidden, InvalidInput, NotFound, Unavailable
+from lwm2m_server.errors import Conflict, Forbidden, InvalidInput, NotFound, Unavailable
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import JsonValue, NewEvent, Token
 
@@ -101,11 +101,22 @@ class AccessService:
         return tuple(await self._store.tokens.all())
 
     async def revoke(self, token_id: str, *, actor: str) -> None:
-        """End a token for good; doing it again changes nothing. Raises `NotFound`."""
-        token = next((token for token in await self._store.tokens.all() if token.id == token_id), None)
+        """End a token for good; doing it again changes nothing.
+
+        Raises `NotFound`; `Conflict` for the last administrator's, after which nobody could make another.
+        """
+        tokens = await self._store.tokens.all()
+        token = next((token for token in tokens if token.id == token_id), None)
         if token is None:
             raise NotFound(f"There is no token '{token_id}'.", field="token")
         now = self._clock.now()
+        admins = {each.id for each in tokens if each.role == Role.ADMIN and _is_valid(each, now)}
+        if admins == {token_id}:
+            raise Conflict(
+                "This is the last token of an administrator.",
+                field="token",
+                hint="Make another one first: lwm2m tokens add NAME --role admin.",
+            )
         event = NewEvent(kind="token.revoked", at=now, data={"name": token.name, "by": actor})
         await self._store.tokens.revoke(token_id, now=now, events=[event])
 
@@ -134,6 +145,10 @@ class AccessService:
         data: dict[str, JsonValue] = {"name": token.name, "role": token.role, "by": actor}
         event = NewEvent(kind="token.created", at=token.created_at, data=data)
         await self._store.tokens.add(token, events=[event])
+
+
+def _is_valid(token: Token, now: float) -> bool:
+    return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
 
 
 def _new_token(name: str, role: Role, *, now: float, expires_at: float | None = None) -> tuple[Token, str]:

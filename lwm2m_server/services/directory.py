@@ -4,11 +4,12 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from lwm2m_server.campaigns.records import Deployment
 from lwm2m_server.clock import Clock
+from lwm2m_server.devices.attributes import AttributeType
 from lwm2m_server.devices.filter import Filter, parse
 from lwm2m_server.devices.records import AttributeValue, Device
 from lwm2m_server.errors import Conflict, NotFound
 from lwm2m_server.store.ports import Store
-from lwm2m_server.store.records import Event, NewEvent, Page
+from lwm2m_server.store.records import Event, JsonValue, NewEvent, Page
 
 MAX_PAGE = 1000
 
@@ -77,6 +78,19 @@ class DirectoryService:
         return await self._store.devices.set_attributes(
             endpoint, changes, revision=expected_revision, events=[event]
         )
+
+    async def attribute_types(self) -> dict[str, AttributeType]:
+        """Return the operators' attributes and their types, by name."""
+        return dict(sorted((await self._store.devices.attribute_types()).items()))
+
+    async def define_attribute(self, name: str, type_: AttributeType, *, actor: str) -> None:
+        """Give an operators' attribute its type, before a device has a value.
+
+        Raises `InvalidInput` for a name or type that can't be, `Conflict` while devices hold another type.
+        """
+        data: dict[str, JsonValue] = {"name": name, "type": type_.value, "by": actor}
+        event = NewEvent(kind="attribute.defined", at=self._clock.now(), data=data)
+        await self._store.devices.define_attribute(name, type_, events=[event])
 
     async def delete(self, endpoint: str, *, actor: str) -> None:
         """Forget a device; it comes back as a new one if it registers again. Raises `NotFound`,

@@ -89,8 +89,10 @@ class DeviceStore(Protocol):
         """Return the operators' attributes that exist, for `devices.filter.parse`."""
         ...
 
-    async def define_attribute(self, name: str, type: AttributeType) -> None:
-        """Fix a type ahead of values (`version` must be defined so).
+    async def define_attribute(
+        self, name: str, type: AttributeType, *, events: Sequence[NewEvent] = ()
+    ) -> None:
+        """Fix a type ahead of values (`version` must be defined so); no event when it has that type already.
 
         Raises `Conflict` if it has another one.
         """

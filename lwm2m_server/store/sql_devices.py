@@ -138,13 +138,19 @@ class SqlDeviceStore:
         rows = await self._database.read(select(attribute_types))
         return {name: AttributeType(type_) for name, type_ in rows}
 
-    async def define_attribute(self, name: str, type: AttributeType) -> None:
+    async def define_attribute(
+        self, name: str, type: AttributeType, *, events: Sequence[NewEvent] = ()
+    ) -> None:
         def work(connection: Connection) -> None:
             used = select(device_attributes.c.name).where(device_attributes.c.name == name).limit(1)
             in_use = (connection.execute(used)).first() is not None
-            define(name, type, (_types(connection)).get(name), in_use=in_use)
+            defined = _types(connection).get(name)
+            define(name, type, defined, in_use=in_use)
+            if defined is type:
+                return
             statement = upsert(attribute_types).values(name=name, type=type)
             connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"type": type}))
+            sql_events.append(connection, events)
 
         await self._database.write(work)
 

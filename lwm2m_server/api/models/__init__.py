@@ -24,6 +24,8 @@ from lwm2m_server.api.models.credentials import (
 from lwm2m_server.api.models.definitions import ObjectDetails, ObjectSummary, Resource
 from lwm2m_server.api.models.devices import (
     ActionBody,
+    AttributeBody,
+    AttributeDefinition,
     Attributes,
     AttributesPatch,
     CreatedInstance,
@@ -43,6 +45,8 @@ from lwm2m_server.api.models.tokens import NewToken, Token, TokenBody
 
 __all__ = [
     "ActionBody",
+    "AttributeBody",
+    "AttributeDefinition",
     "Attributes",
     "AttributesPatch",
     "Authority",

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from lwm2m_server.api.models.common import AttributeValue, Body, ResourceScalar, hex_or_none, moment
 from lwm2m_server.devices import records as devices
+from lwm2m_server.devices.attributes import AttributeType
 from lwm2m_server.lwm2m.values import ObjectLink
 from lwm2m_server.services.operations import DiscoveredLink, ReadResult
 
@@ -148,6 +149,20 @@ class AttributesPatch(Body):
     attributes: dict[str, AttributeValue | None] = Field(
         min_length=1, max_length=100, examples=[{"region": "eu", "old": None}]
     )
+
+
+class AttributeDefinition(BaseModel):
+    """A name that filters know; the server's own can't be set."""
+
+    name: str = Field(examples=["boot.version"])
+    type: AttributeType
+    built_in: bool
+
+
+class AttributeBody(Body):
+    """What the values of an attribute are on all devices."""
+
+    type: Literal["text", "number", "boolean", "version"]
 
 
 class Value(BaseModel):

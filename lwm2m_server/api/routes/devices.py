@@ -1,8 +1,8 @@
-"""`/devices`: what the server knows of devices; `/filters`: which of them a filter names."""
+"""`/devices`: what the server knows of devices; `/attributes` and `/filters`: what they are chosen by."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from lwm2m_server.api import models
 from lwm2m_server.api.dependencies import (
@@ -20,6 +20,7 @@ from lwm2m_server.api.dependencies import (
     precondition,
 )
 from lwm2m_server.api.problems import problems
+from lwm2m_server.devices.attributes import BUILT_IN, MAX_NAME, AttributeType
 
 router = APIRouter(tags=["devices"])
 
@@ -98,6 +99,32 @@ async def device_deployments(
     """List every deployment that the device was part of, the newest first."""
     found = await services.directory.deployments(endpoint)
     return models.Page(items=[models.Deployment.of(deployment) for deployment in found])
+
+
+@router.get("/attributes", tags=["attributes"], summary="List attributes")
+async def list_attributes(services: ServicesOf, _: Reader) -> models.Page[models.AttributeDefinition]:
+    """List all names that a filter may use with their types: the server's own, then the operators'."""
+    names = [
+        models.AttributeDefinition(name=name, type=type_, built_in=built_in)
+        for built_in, types in ((True, BUILT_IN), (False, await services.directory.attribute_types()))
+        for name, type_ in types.items()
+    ]
+    return models.Page(items=names)
+
+
+@router.put(
+    "/attributes/{name}", tags=["attributes"], summary="Define an attribute", responses=problems(409, 422)
+)
+async def define_attribute(
+    services: ServicesOf,
+    who: Operator,
+    name: Annotated[str, Path(max_length=MAX_NAME, examples=["boot.version"])],
+    body: models.AttributeBody,
+) -> models.AttributeDefinition:
+    """Say what the values are before the first is set: text that is to be compared as versions is known only so."""
+    type_ = AttributeType(body.type)
+    await services.directory.define_attribute(name, type_, actor=who.name)
+    return models.AttributeDefinition(name=name, type=type_, built_in=False)
 
 
 @router.get("/filters/preview", tags=["filters"], summary="Try a filter", responses=problems(422))

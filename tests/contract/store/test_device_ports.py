@@ -387,8 +387,10 @@ async def test_edits_of_attributes_are_refused_whole(store):
 
 async def test_a_version_attribute_is_defined_first(store):
     await store.registrations.register([registration("a"), registration("b")])
-    await store.devices.define_attribute("boot", AttributeType.VERSION)
-    await store.devices.define_attribute("boot", AttributeType.VERSION)
+    event = NewEvent(kind="attribute.defined", at=1.0)
+    await store.devices.define_attribute("boot", AttributeType.VERSION, events=[event])
+    await store.devices.define_attribute("boot", AttributeType.VERSION, events=[event])
+    assert [each.kind for each in await store.events.after(0)].count("attribute.defined") == 1
     await store.devices.set_attributes("a", {"boot": "1.9"})
     await store.devices.set_attributes("b", {"boot": "1.10"})
     with pytest.raises(InvalidInput):

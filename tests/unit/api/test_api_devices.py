@@ -80,6 +80,26 @@ async def test_attributes_are_set_and_removed_and_if_match_guards_them(world, ht
     assert (await http.get(url)).json() == {"attributes": {"region": "eu"}}
 
 
+async def test_versions_are_compared_as_such_once_the_attribute_is_defined(world, http) -> None:
+    await world.register("pump-1")
+    url = f"{V1}/attributes/boot.version"
+    assert (await http.put(url, json={"type": "version"})).json() == {
+        "name": "boot.version",
+        "type": "version",
+        "built_in": False,
+    }
+    await http.patch(f"{V1}/devices/pump-1/attributes", json={"attributes": {"boot.version": "1.9"}})
+    preview = {"filter": "boot.version < 1.10"}
+    assert (await http.get(f"{V1}/filters/preview", params=preview)).json()["count"] == 1
+    taken = await http.put(url, json={"type": "text"})
+    assert (taken.status_code, taken.json()["field"]) == (409, "attributes/boot.version")
+    for name, body in (("model", {"type": "text"}), ("9x", {"type": "text"}), ("a", {"type": "time"})):
+        assert (await http.put(f"{V1}/attributes/{name}", json=body)).status_code == 422
+    listed = (await http.get(f"{V1}/attributes")).json()["items"]
+    assert {"name": "firmware.version", "type": "version", "built_in": True} in listed
+    assert [each["name"] for each in listed if not each["built_in"]] == ["boot.version"]
+
+
 async def test_bad_attributes_change_nothing_and_name_the_field(world, http) -> None:
     await world.register("pump-1")
     url = f"{V1}/devices/pump-1/attributes"

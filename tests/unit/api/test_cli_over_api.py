@@ -41,6 +41,14 @@ def test_devices_are_listed_shown_and_given_attributes(lwm2m, bridge) -> None:
     lwm2m("devices", "show", "pump-1", code=3)
 
 
+def test_attributes_are_listed_and_defined(lwm2m) -> None:
+    lwm2m("attributes", "define", "boot.version", "version")
+    listed = lwm2m("attributes", "list", "--json")
+    assert {"name": "boot.version", "type": "version", "built_in": False} in listed
+    assert "firmware.version" in lwm2m("attributes", "list").stdout
+    lwm2m("attributes", "define", "model", "text", code=2)
+
+
 def test_operations_reach_the_device(lwm2m, bridge) -> None:
     asked = bridge.world.devices.asked
     assert lwm2m("read", "pump-1", "/3/0/0").stdout == "Acme\n"

@@ -70,6 +70,19 @@ async def test_a_revoked_token_ends_at_once_and_stays_listed(access: AccessServi
         await access.revoke("nobody", actor="bob")
 
 
+async def test_the_last_administrator_stays(access: AccessService, clock: ManualClock) -> None:
+    ann, _ = await access.create("ann", Role.ADMIN, actor="server")
+    bob, _ = await access.create("bob", Role.ADMIN, expires_at=clock.now() + 60, actor="ann")
+    await access.create("ci", Role.OPERATOR, actor="ann")
+    clock.advance(60)
+    with pytest.raises(Conflict) as caught:
+        await access.revoke(ann.id, actor="ann")
+    assert caught.value.field == "token"
+    await access.revoke(bob.id, actor="ann")  # it counts no longer anyway
+    await access.create("eve", Role.ADMIN, actor="ann")
+    await access.revoke(ann.id, actor="eve")
+
+
 @pytest.mark.parametrize("name", ["", "  ", "x" * 101, "a\nb", "a\x1b[2J"])
 async def test_a_bad_name_makes_nothing(access: AccessService, name: str) -> None:
     with pytest.raises(InvalidInput) as caught:
