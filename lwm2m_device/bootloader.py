@@ -124,6 +124,11 @@ class BootLoader:
         if self.on_trial:
             self._finish_confirm(self.slots[self.state.slot])
 
+    def give_up(self) -> None:
+        """Take the image on trial back at the next boot, though it did nothing wrong itself."""
+        if self.on_trial:
+            self._give_up(Outcome.BOOT_FAILED)
+
     def clear_outcome(self) -> None:
         """Forget the outcome after it was reported."""
         if self.state.outcome is not Outcome.NONE:

@@ -16,8 +16,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from lwm2m_device import files, options, uri
+from lwm2m_device.components import read_components
 from lwm2m_device.credentials import CredentialFiles
-from lwm2m_device.settings import DELTA_METHODS, Delivery, DeviceSettings, Faults
+from lwm2m_device.settings import DELTA_METHODS, MAIN_COMPONENT, Delivery, DeviceSettings, Faults
 from lwm2m_server import versions
 from lwm2m_server.devices.identities import Kind
 from lwm2m_server.errors import Conflict, InvalidInput, Lwm2mError, Unavailable
@@ -53,6 +54,7 @@ def run(
     unauthorized: options.Unauthorized = False,
     consent: options.Consent = None,
     consent_timeout: options.ConsentTimeout = 10.0,
+    components: options.Components = None,
     plain: options.Plain = False,
     psk_identity: options.PskIdentity = "",
     psk_key: options.PskKey = "",
@@ -207,6 +209,7 @@ def _settings(
     trust: list[Path] | None,
     approval: list[Path] | None,
     decryption_key: list[Path] | None,
+    components: Path | None,
     initial_version: str,
     initial_image: Path | None,
     lwm2m_version: str,
@@ -234,6 +237,7 @@ def _settings(
             read_class_key(files.read(each, "decryption-key"), "decryption-key")
             for each in decryption_key or []
         ),
+        components=() if components is None else read_components(components, MAIN_COMPONENT),
         lwm2m_version=_one_of(lwm2m_version, _LWM2M_VERSIONS, "lwm2m-version"),
         local=_local(bind),
         block_size=_one_of(block_size, _BLOCK_SIZES, "block-size"),
@@ -246,6 +250,12 @@ def _settings(
 
 
 def _check_identity(settings: DeviceSettings) -> None:
+    if settings.plain and settings.components:
+        raise InvalidInput(
+            "A device with several components takes manifests, no raw images.",
+            field="components",
+            hint="Leave --plain or --components out.",
+        )
     if settings.plain:
         return
     for name, given in (

@@ -7,15 +7,17 @@ All that outlives a reboot is in the flash, so a reboot inside of the process, a
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from lwm2m_device import uri
+from lwm2m_device.assembly import make_updater
 from lwm2m_device.bootloader import Boot, BootLoader
 from lwm2m_device.consent import Consent, ConsentProgram
 from lwm2m_device.flash import Mains, PowerSupply
-from lwm2m_device.judges import judges_for, staging_beside
+from lwm2m_device.hooks import ComponentHook, hook_of
 from lwm2m_device.pace import LoopPace, Pace, wait_for
 from lwm2m_device.settings import DeviceSettings, Log
 from lwm2m_device.stack import Stack
@@ -47,12 +49,23 @@ class World:
 class Device:
     """One device with its flash file."""
 
-    def __init__(self, settings: DeviceSettings, world: World, *, consent: Consent | None = None) -> None:
-        """`consent` is the application's hook; without it the program of the settings, if there is one."""
+    def __init__(
+        self,
+        settings: DeviceSettings,
+        world: World,
+        *,
+        consent: Consent | None = None,
+        hooks: Mapping[str, ComponentHook] = MappingProxyType({}),
+    ) -> None:
+        """Make it; raises InvalidInput when a hook can't be loaded.
+
+        `consent` and `hooks` (by component) are the application's; without them those of the settings.
+        """
         self.settings = settings
         if consent is None and settings.consent is not None:
             consent = ConsentProgram(settings.consent, settings.consent_timeout)
         self._consent = consent
+        self._hooks = tuple(hooks.get(each.name) or hook_of(each) for each in settings.components)
         self._world = world
         self._reboot = asyncio.Event()
         self._stopping = False
@@ -72,6 +85,7 @@ class Device:
             slot_size=self.settings.slot_size,
             kind=self.settings.layout,
             staging_size=self.settings.staging_size,
+            components=self.settings.components,
             log=self._world.log,
             supply=self._world.supply,
         )
@@ -92,17 +106,7 @@ class Device:
             log("The new image crashes (as ordered)")
             await wait_for(self._reboot, _CRASH_SECONDS, self._world.pace)
             return
-        clock = self._world.clock
-        layout = storage.layout
-        judges = judges_for(
-            self.settings,
-            boot,
-            lambda: loader.floor,
-            layout.slot_size,
-            clock.now,
-            staging_beside(layout, boot),
-        )
-        updater = Updater(storage.flash, storage.layout, loader, boot, judges=judges, clock=clock)
+        updater = make_updater(self.settings, storage.flash, storage.layout, loader, boot, self._world.clock)
         damaged = storage.damaged or loader.damaged or updater.damaged
         notes, install = updater.reconcile()
         for note in notes:
@@ -129,6 +133,7 @@ class Device:
                 transport,
                 damaged=damaged,
                 consent=self._consent,
+                hooks=self._hooks,
                 pace=self._world.pace,
                 clock=self._world.clock,
                 find=find_peer,
@@ -168,7 +173,7 @@ class Device:
 
     async def _judge_trial(self, updater: Updater) -> None:
         """Reboot a new image that could not reach the server in time; one that could runs on."""
-        if not updater.loader.on_trial:
+        if not updater.awaits_server:
             await self._reboot.wait()
         else:
             self._world.log(

@@ -119,6 +119,10 @@ class Layout:
             raise ValueError("a staging area of its own size belongs to the layout 'single'")
         if self.staging_size is not None and not 0 < self.staging_size <= self.slot_size:
             raise ValueError("a staging area has at least one byte, and at most as many as the slot")
+        if self.components and self.staging_size is not None:
+            raise ValueError(
+                "a staging area of its own size has no room for the images of several components"
+            )
         if len(self.components) > MAX_COMPONENTS:
             raise ValueError(f"there are at most {MAX_COMPONENTS} components beside the main one")
         if self.write_size not in WRITE_SIZES:

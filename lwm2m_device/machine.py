@@ -19,7 +19,7 @@ class State(IntEnum):
 
 
 class Result(IntEnum):
-    """Resource 5, as far as this device reports it."""
+    """Resource 5, as far as this device reports it; 12 and 13 are those of object 33629."""
 
     INITIAL = 0
     UPDATED = 1
@@ -33,6 +33,8 @@ class Result(IntEnum):
     UNSUPPORTED_PROTOCOL = 9
     CANCELLED = 10
     DEFERRED = 11
+    CONFLICTING = 12
+    DEPENDENCY = 13
 
 
 class Trigger(Enum):

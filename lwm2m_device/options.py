@@ -43,6 +43,10 @@ Consent = Annotated[
     typer.Option(help="Program that accepts, puts off or refuses each download and installation."),
 ]
 ConsentTimeout = Annotated[float, typer.Option(min=0.1, help="Seconds that it has for an answer.")]
+Components = Annotated[
+    Path | None,
+    typer.Option(help="TOML file that describes the components beside the main one."),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Take raw images, no manifests.")]
 Manufacturer = Annotated[str, typer.Option(help="Resource /3/0/0.")]
 Model = Annotated[str, typer.Option(help="Resource /3/0/1.")]

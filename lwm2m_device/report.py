@@ -6,6 +6,7 @@ The file is only read, so a device may run on it meanwhile.
 from pathlib import Path
 from typing import Any
 
+from lwm2m_device.banks import component_slots
 from lwm2m_device.boot_state import Phase
 from lwm2m_device.bootloader import BootLoader
 from lwm2m_device.flash import Flash
@@ -40,6 +41,7 @@ def _describe(flash: Flash, layout: Layout) -> dict[str, Any]:
     # Only the device knows its trusted keys, so nothing is said of signatures here.
     loader = BootLoader(flash, layout, authorise=lambda _envelope, _header: True)
     boot = loader.state
+    store = StateStore(flash, layout)
     on_trial = loader.slots[boot.slot].name if boot.phase is not Phase.NONE else None
     return {
         "flash": {
@@ -61,9 +63,31 @@ def _describe(flash: Flash, layout: Layout) -> dict[str, Any]:
             "damaged": loader.damaged,
         },
         "slots": {slot.name: _slot(slot) for slot in loader.slots},
-        "update": _update(StateStore(flash, layout)),
+        **_components(flash, layout, store),
+        "update": _update(store),
         "wear": _wear(flash, layout),
     }
+
+
+def _components(flash: Flash, layout: Layout, store: StateStore) -> dict[str, Any]:
+    """The components beside the main one, by instance of object 33629; nothing for a device without."""
+    slots = component_slots(flash, layout)
+    if not slots:
+        return {}
+    plan = store.record.plan
+    found: dict[str, Any] = {}
+    for instance, (banks, known) in enumerate(zip(slots, store.record.banks, strict=True), 1):
+        state = store.record.states[instance]
+        entry = None if plan is None else plan.entry(instance)
+        found[f"component {instance}"] = {
+            "installed": _slot(banks[known.installed]),
+            "other": _slot(banks[1 - known.installed]),
+            "lost": known.lost,
+            "state": state.state.name.lower(),
+            "result": int(state.result),
+            "installing": None if entry is None else entry.phase.name.lower(),
+        }
+    return found
 
 
 def _update(store: StateStore) -> dict[str, Any]:
@@ -82,7 +106,7 @@ def _update(store: StateStore) -> dict[str, Any]:
 
 def _wear(flash: Flash, layout: Layout) -> dict[str, Any]:
     """Erase cycles: of the most worn page of each region, and of all pages together."""
-    slots = [layout.slot(index) for index in (0, 1)]
+    slots = [layout.slot(index) for index in range(2 * len(layout.components) + 2)]
     regions = {
         "boot_state": layout.boot,
         "update_state": layout.update,

@@ -5,13 +5,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from lwm2m_device.components import ComponentSettings
 from lwm2m_device.layout import LayoutKind
 from lwm2m_server.firmware.encryption import ClassKey
 from lwm2m_server.firmware.keys import KeyType
+from lwm2m_server.firmware.suit import ComponentId
 from lwm2m_server.transport import Security
 
 DELTA_METHODS = ("thumb", "bsdiff", "detools-heatshrink", "lzma", "heatshrink")
 """The methods of deltas that this device applies as it writes, without either image in memory."""
+
+
+MAIN_COMPONENT: ComponentId = (b"\x00",)
+"""Identifier of the main component, that which the boot loader starts."""
 
 
 class Delivery(StrEnum):
@@ -53,7 +59,8 @@ class DeviceSettings:
     downgrades, `requires` the algorithm of a second signature. `decryption_keys` are the keys of
     the device class for encrypted images. `battery` is the charge in mWh; with
     `unauthorized` the application declines every update that asks it. `consent` is a program that is asked before
-    each download and installation, for at most `consent_timeout`. `plain` takes images without
+    each download and installation, for at most `consent_timeout`. `components` are those beside the main one,
+    which is `component`. `plain` takes images without
     manifests. `local` is the host and port to bind; None: any of the server's address family. Times in
     seconds; `lifetime` 0 never expires.
     """
@@ -81,7 +88,8 @@ class DeviceSettings:
     lifetime: int = 300
     lwm2m_version: str = "1.1"
     delivery: Delivery = Delivery.BOTH
-    component: tuple[bytes, ...] = (b"\x00",)
+    component: ComponentId = MAIN_COMPONENT
+    components: tuple[ComponentSettings, ...] = ()
     slot_size: int | None = None
     page_size: int | None = None
     layout: LayoutKind | None = None

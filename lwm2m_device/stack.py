@@ -2,14 +2,18 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from lwm2m_device import uri
+from lwm2m_device.advanced_object import ADVANCED_UPDATE, advanced_object
 from lwm2m_device.client import Registration
+from lwm2m_device.component_runner import ComponentRunner
+from lwm2m_device.component_updater import ComponentUpdater
 from lwm2m_device.consent import Consent, ConsentGate
 from lwm2m_device.dispatch import Answer, Dispatcher
 from lwm2m_device.firmware_objects import firmware_object, suit_object
+from lwm2m_device.hooks import ComponentHook
 from lwm2m_device.judges import identifiers
 from lwm2m_device.objects import (
     ERROR_FLASH_DAMAGED,
@@ -26,7 +30,7 @@ from lwm2m_device.observe import Attributes, Due, Observations
 from lwm2m_device.pace import Pace
 from lwm2m_device.settings import DeviceSettings, Log
 from lwm2m_device.tree import RequestError, Tree
-from lwm2m_device.update_agent import PACKAGE_PATH, UpdateAgent
+from lwm2m_device.update_agent import UpdateAgent
 from lwm2m_device.updater import Updater
 from lwm2m_device.uri import CoapUri
 from lwm2m_server.clock import Clock
@@ -51,6 +55,7 @@ class Stack:
         *,
         damaged: bool,
         consent: Consent | None,
+        hooks: Sequence[ComponentHook],
         pace: Pace,
         clock: Clock,
         find: Callable[[CoapUri], Awaitable[Peer]],
@@ -78,8 +83,12 @@ class Stack:
             installing=self._install,
             log=log,
         )
-        hooks = Hooks(self._update_soon, self._disable, reboot)
-        self.tree = self._make_tree(hooks, clock, self._health(damaged=damaged))
+        self._runner: ComponentRunner | None = None
+        if isinstance(updater, ComponentUpdater):
+            self._runner = ComponentRunner(updater.installation, hooks, reboot, log)
+        self._packages = _package_paths(updater)
+        effects = Hooks(self._update_soon, self._disable, reboot)
+        self.tree = self._make_tree(effects, clock, self._health(damaged=damaged))
         self.observations = Observations(self.tree.read, self._default_periods)
         self.dispatcher = Dispatcher(self.tree, self.observations, lwm2m_version=settings.lwm2m_version)
         self.registration = Registration(
@@ -94,7 +103,8 @@ class Stack:
             registered=self._registered,
         )
         transport.set_handlers(on_requests=self._on_requests, on_cancelled=self.observations.remove)
-        transport.stream(PACKAGE_PATH)
+        for path in self._packages:
+            transport.stream(path)
         updater.listeners.append(self._changed)
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
@@ -104,10 +114,13 @@ class Stack:
     async def _client(self) -> None:
         self._client_task = asyncio.current_task()
         self.agent.resume()
+        self._go_on()
         try:
             await self.registration.run()
         finally:
             self.agent.stop()
+            if self._runner is not None:
+                await self._runner.stop()
 
     async def _watch(self) -> None:
         while True:
@@ -134,11 +147,14 @@ class Stack:
     def _answer(self, request: Request) -> tuple[Answer, tuple[int, bool, int] | None]:
         if not self._is_server(request.peer):
             return Answer(Code.UNAUTHORIZED, b"Only the server of this device may do that."), None
-        streamed = (
-            request.path == PACKAGE_PATH and request.code in (Code.PUT, Code.POST) and not request.query
-        )
-        if streamed and (request.block1 or request.content_format in (None, ContentFormat.OPAQUE)):
-            return self.agent.package_block(request)
+        instance = self._packages.get(request.path)
+        streamed = request.code in (Code.PUT, Code.POST) and not request.query
+        if (
+            instance is not None
+            and streamed
+            and (request.block1 or request.content_format in (None, ContentFormat.OPAQUE))
+        ):
+            return self.agent.package_block(request, instance)
         return self.dispatcher.answer(request, self._pace.now()), None
 
     def _is_server(self, peer: Peer) -> bool:
@@ -156,7 +172,7 @@ class Stack:
 
     def _notify(self, due: Due) -> None:
         observation = due.observation
-        important = observation.path.ids[:1] == (_FIRMWARE,)
+        important = observation.path.ids[:1] in ((_FIRMWARE,), (ADVANCED_UPDATE,))
         if due.error is not None:
             self._transport.notify(observation.exchange, due.error, confirmable=True)
             return
@@ -181,8 +197,16 @@ class Stack:
             self._log("Silent from now on (as ordered)")
             asyncio.get_running_loop().call_soon(self._fall_silent)
             return
-        self.updater.install()
-        self._reboot()
+        if self.updater.record.plan is None:
+            self.updater.install()
+            self._reboot()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Go on with an installation of several components."""
+        if self._runner is not None:
+            self._runner.go_on()
 
     def _fall_silent(self) -> None:
         self._silent = True
@@ -194,7 +218,9 @@ class Stack:
     def _registered(self) -> None:
         if self.updater.loader.on_trial:
             self.updater.confirm()
-            self._log(f"Image {self._version()} is confirmed")
+            reached = "is confirmed" if self.updater.record.plan is None else "has reached the server"
+            self._log(f"Image {self._version()} {reached}")
+            self._go_on()
 
     def _disable(self) -> None:
         self.registration.disable()
@@ -233,6 +259,8 @@ class Stack:
             firmware_object(self.updater, self.agent, self.settings),
             temperature_object(clock),
         ]
+        if isinstance(self.updater, ComponentUpdater):
+            objects.append(advanced_object(self.updater, self.agent, self.settings))
         if not self.settings.plain:
             objects.append(suit_object(self.updater, *identifiers(self.settings)))
         return Tree(objects)
@@ -246,6 +274,14 @@ class Stack:
             if not node.hidden
         )
         return ObjectList((), self.dispatcher.formats, entries).serialise()
+
+
+def _package_paths(updater: Updater) -> dict[tuple[str, ...], int]:
+    """Return where packages are pushed to, and for which instance."""
+    paths: dict[tuple[str, ...], int] = {(str(_FIRMWARE), "0", "0"): 0}
+    if isinstance(updater, ComponentUpdater):
+        paths |= {(str(ADVANCED_UPDATE), str(each), "0"): each for each in range(len(updater.states))}
+    return paths
 
 
 def _same_host(left: str, right: str) -> bool:

@@ -10,10 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lwm2m_device.assembly import main_authoriser
+from lwm2m_device.banks import program_components
 from lwm2m_device.bootloader import Boot, BootLoader
+from lwm2m_device.components import ComponentSettings
 from lwm2m_device.flash import Flash, PowerSupply, check_unused
-from lwm2m_device.judges import authoriser
-from lwm2m_device.layout import PAGE_SIZE, SEARCHED, SLOT_SIZE, Layout, LayoutKind, find_geometry
+from lwm2m_device.layout import (
+    PAGE_SIZE,
+    SEARCHED,
+    SLOT_SIZE,
+    ComponentArea,
+    Layout,
+    LayoutKind,
+    find_geometry,
+)
 from lwm2m_device.settings import DeviceSettings, Log
 from lwm2m_device.slots import VERSION_LIMIT, ImageHeader, Slot
 from lwm2m_server.errors import InvalidInput
@@ -37,17 +47,19 @@ def open_storage(
     log: Log,
     kind: LayoutKind | None = None,
     staging_size: int | None = None,
+    components: tuple[ComponentSettings, ...] = (),
     supply: PowerSupply | None = None,
 ) -> Storage:
     """Open or make the file. Sizes and kind of None are those of the file, or the defaults for a new one.
 
-    Raises InvalidInput when one differs from that of an existing file, Conflict when another device has it
-    open.
+    `components` are those beside the main one, which have to be the same at each start. Raises InvalidInput when
+    something differs from an existing file, Conflict when another device has it open.
     """
     head = read_head(file)
     found, intact = find_geometry(head)
     if found is not None:
         _check_same(found, page_size, slot_size, kind, staging_size)
+        _check_components(found, components)
         flash = _open(file, found, supply)
         if not intact:
             log("The geometry page was damaged and has been rewritten from its copy")
@@ -60,6 +72,7 @@ def open_storage(
             slot_size or SLOT_SIZE,
             kind or LayoutKind.AB,
             staging_size=staging_size,
+            components=_areas(components),
         )
     except ValueError as error:
         raise InvalidInput(f"This flash can't be made: {error}.", field="page-size") from None
@@ -72,11 +85,13 @@ def open_storage(
 def start_up(settings: DeviceSettings, storage: Storage, log: Log) -> tuple[BootLoader, Boot]:
     """Boot; a device that never had an image gets its factory image first."""
     loader = BootLoader(
-        storage.flash, storage.layout, authorise=authoriser(settings), max_attempts=settings.max_boots
+        storage.flash, storage.layout, authorise=main_authoriser(settings), max_attempts=settings.max_boots
     )
     if loader.is_fresh:
         image = settings.initial_image or _factory_image(settings)
         with storage.flash.at_the_factory():
+            # The main image last: without it the factory begins again.
+            program_components(storage.flash, storage.layout, _first_images(settings))
             _program_factory(loader, image, settings)
         log(f"Factory image {settings.initial_version} programmed into slot {loader.slots[0].name}")
     boot = loader.boot()
@@ -103,6 +118,16 @@ def _program_factory(loader: BootLoader, image: bytes, settings: DeviceSettings)
 
 def _factory_image(settings: DeviceSettings) -> bytes:
     return VERSION_LINE + f"{settings.initial_version}\n{settings.manufacturer} {settings.model}\n".encode()
+
+
+def _first_images(settings: DeviceSettings) -> tuple[tuple[bytes, ImageHeader], ...]:
+    found: list[tuple[bytes, ImageHeader]] = []
+    for each in settings.components:
+        made_up = VERSION_LINE + f"{each.version}\n{settings.manufacturer} {each.name}\n".encode()
+        image = each.image or made_up[: each.slot_size]
+        digest = hashlib.sha256(image).digest()
+        found.append((image, ImageHeader(each.version, digest, len(image), 0)))
+    return tuple(found)
 
 
 def read_head(file: Path, length: int = SEARCHED) -> bytes:
@@ -135,6 +160,24 @@ def _check_same(
                 field=name,
                 hint=f"Leave --{name} out, or name a new flash file.",
             )
+
+
+def _areas(components: tuple[ComponentSettings, ...]) -> tuple[ComponentArea, ...]:
+    return tuple(ComponentArea.of(each.name, each.slot_size) for each in components)
+
+
+def _check_components(layout: Layout, components: tuple[ComponentSettings, ...]) -> None:
+    if layout.components == _areas(components):
+        return
+    if not layout.components:
+        message = "The flash file was made for a device with one component."
+    elif not components:
+        message = f"The flash file was made for {len(layout.components)} components beside the main one."
+    else:
+        message = "The flash file was made for other components, for others' sizes, or in another order."
+    raise InvalidInput(
+        message, field="components", hint="Name the --components that it was made with, or a new flash file."
+    )
 
 
 def _open(file: Path, layout: Layout, supply: PowerSupply | None) -> Flash:

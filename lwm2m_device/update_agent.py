@@ -1,4 +1,4 @@
-"""The update agent: brings packages to the updater by push (Block1 on /5/0/0) or pull.
+"""The update agent: brings packages to the updater by push (Block1 on /5/0/0 or /33629/x/0) or pull.
 
 Requests change State at once and are answered; what takes time runs in one task. Errors of an update
 show in Update Result and in the SUIT Update Agent's refusal, while the CoAP code only tells whether the
@@ -25,8 +25,6 @@ from lwm2m_server.errors import InvalidInput, Lwm2mError
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode
 from lwm2m_server.lwm2m.formats import ContentFormat
 from lwm2m_server.transport import Code, Peer, Request, Transport
-
-PACKAGE_PATH = ("5", "0", "0")
 
 _NUL = b"\0"
 
@@ -55,6 +53,7 @@ class UpdateAgent:
         self._envelope: bytearray | None = None
         self._death = DeathByProgress(settings.faults.die_at_percent, log)
         self._percent = -1
+        self._instance = 0  # whose package is being pushed
         self._announced = 0  # bytes of a pushed image, by its Size1
         self._fetcher = Fetcher(
             transport,
@@ -75,7 +74,7 @@ class UpdateAgent:
             self._death.spare()
             self._start_fetching()
         elif state.state is State.DOWNLOADED and state.result is Result.DEFERRED:
-            self._start(self._install_with_consent())
+            self._start(self._install_with_consent(self._updater.focus, None))
 
     def stop(self) -> None:
         """End the task; what is stored stays for `resume`."""
@@ -85,25 +84,25 @@ class UpdateAgent:
 
     # requests
 
-    def package_block(self, request: Request) -> tuple[Answer, tuple[int, bool, int] | None]:
+    def package_block(self, request: Request, instance: int) -> tuple[Answer, tuple[int, bool, int] | None]:
         """Take a block of a pushed package, or all of it; return the answer and the Block1 in it."""
         number, more, size = request.block1 or (0, False, 0)
         if request.content_format not in (None, ContentFormat.OPAQUE):
             return Answer(Code.UNSUPPORTED_CONTENT_FORMAT, b"Packages are opaque (42)."), request.block1
         try:
-            self._take(number * size, request.payload, more=more, announced=request.size1)
+            self._take(instance, number * size, request.payload, more=more, announced=request.size1)
         except RequestError as error:
             return Answer(error.code, error.text.encode()), request.block1
         return Answer(Code.CONTINUE if more else Code.CHANGED), request.block1
 
-    def write_package(self, package: bytes) -> None:
+    def write_package(self, package: bytes, instance: int) -> None:
         """Take a package that came in one piece, as TLV or SenML."""
-        self._take(0, package, more=False, announced=len(package))
+        self._take(instance, 0, package, more=False, announced=len(package))
 
-    def write_uri(self, text: str) -> None:
+    def write_uri(self, text: str, instance: int) -> None:
         """Reset, or start a pull."""
         if not text:
-            self._request(Trigger.URI_EMPTY)
+            self._request(Trigger.URI_EMPTY, instance)
             return
         if self._settings.delivery is Delivery.PUSH:
             raise RequestError(METHOD_NOT_ALLOWED, "This device takes packages by push only.")
@@ -111,76 +110,92 @@ class UpdateAgent:
         try:
             uri.parse(absolute, field="/5/0/1")
         except uri.UnsupportedScheme as error:
-            self._request(Trigger.URI_SCHEME)
+            self._request(Trigger.URI_SCHEME, instance)
             raise RequestError(Code.BAD_REQUEST, error.message) from None
         except InvalidInput as error:
-            self._request(Trigger.URI_INVALID)
+            self._request(Trigger.URI_INVALID, instance)
             raise RequestError(Code.BAD_REQUEST, error.message) from None
-        self._request(Trigger.URI, uri=text, source=absolute)
+        self._request(Trigger.URI, instance, uri=text, source=absolute)
         self._log(f"Download from {absolute}")
         self._start_fetching()
 
-    def execute_update(self) -> None:
-        """Order the installation; it happens after the answer, and after the application's consent."""
-        if not self._consent.asks or self._updater.state.state is not State.DOWNLOADED:
-            self._install()
-        elif self._task is None or self._task.done():
-            self._start(self._install_with_consent())
+    def execute_update(self, instance: int, chosen: tuple[int, ...] | None) -> None:
+        """Order the installation; it happens after the answer, and after the application's consent.
 
-    def cancel(self) -> None:
+        `chosen` are the further instances that the server names, None: those that belong to this one.
+        """
+        waits = self._updater.states[instance].state is State.DOWNLOADED
+        if not (self._consent.asks and waits and self._updater.select(instance)):
+            self._install(instance, chosen)
+        elif self._task is None or self._task.done():
+            self._start(self._install_with_consent(instance, chosen))
+
+    def cancel(self, instance: int) -> None:
         """Give the update up."""
-        self._request(Trigger.CANCEL)
+        self._request(Trigger.CANCEL, instance)
 
     # inside
 
-    async def _install_with_consent(self) -> None:
+    async def _install_with_consent(self, instance: int, chosen: tuple[int, ...] | None) -> None:
         if await self._consent.passed(ConsentPhase.INSTALL):
-            self._install()
+            self._install(instance, chosen)
 
-    def _install(self) -> None:
-        self._request(Trigger.UPDATE)
-        self._log(
-            f"Update to {self._updater.state.version} ordered; rebooting into slot {self._updater.slot.name}"
-        )
+    def _install(self, instance: int, chosen: tuple[int, ...] | None) -> None:
+        updater = self._updater
+        before = updater.states[instance].state
+        self._check(updater.order(instance, chosen), before, Trigger.UPDATE)
+        state = updater.states[instance]
+        if state.state is not State.UPDATING:
+            self._log(f"The update can't be installed now (result {int(state.result)}): {state.text}")
+            return
+        further = f"; rebooting into slot {updater.slot.name}" if updater.record.plan is None else ""
+        self._log(f"Update to {state.version} ordered{further}")
         self._installing()
 
-    def _request(self, trigger: Trigger, *, uri: str = "", source: str = "") -> None:
-        before = self._updater.state.state
-        code = self._updater.request(trigger, uri=uri, source=source)
-        if before is not State.IDLE and self._updater.state.state is State.IDLE:
+    def _request(self, trigger: Trigger, instance: int, *, uri: str = "", source: str = "") -> None:
+        updater = self._updater
+        before, focus = updater.states[instance].state, updater.focus
+        code = updater.request(trigger, uri=uri, source=source, instance=instance)
+        if before is not State.IDLE and updater.states[instance].state is State.IDLE and focus == instance:
             self.stop()
             self._envelope = None
             self._log("The update was taken back.")
-        if code != CHANGED and trigger not in (Trigger.URI_SCHEME, Trigger.URI_INVALID):
+        if trigger not in (Trigger.URI_SCHEME, Trigger.URI_INVALID):
+            self._check(code, before, trigger)
+
+    def _check(self, code: int, before: State, trigger: Trigger) -> None:
+        if code != CHANGED:
             raise RequestError(code, f"Not possible in state {before.name.lower()}: {trigger.value}.")
 
-    def _take(self, offset: int, data: bytes, *, more: bool, announced: int | None) -> None:
+    def _take(self, instance: int, offset: int, data: bytes, *, more: bool, announced: int | None) -> None:
         if offset == 0 and data == _NUL and not more:
-            self._request(Trigger.PACKAGE_NUL)
+            self._request(Trigger.PACKAGE_NUL, instance)
             return
         if self._settings.delivery is Delivery.PULL:
             raise RequestError(METHOD_NOT_ALLOWED, "This device takes packages by pull only.")
-        if not self._is_repeated(offset, data):
+        if not self._is_repeated(instance, offset, data):
             if offset == 0:
-                self._request(Trigger.PACKAGE)
+                self._request(Trigger.PACKAGE, instance)
+                self._instance = instance
                 self._announced = announced or 0
                 self._envelope = None if self._updater.plain else bytearray()
                 self._check_room(max(announced or 0, len(data)))
-            self._append(offset, data)
+            self._append(instance, offset, data)
         if not more:
             self._complete()
 
-    def _is_pushing(self) -> bool:
-        state = self._updater.state
+    def _is_pushing(self, instance: int) -> bool:
+        state = self._updater.states[instance]
         return (
-            state.state is State.DOWNLOADING
+            instance == self._instance
+            and state.state is State.DOWNLOADING
             and not state.source
             and (self._updater.plain or self._envelope is not None)
         )
 
-    def _is_repeated(self, offset: int, data: bytes) -> bool:
+    def _is_repeated(self, instance: int, offset: int, data: bytes) -> bool:
         """Say whether a block is stored already: the answer to it got lost."""
-        if not self._is_pushing():
+        if not self._is_pushing(instance):
             return False
         if self._envelope is not None:
             return bool(data) and self._envelope[offset : offset + len(data)] == data
@@ -195,9 +210,9 @@ class UpdateAgent:
         self._log(f"Refused (storage-full): {text}")
         raise RequestError(Code.REQUEST_ENTITY_TOO_LARGE, text)
 
-    def _append(self, offset: int, data: bytes) -> None:
+    def _append(self, instance: int, offset: int, data: bytes) -> None:
         held = self._updater.offset if self._envelope is None else len(self._envelope)
-        if not self._is_pushing() or offset != held:
+        if not self._is_pushing(instance) or offset != held:
             raise RequestError(Code.REQUEST_ENTITY_INCOMPLETE, f"Byte {offset} does not follow byte {held}.")
         self._check_room(offset + len(data))
         if self._envelope is not None:
@@ -244,16 +259,21 @@ class UpdateAgent:
                     return
             if not await self._consent.passed(ConsentPhase.DOWNLOAD):
                 return
-            state = updater.state
-            named = f"image {state.version}, {state.size} bytes" if state.size else "image"
-            source = uri.parse(state.source)
-            if not await self._deltas.take(source):
-                self._log(f"Fetching {named} from {state.source}, from byte {updater.offset}")
-                await self._fetcher.image(source)
+            while updater.state.state is State.DOWNLOADING:
+                await self._fetch_image()
+                if not self._judge(updater.finish):
+                    return
         except (FetchFailed, Lwm2mError) as error:
             self._give_up(error)
-        else:
-            self._judge(updater.finish)
+
+    async def _fetch_image(self) -> None:
+        updater, state = self._updater, self._updater.state
+        named = f"image {state.version}, {state.size} bytes" if state.size else "image"
+        source = uri.parse(state.source)
+        self._percent = -1
+        if not await self._deltas.take(source):
+            self._log(f"Fetching {named} from {state.source}, from byte {updater.offset}")
+            await self._fetcher.image(source)
 
     def _give_up(self, error: FetchFailed | Lwm2mError) -> None:
         if isinstance(error, FetchFailed):

@@ -44,6 +44,14 @@ class UpdateMachine:
         return self.states[self.focus]
 
     @property
+    def refusal(self) -> tuple[str, str]:
+        """Code and text of the last refusal, empty when what came after it was none."""
+        latest = max(state.changed for state in self.states)
+        last = [state for state in self.states if state.changed == latest]
+        refused = next((state for state in last if state.code), self.state)
+        return refused.code, refused.text
+
+    @property
     def damaged(self) -> bool:
         """Say whether the stored update state can't be read; `reconcile` mends it."""
         return self._store.damaged

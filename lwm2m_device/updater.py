@@ -46,8 +46,14 @@ class Updater(Transfer):
         """
         return self.request(Trigger.UPDATE, instance=instance)
 
-    def select(self, instance: int) -> None:
-        """Make this the instance that the application is asked about."""
+    def select(self, instance: int) -> bool:
+        """Make this the instance that the application is asked about; False when another one is under way."""
+        return instance == self.focus
+
+    @property
+    def floor(self) -> int:
+        """The lowest sequence number that is taken."""
+        return self.loader.floor
 
     @property
     def awaits_server(self) -> bool:
@@ -67,11 +73,11 @@ class Updater(Transfer):
         """Bring State in line with flash and boot loader; return notes, and whether to reboot at once."""
         notes: list[str] = []
         if self.damaged:
-            notes.append(_STATE_LOST)
+            notes.append(STATE_LOST)
             lost = UpdateState(
                 result=Result.UPDATE_FAILED,
                 code=RefusalCode.STATE_DAMAGED,
-                text=_STATE_LOST,
+                text=STATE_LOST,
                 changed=self._clock.now(),
             )
             self._keep(lost)
@@ -124,7 +130,7 @@ class Updater(Transfer):
 
     def _resume_download(self, notes: list[str]) -> None:
         if self._sealed():
-            self._happen(Trigger.RECEIVED, self.state)
+            self._resume_received()
             return
         if not self.fetching_image:
             if not self.state.source:
@@ -146,6 +152,9 @@ class Updater(Transfer):
         kept = self._download.resume()
         notes.append(f"The download goes on at byte {kept}.")
 
+    def _resume_received(self) -> None:
+        self._happen(Trigger.RECEIVED, self.state)
+
     def _manifest_holds(self) -> bool:
         envelope = self._envelopes.load()
         if envelope is None:
@@ -160,7 +169,7 @@ class Updater(Transfer):
         return offer.digest == self.state.digest and offer.fetched_size == self.state.size
 
 
-_STATE_LOST = "The device's record of the update was damaged; an update that was under way starts over."
+STATE_LOST = "The device's record of the update was damaged; an update that was under way starts over."
 
 _INSTALL_FAILURES = {
     Outcome.BOOT_FAILED: (Result.UPDATE_FAILED, "The new image never reached the server and was reverted."),
