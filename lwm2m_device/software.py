@@ -8,13 +8,14 @@ the hooks does it again.
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from lwm2m_device.download import ImageDownload
 from lwm2m_device.flash import Flash
 from lwm2m_device.judges import Payload
 from lwm2m_device.layout import Layout
+from lwm2m_device.places import Place
 from lwm2m_device.slots import VERSION_LIMIT, ImageHeader, Slot
 from lwm2m_device.software_judges import RESULTS, PackageJudge, Present
 from lwm2m_device.software_machine import METHOD_NOT_ALLOWED, Result, Stage, Trigger, step
@@ -27,22 +28,18 @@ from lwm2m_server.firmware.refusals import refusal as refuse
 _PIECE = 4096  # bytes that are read at once
 
 
-@dataclass(frozen=True)
-class Place:
-    """One instance of object 9. `name` empty: any application may come; `version` is there from the factory."""
-
-    number: int
-    name: str = ""
-    version: str | None = None
-
-
 class Application:
-    """Stage and Update Result of one instance with the means to change them; `listeners` are called after changes."""
+    """Stage and Update Result of one instance with the means to change them.
+
+    `listeners` are called after each change. `others` are the device's other applications: a free place does not
+    take what has a place already.
+    """
 
     def __init__(self, flash: Flash, layout: Layout, place: Place, judge: PackageJudge) -> None:
         self.place = place
         self.slots = (Slot(flash, layout, 0), Slot(flash, layout, 1))
         self.listeners: list[Callable[[], None]] = []
+        self.others: Sequence[Application] = ()
         self._flash = flash
         self._layout = layout
         self._judge = judge
@@ -291,7 +288,8 @@ class Application:
         self._download = ImageDownload(self._flash, self._layout, self._slot)
 
     def _present(self) -> Present:
-        return Present(self.state.name or self.place.name, self.software, self.state.floor)
+        taken = frozenset(other.name for other in self.others)
+        return Present(self.state.name or self.place.name, self.software, self.state.floor, taken)
 
     def _check_software(self, notes: list[str]) -> None:
         """Give up software whose bytes have changed by themselves. One that is being replaced goes anyway."""

@@ -25,12 +25,13 @@ class Present:
     """What a package is compared with.
 
     `name` is that of the application (empty: any will do), `software` what is in place, `floor` the highest sequence
-    number that was.
+    number that was. `taken` are the names of applications that have places of their own.
     """
 
     name: str
     software: ImageHeader | None
     floor: int
+    taken: frozenset[str] = frozenset()
 
 
 class PackageJudge(Protocol):
@@ -97,8 +98,8 @@ class SoftwareJudge:
     def _judge(self, envelope: bytes, present: Present) -> tuple[str, ManifestJudge]:
         component = verify(envelope, self._keys, now=self._now()).facts.main.component
         name = application_name(component)
-        if name is None or present.name not in ("", name):
-            wanted = f"application {present.name}" if present.name else "any application"
+        wanted = f"application {present.name}" if present.name else "any application without a place"
+        if name is None or present.name not in ("", name) or (not present.name and name in present.taken):
             raise refusal(
                 RefusalCode.COMPONENT_MISMATCH,
                 f"The manifest is for {component_text(component)}, this place for {wanted}.",

@@ -8,7 +8,8 @@ from pathlib import Path
 from lwm2m_device.flash import Flash, PowerCut, PowerSupply
 from lwm2m_device.judges import Offer, Read, newer_image
 from lwm2m_device.layout import Layout
-from lwm2m_device.software import Application, Place
+from lwm2m_device.places import Place
+from lwm2m_device.software import Application
 from lwm2m_device.software_judges import Present
 from lwm2m_device.software_machine import Result, Stage, Trigger
 from lwm2m_server import versions
