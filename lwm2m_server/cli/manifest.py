@@ -55,6 +55,7 @@ _COLUMNS: list[Column] = [
     ("model", "model"),
     ("image", lambda manifest: manifest["image_digest"][:16]),
     ("size", lambda manifest: size(manifest["image_size"])),
+    ("components", lambda manifest: _components(manifest["details"])),
     ("added", lambda manifest: moment(manifest["created_at"])),
 ]
 _FIELDS: list[Column] = [
@@ -64,6 +65,12 @@ _FIELDS: list[Column] = [
     _COLUMNS[7],
     ("key", "key_id"),
 ]
+
+
+def _components(details: Record) -> str:
+    """Name what a manifest installs; components without a version are payloads of others."""
+    listed = details.get("components") or []
+    return ", ".join(f"{each['component']} {each['version']}" for each in listed if each.get("version"))
 
 
 def _write(path: Path, content: bytes) -> None:
