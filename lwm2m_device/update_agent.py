@@ -84,7 +84,9 @@ class UpdateAgent:
 
     # requests
 
-    def package_block(self, request: Request, instance: int) -> tuple[Answer, tuple[int, bool, int] | None]:
+    def package_block(
+        self, request: Request, instance: int = 0
+    ) -> tuple[Answer, tuple[int, bool, int] | None]:
         """Take a block of a pushed package, or all of it; return the answer and the Block1 in it."""
         number, more, size = request.block1 or (0, False, 0)
         if request.content_format not in (None, ContentFormat.OPAQUE):
