@@ -62,7 +62,7 @@ _FIELDS: list[Column] = [
     ("id", "id"),
     *_COLUMNS[1:6],
     ("image", "image_digest"),
-    _COLUMNS[7],
+    *_COLUMNS[7:9],
     ("key", "key_id"),
 ]
 
