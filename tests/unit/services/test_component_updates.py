@@ -13,7 +13,7 @@ from lwm2m_server.store.records import StoredManifest
 from lwm2m_server.transport import Code
 from memory import World
 from memory.device import paths
-from memory.parts import DeviceOfParts, Part
+from memory.scripted_parts import DeviceOfParts, Part
 from memory.world import ADDRESS, chunks
 
 IMAGES = {
