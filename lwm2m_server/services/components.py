@@ -107,6 +107,19 @@ def sent_sizes(manifest: StoredManifest) -> dict[bytes, int]:
     return found or {manifest.image_digest: manifest.image_size}
 
 
+def named_deltas(manifest: StoredManifest) -> list[tuple[bytes, bytes, int]]:
+    """The deltas that the manifest names: the digest of the image that each makes, its own, its bytes."""
+    found: list[tuple[bytes, bytes, int]] = []
+    for entry in _entries(manifest):
+        image, deltas = entry.get("digest"), entry.get("deltas")
+        for delta in deltas if isinstance(deltas, list) else []:
+            if isinstance(delta, dict) and isinstance(image, str):
+                digest, size = delta.get("digest"), delta.get("size")
+                if isinstance(digest, str) and isinstance(size, int):
+                    found.append((bytes.fromhex(image), bytes.fromhex(digest), size))
+    return found
+
+
 def first_of(facts: Facts, manifest: StoredManifest) -> ComponentFacts | None:
     """The component through whose instance a manifest is delivered; None where the device has none of that name."""
     return facts.component(targets_of(manifest)[0].name)

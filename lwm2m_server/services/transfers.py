@@ -1,19 +1,31 @@
 """How many bytes one update took: of its images, and of patches that were offered in their place."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from lwm2m_server.clock import Clock
 from lwm2m_server.store.delta_ports import DeltaStore, StoredDelta, Transfer
+
+IN_PLACE = "detools-in-place"
+"""The method of deltas that manifests name; the others are those of `firmware.deltas`."""
 
 
 class Transfers:
     """Counts what the device of one deployment has fetched; `save` writes it down."""
 
     def __init__(
-        self, store: DeltaStore, clock: Clock, campaign_id: str, endpoint: str, images: Mapping[bytes, int]
+        self,
+        store: DeltaStore,
+        clock: Clock,
+        campaign_id: str,
+        endpoint: str,
+        images: Mapping[bytes, int],
+        deltas: Iterable[tuple[bytes, bytes, int]] = (),
     ) -> None:
-        """`images` are what is to be fetched, by SHA-256, with their bytes."""
+        """`images` are what is to be fetched, by SHA-256, with their bytes.
+
+        `deltas` are those that the manifest itself names: the image that each makes, its SHA-256, its bytes.
+        """
         self._store = store
         self._clock = clock
         self._campaign_id = campaign_id
@@ -33,13 +45,17 @@ class Transfers:
             )
             for image, size in images.items()
         }
+        for image, digest, size in deltas:
+            if image in images:
+                made = replace(self._rows[image], digest=digest, method=IN_PLACE, size=size)
+                self._rows.setdefault(digest, made)
         self._unsaved: set[bytes] = set()
 
     async def restore(self) -> list[bytes]:
         """Take up what was counted before a restart; return the digests of the patches that were offered."""
-        for row in await self._store.transfers(self._campaign_id, self._endpoint):
-            self._rows[row.digest] = row
-        return [digest for digest, row in self._rows.items() if row.method]
+        stored = await self._store.transfers(self._campaign_id, self._endpoint)
+        self._rows |= {row.digest: row for row in stored}
+        return [row.digest for row in stored if row.method]
 
     def offered(self, delta: StoredDelta) -> None:
         """Count a patch that is offered now, if it makes an image of this deployment."""
@@ -61,7 +77,7 @@ class Transfers:
             self._rows[digest] = replace(row, sent=offset, updated_at=self._clock.now())
             self._unsaved.add(digest)
         total = sum(self._reached(image) for image in self._images)
-        # what is not counted here, such as a delta that the manifest itself names, is progress all the same
+        # what is not counted here, such as the manifest, is progress all the same
         return total if row is not None else max(total, offset)
 
     async def save(self, *, succeeded: bool = False) -> None:
