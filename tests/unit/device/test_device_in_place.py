@@ -116,6 +116,8 @@ def damaged(change: str) -> bytes:
     }[change]
 
 
+@pytest.mark.protection("device", "delta-base", "delta-result")
+@pytest.mark.protection("device", "too-big")
 @pytest.mark.parametrize(
     "change",
     ["no delta", "for another memory", "for other pages", "for another base", "of another image", "cut"],

@@ -80,6 +80,7 @@ def one_tear(number: int) -> list[Tear]:
     return [Tear(SHARES[number % len(SHARES)], number)]
 
 
+@pytest.mark.protection("device", "power-cut")
 @pytest.mark.parametrize("name", list(RELEASES))
 @pytest.mark.parametrize("image_boots", [True, False], ids=["confirmed", "given up"])
 def test_a_delta_in_place_survives_a_power_cut_at_every_flash_operation_and_a_second_one_in_recovery(

@@ -92,6 +92,7 @@ async def test_a_base_that_is_not_here_can_not_be_tried(bench: Bench) -> None:
     assert (await bench.add(DELTAS[0])).further_images == (DELTAS[0].digest,)
 
 
+@pytest.mark.protection("server", "delta-base", "delta-result")
 @pytest.mark.parametrize(
     "how", ["noise", "changed", "for another base", "of another image", "for another slot"]
 )
