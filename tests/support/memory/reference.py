@@ -8,6 +8,7 @@ from lwm2m_device.consent import Consent
 from lwm2m_device.device import Device
 from lwm2m_device.device import World as Surroundings
 from lwm2m_device.flash import Mains
+from lwm2m_device.hooks import ComponentHook
 from lwm2m_device.settings import DeviceSettings
 from lwm2m_server.transport import MemoryNetwork, MemoryTransport
 
@@ -51,6 +52,7 @@ class MemoryDevice:
         self.device: Device | None = None
         self.task: asyncio.Task[None] | None = None
         self._consent = consent
+        self.hooks: dict[str, ComponentHook] = {}
         self._supply = supply or Mains()
         self._settings = {
             "endpoint": "dev-1",
@@ -73,7 +75,9 @@ class MemoryDevice:
         """Switch it on, with other settings than its own for this time."""
         clock, pace = self.network.clock, NetworkPace(self.network)
         around = Surroundings(self.transport, self.log.append, clock, pace, self._supply)
-        self.device = Device(self.settings(**changes), around, consent=consent or self._consent)
+        self.device = Device(
+            self.settings(**changes), around, consent=consent or self._consent, hooks=self.hooks
+        )
         self.task = asyncio.get_running_loop().create_task(self.device.run())
 
     def cut(self) -> None:
