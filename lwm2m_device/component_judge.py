@@ -29,6 +29,7 @@ from lwm2m_server.firmware.effects import (
 from lwm2m_server.firmware.encryption import payload_component
 from lwm2m_server.firmware.envelope import Verified, verify
 from lwm2m_server.firmware.facts import ManifestFacts
+from lwm2m_server.firmware.inplace import delta_component
 from lwm2m_server.firmware.preflight import check_approval
 from lwm2m_server.firmware.processor import Step, preflight, update
 from lwm2m_server.firmware.refusals import Mismatch, Refusal, RefusalCode, refusal
@@ -62,7 +63,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Package:
-    """The images of a manifest that are not installed yet, in their order, and all instances that it names."""
+    """The images of a manifest that are not installed yet, in their order, and all instances that it has one for."""
 
     items: tuple[Item, ...]
     instances: frozenset[int]
@@ -140,11 +141,9 @@ class ComponentJudge(ManifestJudge):
             for each in run.order
             if self._is_new(each, run, verified, installed)
         ]
-        named = {each.component for each in verified.facts.components}
         if not items:
             raise _nothing(run)
-        instances = frozenset(i for i, each in enumerate(self._identifiers) if each in named)
-        return Package(tuple(items), instances)
+        return Package(tuple(items), frozenset(map(self._identifiers.index, run.order)))
 
     def complete_package(
         self, envelope: bytes, installed: tuple[Installed, ...], stored: Mapping[int, Stored]
@@ -168,6 +167,10 @@ class ComponentJudge(ManifestJudge):
             components[identifier] = state
             components[payload_component(identifier)] = ComponentState(
                 capacity=state.capacity, vendor_ids=state.vendor_ids, class_ids=state.class_ids
+            )
+            # Known, so that a manifest with deltas in place is read, though this device takes the whole image.
+            components[delta_component(identifier)] = ComponentState(
+                vendor_ids=state.vendor_ids, class_ids=state.class_ids
             )
         return DeviceFacts(
             vendor_ids=vendors,

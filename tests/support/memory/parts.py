@@ -1,131 +1,145 @@
-"""A scripted device with several components: object 33629 in place of object 5."""
+"""Components of a device for tests: their settings, hooks that keep what they were given, and manifests for them."""
 
 import asyncio
+import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
-from lwm2m_server.lwm2m.model import SUIT_AGENT
-from lwm2m_server.lwm2m.values import ObjectLink, Value
-from lwm2m_server.transport import Code, Request, Response
-from memory.device import ScriptedDevice
+from lwm2m_device.components import ComponentSettings
+from lwm2m_device.hooks import HookFailed, HookOrder, Progress
+from lwm2m_server import versions
+from lwm2m_server.firmware.build import ComponentDescription, ManifestDescription, build_manifest
+from lwm2m_server.firmware.commands import (
+    Command,
+    Condition,
+    Directive,
+    OverrideParameters,
+    Parameters,
+    SetComponentIndex,
+)
+from lwm2m_server.firmware.envelope import wrap
+from lwm2m_server.firmware.manifest import Common, Manifest
+from lwm2m_server.firmware.suit import (
+    DIGEST_SHA256,
+    ConditionCode,
+    Digest,
+    DirectiveCode,
+    class_id,
+    component_of,
+    vendor_id,
+)
+from lwm2m_server.firmware.suit_versions import requirements, version_to_integers
 
-_OBJECT = "33629"
-_PACKAGE, _URI, _UPDATE, _STATE, _RESULT = "0", "1", "2", "3", "5"
+MAIN = "00"
+
+
+def part(name: str, **changes: Any) -> ComponentSettings:
+    """A component at version 1.0.0."""
+    identifier = component_of(name)
+    assert identifier is not None
+    given: dict[str, Any] = {
+        "version": "1.0.0",
+        "slot_size": 8192,
+        "entry_point": "builtins:print",
+        **changes,
+    }
+    return ComponentSettings(name=name, identifier=identifier, **given)
 
 
 @dataclass
-class Part:
-    """One component; `capacity` None: it does not say."""
+class Hook:
+    """A hook that brings images in place at once.
 
-    name: str
-    version: str
-    digest: bytes | None = None
-    capacity: int | None = None
-    linked: tuple[int, ...] = ()
-
-
-@dataclass
-class DeviceOfParts(ScriptedDevice):
-    """Takes a package through one instance at a time.
-
-    `becomes` gives version and digest of components after the installation, which ends with `ends`. Instances in
-    `held` make it end with Result 12 until they are reset.
+    `log` has each call, `content` what runs now. `failing` are versions that it can't install, `hanging` ones
+    never end.
     """
 
-    parts: dict[int, Part] = field(default_factory=dict)
-    becomes: dict[int, tuple[str, bytes | None]] = field(default_factory=dict)
-    ends: int = 1
-    held: set[int] = field(default_factory=set)
-    conflicting: tuple[int, ...] = ()
-    image_paths: tuple[tuple[str, ...], ...] = ()
-    driven: str = "0"
-    resets: list[str] = field(default_factory=list)
+    log: list[tuple[str, str]] = field(default_factory=list)
+    content: bytes = b""
+    failing: dict[str, str] = field(default_factory=dict)
+    hanging: set[str] = field(default_factory=set)
 
-    async def register(self, *extra: str) -> Response:
-        """Send a Register."""
-        for number in self.parts:
-            self._transport.stream((_OBJECT, str(number), _PACKAGE))
-        objects = ["</1/0>", "</3/0>", *(f"</{_OBJECT}/{number}>" for number in self.parts)]
-        objects += [f"</{SUIT_AGENT}/0>"] if self.agent else []
-        answer = await self.send(
-            Code.POST,
-            ("rd",),
-            query=(f"ep={self.endpoint}", f"lt={self.lifetime}", "lwm2m=1.1", *extra),
-            payload=",".join(objects).encode(),
+    async def run(self, order: HookOrder, progress: Progress) -> None:
+        """Do as ordered."""
+        self.log.append((order.action.value, order.version))
+        if order.version in self.hanging:
+            await asyncio.get_running_loop().create_future()
+        progress(50)
+        image = order.read(0, order.size)
+        assert hashlib.sha256(image).digest() == order.digest
+        if order.version in self.failing:
+            raise HookFailed(self.failing[order.version])
+        self.content = image
+
+
+def image_for(name: str, version: str, size: int = 3000) -> bytes:
+    """The bytes of a component's image."""
+    head = f"firmware-version: {version}\n{name} ".encode()
+    return head + hashlib.shake_128(head).digest(size)
+
+
+def package(images: dict[str, tuple[str, bytes]], **changes: Any) -> bytes:
+    """An unsigned envelope for images (version, bytes) by component, in this order."""
+    described = []
+    for name, (version, image) in images.items():
+        digest = hashlib.sha256(image).digest()
+        component = component_of(name)
+        assert component is not None
+        described.append(
+            ComponentDescription(
+                component=component,
+                digest=digest,
+                size=len(image),
+                uri=f"/fw/{digest.hex()}",
+                version=version,
+            )
         )
-        if answer.code == Code.CREATED:
-            self.location = answer.location_path
-        return answer
+    first = described[0]
+    given: dict[str, Any] = {
+        "vendor_domain": "acme.example",
+        "class_name": "M1",
+        "sequence_number": 2,
+        "component": first.component,
+        "version": first.version,
+        "image_digest": first.digest,
+        "image_size": first.size,
+        "image_uri": first.uri,
+        "further": tuple(described[1:]),
+        **changes,
+    }
+    return build_manifest(ManifestDescription(**given))
 
-    def _answer(self, request: Request) -> None:
-        instance, resource = (*request.path, "", "", "")[1:3]
-        if request.path[0] != _OBJECT or request.code == Code.GET:
-            super()._answer(request)
-        elif resource == _UPDATE:
-            self._execute(request)
-        elif request.payload in (b"", b"\0"):
-            self._reset(request, instance)
-        elif resource == _PACKAGE:
-            self.driven = instance
-            self._pushed(request)
-        else:
-            self.driven = instance
-            self._transport.respond(request.exchange, Code.CHANGED)
-            self._set_uri(request.payload.decode())
 
-    def _reset(self, request: Request, instance: str) -> None:
-        self.resets.append(instance)
-        self.held.discard(int(instance))
-        self._transport.respond(request.exchange, Code.CHANGED)
-        if instance == self.driven:
-            self.conflicting, self.package = (), b""
-            self.change(0, 0)
-
-    def change(self, state: int, result: int) -> None:
-        """Set State and Result of the instance that is driven, and tell those who observe them."""
-        self.state, self.result = state, result
-        if not self.lost_notifications:
-            self.notify((_OBJECT, self.driven, _STATE), str(state))
-            self.notify((_OBJECT, self.driven, _RESULT), str(result))
-
-    def _nodes(self) -> dict[str, Value]:
-        found = {path: value for path, value in super()._nodes().items() if not path.startswith("/5/")}
-        found["/3/0/3"] = self.parts[0].version
-        for number, part in self.parts.items():
-            at, driven = f"/{_OBJECT}/{number}", self.driven == str(number)
-            found |= {
-                f"{at}/3": self.state if driven else 0,
-                f"{at}/5": self.result if driven else 0,
-                f"{at}/8/0": 0,
-                f"{at}/9": self.delivery,
-                f"{at}/14": part.name,
-                f"{at}/15": part.version,
-                **{f"{at}/16/{index}": ObjectLink(33629, link) for index, link in enumerate(part.linked)},
-            }
-            if driven:
-                conflicts = enumerate(self.conflicting)
-                found |= {f"{at}/17/{index}": ObjectLink(33629, link) for index, link in conflicts}
-            if self.agent and part.digest is not None:
-                found[f"/{SUIT_AGENT}/0/7/{number}"] = part.digest
-            if self.agent and part.capacity is not None:
-                found[f"/{SUIT_AGENT}/0/8/{number}"] = part.capacity
-        return found
-
-    async def _received(self) -> None:
-        """The package is whole: fetch the images, if it was only the manifest."""
-        if self.held:
-            self.conflicting = tuple(sorted(self.held))
-            self.change(0, 12)
-            return
-        for path in self.image_paths if self.agent else ():
-            if await self._fetch(path) is None:
-                return
-        self.change(2, 0)
-
-    async def _install(self) -> None:
-        done = asyncio.get_running_loop().create_future()
-        self.network.later(self.install_time, lambda: done.done() or done.set_result(None))
-        await done
-        for number, (version, digest) in self.becomes.items():
-            self.parts[number].version, self.parts[number].digest = version, digest
-        self.state, self.result = 0, self.ends
-        await self.boot()
+def needing(
+    name: str, version: str, image: bytes, *, other: str = MAIN, requires: str, sequence: int = 2
+) -> bytes:
+    """An unsigned envelope for one component's image that asks for a version of another one, which stays as it is."""
+    component, needed = component_of(name), component_of(other)
+    assert component is not None
+    assert needed is not None
+    digest = Digest.of(image, DIGEST_SHA256)
+    vendor = vendor_id("acme.example")
+    asked: list[Command] = [SetComponentIndex(1)]
+    for match in requirements(requires):
+        asked += [OverrideParameters(Parameters(version=match)), Condition(ConditionCode.VERSION)]
+    shared = (
+        SetComponentIndex(True),
+        OverrideParameters(Parameters(vendor_id=vendor, class_id=class_id(vendor, "M1"))),
+        Condition(ConditionCode.VENDOR_IDENTIFIER),
+        Condition(ConditionCode.CLASS_IDENTIFIER),
+        SetComponentIndex(0),
+        OverrideParameters(Parameters(image_digest=digest, image_size=len(image))),
+    )
+    fetched = (
+        SetComponentIndex(0),
+        OverrideParameters(Parameters(uri=f"/fw/{digest.value.hex()}")),
+        Directive(DirectiveCode.FETCH),
+        Condition(ConditionCode.IMAGE_MATCH),
+    )
+    manifest = Manifest(
+        sequence_number=sequence,
+        common=Common((component, needed), shared),
+        set_version=version_to_integers(versions.parse(version)),
+        install=(*asked, *fetched),
+    )
+    return wrap(manifest).encode()
