@@ -1,6 +1,5 @@
 """Which device stands behind a peer: for what comes without a name (Send, downloads)."""
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from lwm2m_server.transport import Peer
@@ -47,11 +46,10 @@ class AddressBook:
         # Where there is an identity the transport looks at nothing else.
         return Peer(peer.address, identity=left) if left.startswith(_IDENTITIES) else Peer(left)
 
-    def fill(self, devices: Iterable[tuple[str, Reachable]]) -> None:
-        """Note where devices live of which nothing is noted yet: endpoint and whereabouts of each."""
-        keys = {endpoint: there.identity or there.address for endpoint, there in devices}
+    def fill(self, keys: dict[str, str]) -> None:
+        """Note where devices live of which nothing is noted yet: the identity, or the address, of each endpoint."""
         self._keys.update(keys)
-        self._endpoints.update((key, endpoint) for endpoint, key in keys.items())
+        self._endpoints.update(zip(keys.values(), keys.keys(), strict=True))
 
     def drop(self, endpoint: str) -> str | None:
         """Forget a device and return its key, unless another one has taken that over."""

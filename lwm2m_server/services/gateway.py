@@ -102,10 +102,10 @@ class Gateway:
         after: str | None = None
         while True:
             page = await self._registrations.live(after=after, limit=_PAGE)
-            self._transport.keep_all(
-                [(live.registration_id, live.address, live.identity) for live in page.items]
+            self._transport.keep_all([(id_, address, identity) for id_, _, address, identity in page.items])
+            self.addresses.fill(
+                {endpoint: identity or address for _, endpoint, address, identity in page.items}
             )
-            self.addresses.fill((live.endpoint, live) for live in page.items)
             after = page.next
             if after is None:
                 break

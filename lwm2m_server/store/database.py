@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy import (
     URL,
     Connection,
+    CursorResult,
     Executable,
     NullPool,
     Row,
@@ -121,6 +122,16 @@ class Database:
         except DatabaseError as error:
             raise explain(error, self._path) from error
 
+    async def read_page(self, query: "PreparedQuery", *values: object) -> list[tuple[Any, ...]]:
+        """Return the driver's own tuples: for pages of many thousand rows, where anything else costs more than
+        reading them.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._read_threads, self._read_tuples, query, values)
+        except (DatabaseError, sqlite3.Error) as error:
+            raise explain(error, self._path) from error
+
     async def write(self, work: Work[T]) -> T:
         """Do `work` in a transaction, see `GroupCommit.run`; `IntegrityError` is the caller's to explain."""
         return await self._ready.run(work)
@@ -168,6 +179,9 @@ class Database:
 
     def _read_prepared(self, query: "PreparedQuery", value: object) -> Sequence[AnyRow]:
         return query.rows(self._reader(), value)
+
+    def _read_tuples(self, query: "PreparedQuery", values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        return query.tuples(self._reader(), *values)
 
     def _close(self) -> None:
         self._read_threads.shutdown()
@@ -222,19 +236,31 @@ class Prepared:
 
 
 class PreparedQuery:
-    """A query that is compiled once: the driver's plain tuples come back, booleans as 0 and 1."""
+    """A query that is compiled once: the driver's plain values come back, booleans as 0 and 1."""
 
-    def __init__(self, query: AnySelect, parameter: str) -> None:
+    def __init__(self, query: AnySelect, *parameters: str) -> None:
+        """`parameters` are those whose values are given with each execution, in that order."""
         compiled = query.compile(dialect=dialect(paramstyle="qmark"))
         self._sql = str(compiled)
         constants = compiled.params
-        self._fixed = [constants[name] for name in compiled.positiontup or []]
-        self._at = (compiled.positiontup or []).index(parameter)
+        order = compiled.positiontup or []
+        self._values = [constants[name] for name in order]
+        self._places = [order.index(name) for name in parameters]
 
-    def rows(self, connection: Connection, value: object) -> Sequence[AnyRow]:
-        """Return the rows for this value of the parameter."""
-        values = (*self._fixed[: self._at], value, *self._fixed[self._at + 1 :])
-        return connection.exec_driver_sql(self._sql, values).all()
+    def rows(self, connection: Connection, *values: object) -> Sequence[AnyRow]:
+        """Return the rows for these values of the parameters."""
+        return self._execute(connection, values).all()
+
+    def tuples(self, connection: Connection, *values: object) -> list[tuple[Any, ...]]:
+        """Return the same as the driver has them. Raises `DatabaseError` or `sqlite3.Error`."""
+        with self._execute(connection, values) as result:
+            return list(result.cursor.fetchall())
+
+    def _execute(self, connection: Connection, values: Sequence[object]) -> CursorResult[Any]:
+        given = list(self._values)
+        for place, value in zip(self._places, values, strict=True):
+            given[place] = value
+        return connection.exec_driver_sql(self._sql, tuple(given))
 
 
 def _configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

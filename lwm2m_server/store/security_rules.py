@@ -26,6 +26,8 @@ def credential_taken(identity: str) -> Conflict:
 
 
 _HALF = 1 << 63
+LOWEST = -_HALF
+"""The signed number of the first record in the order of the store."""
 
 
 def signed(record: int) -> int:

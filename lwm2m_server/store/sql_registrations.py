@@ -47,6 +47,14 @@ _KNOWN = _by_key((_d.endpoint, _d.registration_id, _d.identity), _d.endpoint)
 _REGISTRATIONS = _by_key(REGISTRATION_COLUMNS, _d.registration_id)
 _ENDPOINTS = _by_key((_d.registration_id, _d.endpoint, _d.identity), _d.registration_id)
 
+_LIVE = PreparedQuery(
+    select(_d.registration_id, _d.endpoint, _d.address, _d.identity)
+    .where(_d.registered == true(), _d.endpoint > bindparam("after"))
+    .order_by(_d.endpoint)
+    .limit(bindparam("limit")),
+    "after",
+    "limit",
+)
 _CLAIMED = PreparedQuery(select(credentials.c.endpoint).where(credentials.c.endpoint.in_(KEYS)), "keys")
 
 _insert = insert(devices)
@@ -137,11 +145,8 @@ class SqlRegistrationStore:
         return registration_of(rows[0]) if rows else None
 
     async def live(self, *, after: str | None = None, limit: int = 1000) -> Page[LiveRegistration]:
-        query = select(_d.registration_id, _d.endpoint, _d.address, _d.identity)
-        query = query.where(_d.registered == true()).order_by(_d.endpoint).limit(limit + 1)
-        if after is not None:
-            query = query.where(_d.endpoint > after)
-        found = [LiveRegistration._make(row) for row in await self._database.read(query)]
+        rows = await self._database.read_page(_LIVE, after or "", limit + 1)
+        found = [LiveRegistration._make(row) for row in rows]
         return page_of(found, limit, lambda each: each.endpoint)
 
 

@@ -7,15 +7,16 @@ from dataclasses import fields, replace
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, delete, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import KEYS, AnySelect, Database, Prepared, PreparedQuery
+from lwm2m_server.store.database import KEYS, AnyRow, AnySelect, Database, Prepared, PreparedQuery
 from lwm2m_server.store.records import Authority, ClaimedSession, Credential, NewEvent, Page, StoredSession
 from lwm2m_server.store.rows import event_row, page_of, plain_of, plain_values
 from lwm2m_server.store.schema import authorities, credentials, sealing, sessions
 from lwm2m_server.store.security_rules import (
+    LOWEST,
     check_successor,
     credential_taken,
     is_replaceable,
@@ -27,6 +28,7 @@ from lwm2m_server.store.sql_content import add_new
 
 _CHUNK = 500
 _CHECK = "check"
+_CLAIMS = "claims"
 _c = credentials.c
 _s = sessions.c
 _COLUMNS = tuple(field.name for field in fields(Credential))
@@ -41,6 +43,15 @@ _PUT = Prepared(
     _COLUMNS,
 )
 _GENERATIONS = PreparedQuery(select(_s.record, _s.generation).where(_s.record.in_(KEYS)), "keys")
+_PAGE = PreparedQuery(
+    select(_s.record, _s.generation, _s.sealed)
+    .where(_s.record >= bindparam("start"))
+    .order_by(_s.record)
+    .limit(bindparam("limit")),
+    "start",
+    "limit",
+)
+_COUNTED = select(sealing.c.value).where(sealing.c.name == _CLAIMS)
 _saved = insert(sessions)
 _SESSION_COLUMNS = ("record", "generation", "identity", "sealed", "updated_at")
 _SAVE = Prepared(
@@ -213,7 +224,11 @@ class SqlAuthorityStore:
 
 
 class SqlSessionStore:
-    """See `security_ports.SessionStore`."""
+    """See `security_ports.SessionStore`.
+
+    A claim raises one number, not one in each row: a row holds the generation less the claims that there were when
+    it was written.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -233,16 +248,19 @@ class SqlSessionStore:
     async def claim(self, *, since: float) -> int:
         def work(connection: Connection) -> int:
             connection.execute(delete(sessions).where(_s.updated_at < since))
-            return connection.execute(update(sessions).values(generation=_s.generation + 1)).rowcount
+            claims = _claims(connection) + 1
+            value = claims.to_bytes(8)
+            new = insert(sealing).values(name=_CLAIMS, value=value)
+            connection.execute(new.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
+            return connection.execute(select(func.count()).select_from(sessions)).scalar_one()
 
         return await self._database.write(work)
 
     async def page(self, *, after: str | None = None, limit: int = 1000) -> Page[ClaimedSession]:
-        query: AnySelect = select(_s.record, _s.generation, _s.sealed).order_by(_s.record).limit(limit + 1)
-        if after is not None:
-            query = query.where(_s.record > session_key(after))
-        rows = await self._database.read(query)
-        found = [ClaimedSession(unsigned(record), generation, sealed) for record, generation, sealed in rows]
+        start = LOWEST if after is None else session_key(after) + 1
+        rows = await self._database.read_page(_PAGE, start, limit + 1)
+        claims = _number(await self._database.read(_COUNTED))
+        found = [ClaimedSession(unsigned(record), below + claims, sealed) for record, below, sealed in rows]
         return page_of(found, limit, lambda row: str(signed(row.record)))
 
 
@@ -272,9 +290,18 @@ def _add(connection: Connection, items: Sequence[tuple[Credential, NewEvent]]) -
     return results
 
 
+def _claims(connection: Connection) -> int:
+    return _number(connection.execute(_COUNTED).all())
+
+
+def _number(rows: Sequence[AnyRow]) -> int:
+    return int.from_bytes(rows[0][0]) if rows else 0
+
+
 def _save(connection: Connection, items: Sequence[StoredSession]) -> list[bool]:
+    claims = _claims(connection)
     wanted = json.dumps([signed(item.record) for item in items])
-    there: dict[int, int] = {row[0]: row[1] for row in _GENERATIONS.rows(connection, wanted)}
+    there: dict[int, int] = {row[0]: row[1] + claims for row in _GENERATIONS.rows(connection, wanted)}
     results = []
     rows: dict[int, tuple[object, ...]] = {}
     for item in items:
@@ -283,7 +310,7 @@ def _save(connection: Connection, items: Sequence[StoredSession]) -> list[bool]:
         results.append(is_newer)
         if is_newer:
             there[record] = item.generation
-            rows[record] = (record, item.generation, item.identity, item.sealed, item.updated_at)
+            rows[record] = (record, item.generation - claims, item.identity, item.sealed, item.updated_at)
     _SAVE.many(connection, rows.values())
     return results
 
