@@ -16,8 +16,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from lwm2m_device import files, options, uri
-from lwm2m_device.components import read_components
+from lwm2m_device.components import HOOK_TIMEOUT, read_components
 from lwm2m_device.credentials import CredentialFiles
+from lwm2m_device.places import read_places
 from lwm2m_device.settings import DELTA_METHODS, MAIN_COMPONENT, Delivery, DeviceSettings, Faults
 from lwm2m_server import versions
 from lwm2m_server.devices.identities import Kind
@@ -55,6 +56,9 @@ def run(
     consent: options.Consent = None,
     consent_timeout: options.ConsentTimeout = 10.0,
     components: options.Components = None,
+    application: options.Application = None,
+    application_hook: options.ApplicationHook = "",
+    application_timeout: options.ApplicationTimeout = HOOK_TIMEOUT,
     plain: options.Plain = False,
     psk_identity: options.PskIdentity = "",
     psk_key: options.PskKey = "",
@@ -210,6 +214,7 @@ def _settings(
     approval: list[Path] | None,
     decryption_key: list[Path] | None,
     components: Path | None,
+    application: list[str] | None,
     initial_version: str,
     initial_image: Path | None,
     lwm2m_version: str,
@@ -238,6 +243,7 @@ def _settings(
             for each in decryption_key or []
         ),
         components=() if components is None else read_components(components, MAIN_COMPONENT),
+        applications=read_places(application or []),
         lwm2m_version=_one_of(lwm2m_version, _LWM2M_VERSIONS, "lwm2m-version"),
         local=_local(bind),
         block_size=_one_of(block_size, _BLOCK_SIZES, "block-size"),

@@ -65,6 +65,11 @@ class Registration:
         """Send an Update now."""
         self._wake.set()
 
+    def update_if_changed(self) -> None:
+        """Send an Update now if there are other objects than the server was told of."""
+        if self.location is not None and self.objects() != self._announced[1]:
+            self._wake.set()
+
     def disable(self) -> None:
         """De-register, and register again after the Disable Timeout."""
         self._disabled_for = float(self.account.disable_timeout)

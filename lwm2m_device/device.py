@@ -7,7 +7,7 @@ All that outlives a reboot is in the flash, so a reboot inside of the process, a
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -17,9 +17,11 @@ from lwm2m_device.assembly import make_updater
 from lwm2m_device.bootloader import Boot, BootLoader
 from lwm2m_device.consent import Consent, ConsentProgram
 from lwm2m_device.flash import Mains, PowerSupply
-from lwm2m_device.hooks import ComponentHook, hook_of
+from lwm2m_device.hooks import ComponentHook, hook_of, named_hook
 from lwm2m_device.pace import LoopPace, Pace, wait_for
 from lwm2m_device.settings import DeviceSettings, Log
+from lwm2m_device.software import Application
+from lwm2m_device.software_host import boot_applications, close_places, open_places
 from lwm2m_device.stack import Stack
 from lwm2m_device.storage import Storage, open_storage, start_up
 from lwm2m_device.updater import Updater
@@ -56,16 +58,21 @@ class Device:
         *,
         consent: Consent | None = None,
         hooks: Mapping[str, ComponentHook] = MappingProxyType({}),
+        application_hook: ComponentHook | None = None,
     ) -> None:
         """Make it; raises InvalidInput when a hook can't be loaded.
 
-        `consent` and `hooks` (by component) are the application's; without them those of the settings.
+        `consent`, `hooks` (by component) and `application_hook` are the application's; without them those of the
+        settings.
         """
         self.settings = settings
         if consent is None and settings.consent is not None:
             consent = ConsentProgram(settings.consent, settings.consent_timeout)
         self._consent = consent
         self._hooks = tuple(hooks.get(each.name) or hook_of(each) for each in settings.components)
+        if application_hook is None and settings.application_hook:
+            application_hook = named_hook(settings.application_hook, settings.application_timeout)
+        self._application_hook = application_hook
         self._world = world
         self._reboot = asyncio.Event()
         self._stopping = False
@@ -89,15 +96,18 @@ class Device:
             log=self._world.log,
             supply=self._world.supply,
         )
+        places: list[Storage] = []
         try:
+            places += open_places(self.settings, self._world.log, self._world.supply)
             while not self._stopping:
                 self._reboot.clear()
-                await self._boot(storage)
-                storage.damaged = False
+                await self._boot(storage, places)
+                for each in (storage, *places):
+                    each.damaged = False
         finally:
-            storage.flash.close()
+            close_places((storage, *places))
 
-    async def _boot(self, storage: Storage) -> None:
+    async def _boot(self, storage: Storage, places: Sequence[Storage]) -> None:
         log = self._world.log
         loader, boot = start_up(self.settings, storage, log)
         version = "nothing: recovery" if boot.image is None else boot.image.version
@@ -107,12 +117,13 @@ class Device:
             await wait_for(self._reboot, _CRASH_SECONDS, self._world.pace)
             return
         updater = make_updater(self.settings, storage.flash, storage.layout, loader, boot, self._world.clock)
-        damaged = storage.damaged or loader.damaged or updater.damaged
+        damaged = storage.damaged or loader.damaged or updater.damaged or any(each.damaged for each in places)
         notes, install = updater.reconcile()
         for note in notes:
             log(note)
         if not install:
-            await self._serve(updater, damaged=damaged)
+            applications = boot_applications(self.settings, places, self._world.clock, log)
+            await self._serve(updater, applications, damaged=damaged)
 
     def _place(self, loader: BootLoader, boot: Boot) -> str:
         if boot.slot is None:
@@ -120,7 +131,7 @@ class Device:
         trial = f", trial {loader.state.attempts} of {self.settings.max_boots}" if boot.trial else ""
         return f" in slot {loader.slots[boot.slot].name}{trial}"
 
-    async def _serve(self, updater: Updater, *, damaged: bool) -> None:
+    async def _serve(self, updater: Updater, applications: Sequence[Application], *, damaged: bool) -> None:
         """Run the LwM2M client until a reboot or the end."""
         transport = self._world.transport()
         await transport.start()
@@ -134,6 +145,8 @@ class Device:
                 damaged=damaged,
                 consent=self._consent,
                 hooks=self._hooks,
+                applications=applications,
+                application_hook=self._application_hook,
                 pace=self._world.pace,
                 clock=self._world.clock,
                 find=find_peer,

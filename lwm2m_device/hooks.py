@@ -3,6 +3,7 @@
 A hook gets an image that is proven (signature and digest, right before) and brings it in place. It is called again
 after a power cut, with the same image, so it has to end in the same however often it is begun; and it is called
 with the image before (`restore`) when the update is taken back. That it returns means that the image runs there.
+Applications have one hook for all of them, which is called for their removal, start and stop too.
 """
 
 import asyncio
@@ -29,6 +30,10 @@ class Action(StrEnum):
 
     INSTALL = "install"
     RESTORE = "restore"
+    # of applications alone
+    REMOVE = "remove"
+    START = "start"
+    STOP = "stop"
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,22 @@ def hook_of(settings: ComponentSettings) -> ComponentHook:
     """Return the hook that the settings name; raises InvalidInput when there is none such."""
     if settings.program is not None:
         return HookProgram(settings.program, settings.hook_timeout)
-    return HookFunction(_load(settings), settings.hook_timeout)
+    field = f"components/{settings.name}/entry_point"
+    return HookFunction(_load(settings.entry_point or "", field), settings.hook_timeout)
+
+
+def named_hook(name: str, seconds: float) -> ComponentHook:
+    """Return the hook with this name, a path or `module:function`; raises InvalidInput when there is none such."""
+    if ":" in name and "/" not in name:
+        return HookFunction(_load(name, "application-hook"), seconds)
+    return HookProgram(Path(name), seconds)
 
 
 class HookProgram:
-    """A program as hook: `PROGRAM install|restore NAME VERSION DIGEST`, the image on its stdin.
+    """A program as hook: `PROGRAM ACTION NAME VERSION DIGEST`, the image on its stdin.
 
-    Its stdout has lines of JSON: {"progress": 40} as often as it likes, then {"result": "installed"} or
-    {"result": "failed", "text": "…"}. It has to end with code 0.
+    Its stdout has lines of JSON: {"progress": 40} as often as it likes, then {"result": "installed"}, where nothing
+    was installed {"result": "done"}, or {"result": "failed", "text": "…"}. It has to end with code 0.
     """
 
     def __init__(self, program: Path, seconds: float) -> None:
@@ -156,7 +169,7 @@ async def _listen(process: asyncio.subprocess.Process, progress: Progress) -> st
         match _json(line):
             case {"progress": int(percent), **rest} if not rest and 0 <= percent <= 100:
                 progress(percent)
-            case {"result": "installed", **rest} if not rest:
+            case {"result": "installed" | "done", **rest} if not rest:
                 result = None
             case {"result": "failed", "text": str(text), **rest} if not rest:
                 result = text or "the hook gives no reason"
@@ -171,13 +184,12 @@ def _json(line: bytes) -> Any:
         return None
 
 
-def _load(settings: ComponentSettings) -> Callable[[HookOrder, Progress], Awaitable[None] | None]:
-    module, _, name = (settings.entry_point or "").partition(":")
-    field = f"components/{settings.name}/entry_point"
+def _load(entry_point: str, field: str) -> Callable[[HookOrder, Progress], Awaitable[None] | None]:
+    module, _, name = entry_point.partition(":")
     try:
         function: Any = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InvalidInput(f"The hook can't be loaded: {error}.", field=field) from None
     if not callable(function):
-        raise InvalidInput(f"{settings.entry_point} is no function.", field=field)
+        raise InvalidInput(f"{entry_point} is no function.", field=field)
     return function  # type: ignore[no-any-return]

@@ -47,6 +47,21 @@ Components = Annotated[
     Path | None,
     typer.Option(help="TOML file that describes the components beside the main one."),
 ]
+Application = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Place for an application (object 9), with the version that is there at first; repeat for more."
+        " An empty name takes any.",
+        metavar="NAME[=VERSION]",
+    ),
+]
+ApplicationHook = Annotated[
+    str,
+    typer.Option(
+        help="Program, or Python module:function, that installs, removes, starts and stops applications."
+    ),
+]
+ApplicationTimeout = Annotated[float, typer.Option(min=0.1, help="Seconds that it has for each of these.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Take raw images, no manifests.")]
 Manufacturer = Annotated[str, typer.Option(help="Resource /3/0/0.")]
 Model = Annotated[str, typer.Option(help="Resource /3/0/1.")]

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from lwm2m_device.components import ComponentSettings
+from lwm2m_device.components import HOOK_TIMEOUT, ComponentSettings
 from lwm2m_device.layout import LayoutKind
+from lwm2m_device.places import Place
 from lwm2m_server.firmware.encryption import ClassKey
 from lwm2m_server.firmware.keys import KeyType
 from lwm2m_server.firmware.suit import ComponentId
@@ -60,7 +61,9 @@ class DeviceSettings:
     the device class for encrypted images. `battery` is the charge in mWh; with
     `unauthorized` the application declines every update that asks it. `consent` is a program that is asked before
     each download and installation, for at most `consent_timeout`. `components` are those beside the main one,
-    which is `component`. `plain` takes images without
+    which is `component`. `applications` are the
+    places for applications, `application_hook` is a program (a path) or a Python function (module:function) that is
+    called for their installation, removal, start and stop, and has `application_timeout`. `plain` takes images without
     manifests. `local` is the host and port to bind; None: any of the server's address family. Times in
     seconds; `lifetime` 0 never expires.
     """
@@ -90,6 +93,9 @@ class DeviceSettings:
     delivery: Delivery = Delivery.BOTH
     component: ComponentId = MAIN_COMPONENT
     components: tuple[ComponentSettings, ...] = ()
+    applications: tuple[Place, ...] = ()
+    application_hook: str = ""
+    application_timeout: float = HOOK_TIMEOUT
     slot_size: int | None = None
     page_size: int | None = None
     layout: LayoutKind | None = None

@@ -29,6 +29,9 @@ from lwm2m_device.objects import (
 from lwm2m_device.observe import Attributes, Due, Observations
 from lwm2m_device.pace import Pace
 from lwm2m_device.settings import DeviceSettings, Log
+from lwm2m_device.software import Application
+from lwm2m_device.software_agent import SOFTWARE, SoftwareAgent
+from lwm2m_device.software_object import software_object
 from lwm2m_device.tree import RequestError, Tree
 from lwm2m_device.update_agent import UpdateAgent
 from lwm2m_device.updater import Updater
@@ -56,6 +59,8 @@ class Stack:
         damaged: bool,
         consent: Consent | None,
         hooks: Sequence[ComponentHook],
+        applications: Sequence[Application],
+        application_hook: ComponentHook | None,
         pace: Pace,
         clock: Clock,
         find: Callable[[CoapUri], Awaitable[Peer]],
@@ -86,6 +91,12 @@ class Stack:
         self._runner: ComponentRunner | None = None
         if isinstance(updater, ComponentUpdater):
             self._runner = ComponentRunner(updater.installation, hooks, reboot, log)
+        self._software: dict[tuple[str, ...], SoftwareAgent] = {}
+        for application in applications:
+            agent = SoftwareAgent(
+                application, settings, transport, pace, application_hook, find, self._objects_changed, log
+            )
+            self._software[agent.package_path] = agent
         self._packages = _package_paths(updater)
         effects = Hooks(self._update_soon, self._disable, reboot)
         self.tree = self._make_tree(effects, clock, self._health(damaged=damaged))
@@ -103,9 +114,11 @@ class Stack:
             registered=self._registered,
         )
         transport.set_handlers(on_requests=self._on_requests, on_cancelled=self.observations.remove)
-        for path in self._packages:
+        for path in (*self._packages, *self._software):
             transport.stream(path)
         updater.listeners.append(self._changed)
+        for application in applications:
+            application.listeners.append(self._changed)
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """Return what has to run while this boot lasts."""
@@ -115,10 +128,14 @@ class Stack:
         self._client_task = asyncio.current_task()
         self.agent.resume()
         self._go_on()
+        for agent in self._software.values():
+            agent.resume()
         try:
             await self.registration.run()
         finally:
             self.agent.stop()
+            for agent in self._software.values():
+                agent.stop()
             if self._runner is not None:
                 await self._runner.stop()
 
@@ -147,14 +164,13 @@ class Stack:
     def _answer(self, request: Request) -> tuple[Answer, tuple[int, bool, int] | None]:
         if not self._is_server(request.peer):
             return Answer(Code.UNAUTHORIZED, b"Only the server of this device may do that."), None
-        instance = self._packages.get(request.path)
+        instance, application = self._packages.get(request.path), self._software.get(request.path)
         streamed = request.code in (Code.PUT, Code.POST) and not request.query
-        if (
-            instance is not None
-            and streamed
-            and (request.block1 or request.content_format in (None, ContentFormat.OPAQUE))
-        ):
-            return self.agent.package_block(request, instance)
+        if streamed and (request.block1 or request.content_format in (None, ContentFormat.OPAQUE)):
+            if instance is not None:
+                return self.agent.package_block(request, instance)
+            if application is not None:
+                return application.package_block(request)
         return self.dispatcher.answer(request, self._pace.now()), None
 
     def _is_server(self, peer: Peer) -> bool:
@@ -172,7 +188,7 @@ class Stack:
 
     def _notify(self, due: Due) -> None:
         observation = due.observation
-        important = observation.path.ids[:1] in ((_FIRMWARE,), (ADVANCED_UPDATE,))
+        important = observation.path.ids[:1] in ((_FIRMWARE,), (ADVANCED_UPDATE,), (SOFTWARE,))
         if due.error is not None:
             self._transport.notify(observation.exchange, due.error, confirmable=True)
             return
@@ -225,6 +241,9 @@ class Stack:
     def _disable(self) -> None:
         self.registration.disable()
 
+    def _objects_changed(self) -> None:
+        self.registration.update_if_changed()
+
     def _update_soon(self) -> None:
         self.registration.update_soon()
 
@@ -261,6 +280,8 @@ class Stack:
         ]
         if isinstance(self.updater, ComponentUpdater):
             objects.append(advanced_object(self.updater, self.agent, self.settings))
+        if self._software:
+            objects.append(software_object(self._software.values()))
         if not self.settings.plain:
             objects.append(suit_object(self.updater, *identifiers(self.settings)))
         return Tree(objects)
