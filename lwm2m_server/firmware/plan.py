@@ -34,8 +34,6 @@ from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from lwm2m_server.errors import InvalidInput
-from lwm2m_server.firmware.deltas import PatchError
-from lwm2m_server.firmware.deltas.named import make_named
 from lwm2m_server.firmware.description import (
     ComponentDescription,
     EncryptedPayload,
@@ -178,6 +176,10 @@ def _deltas(
     """Make a delta from each image that is named."""
     if given.get("in_place") is None:
         return ()
+    # What makes deltas takes a while to load, and few manifests have any.
+    from lwm2m_server.firmware.deltas import PatchError
+    from lwm2m_server.firmware.deltas.named import make_named
+
     said = _mapping(given["in_place"], f"{at}in_place", _IN_PLACE)
     names = _names(said, "from")
     if not names or not said.get("slot_size"):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.releases import CLASS, VENDOR
+from lwm2m_device.components import ComponentSettings
 from lwm2m_device.flash import Mains, Operation, Tear
 from lwm2m_device.layout import Layout, LayoutKind
 from lwm2m_device.report import describe
@@ -153,3 +154,12 @@ async def test_devices_of_the_class_with_room_for_two_images_take_the_whole_one(
     campaign = await meeting.world.campaign(manifest)
     assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.device.log
     assert meeting.device.said(f"{len(NEW)} bytes")
+
+
+async def test_a_device_with_several_components_takes_the_whole_image(meeting: Meeting) -> None:
+    modem = ComponentSettings(
+        name="modem", identifier=(b"modem",), version="1.0.0", slot_size=4096, entry_point="builtins:print"
+    )
+    manifest = await meeting.prepare(initial_image=OLD, slot_size=SLOT, components=(modem,), delta_methods=())
+    campaign = await meeting.world.campaign(manifest)
+    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.device.log
