@@ -230,6 +230,10 @@ class Application:
         """Keep the software as it is."""
         self._complain(Trigger.REMOVE_FAILED, text)
 
+    def started(self) -> None:
+        """Show that what was activated runs."""
+        self._happen(Trigger.STARTED, self.state)
+
     def start_failed(self, text: str) -> None:
         """Show that what was activated does not run."""
         self._complain(Trigger.START_FAILED, text)
@@ -294,7 +298,7 @@ class Application:
     def _check_software(self, notes: list[str]) -> None:
         """Give up software whose bytes have changed by themselves. One that is being replaced goes anyway."""
         state = self.state
-        if state.place is None or state.stage not in (Stage.INITIAL, Stage.INACTIVE, Stage.ACTIVE):
+        if state.place is None or state.stage not in _AT_REST:
             return
         if self.slots[state.place].is_intact():
             return
@@ -397,6 +401,7 @@ class Application:
         self._store.store(state)
 
 
+_AT_REST = (Stage.INITIAL, Stage.INACTIVE, Stage.STARTING, Stage.ACTIVE)
 _STATE_LOST = "The record of this application was damaged; it counts as not installed."
 
 

@@ -83,7 +83,7 @@ class SoftwareAgent:
             self._start(self._install())
         elif state.stage in (Stage.UNINSTALLING, Stage.CLEARING):
             self._start(self._remove())
-        elif state.stage is Stage.ACTIVE:
+        elif state.stage in (Stage.STARTING, Stage.ACTIVE):
             self._start(self._run())
 
     def stop(self) -> None:
@@ -141,9 +141,10 @@ class SoftwareAgent:
             self.stop()
 
     def activate(self) -> None:
-        """Let the software run."""
+        """Let the software run; it shows as active when it does."""
         self._request(Trigger.ACTIVATE)
-        self._start(self._run())
+        if self.application.state.stage is Stage.STARTING:
+            self._start(self._run())
 
     def deactivate(self) -> None:
         """Stop the software."""
@@ -178,7 +179,9 @@ class SoftwareAgent:
     async def _run(self) -> None:
         application = self.application
         problem = await self._call(Action.START, application.software, application.place_slot)
-        if problem is not None:
+        if problem is None:
+            application.started()
+        else:
             application.start_failed(problem)
             self._log(f"Application {application.name} does not start: {problem}")
 

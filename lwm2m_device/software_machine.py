@@ -55,6 +55,7 @@ class Stage(IntEnum):
     ACTIVE = 6
     UNINSTALLING = 7
     CLEARING = 8  # what an update found in place, and never replaced, is being removed
+    STARTING = 9
 
     @property
     def state(self) -> State:
@@ -72,6 +73,7 @@ _STATES = {
     Stage.ACTIVE: State.INSTALLED,
     Stage.UNINSTALLING: State.INSTALLED,
     Stage.CLEARING: State.INITIAL,
+    Stage.STARTING: State.INSTALLED,
 }
 
 
@@ -93,6 +95,7 @@ class Trigger(Enum):
     INSTALL_FAILED = "installation failed"
     REMOVED = "software is gone"
     REMOVE_FAILED = "removal failed"
+    STARTED = "software runs"
     START_FAILED = "software could not be started"
 
 
@@ -133,9 +136,10 @@ def _drops_package(stage: Stage) -> dict[tuple[Stage, Trigger], Step]:
 
 
 def _installed(stage: Stage) -> dict[tuple[Stage, Trigger], Step]:
-    """Return what is the same for software that is active and for one that is not."""
+    """Return what is the same for software that is active, starts, or is not active."""
+    activated = Stage.ACTIVE if stage is Stage.ACTIVE else Stage.STARTING
     return {
-        (stage, Trigger.ACTIVATE): Step(Stage.ACTIVE, Result.INSTALLED),
+        (stage, Trigger.ACTIVATE): Step(activated, Result.INSTALLED),
         (stage, Trigger.DEACTIVATE): Step(Stage.INACTIVE, Result.INSTALLED),
         (stage, Trigger.UNINSTALL): Step(Stage.UNINSTALLING, Result.INSTALLED),
         (stage, Trigger.FOR_UPDATE): Step(Stage.INITIAL, Result.INITIAL),
@@ -164,7 +168,11 @@ _TABLE: dict[tuple[Stage, Trigger], Step] = {
     (Stage.INSTALLING, Trigger.INSTALL_FAILED): Step(Stage.DELIVERED, Result.INSTALL_FAILED),
     (Stage.INSTALLING, Trigger.FAILED): Step(Stage.INITIAL, None),
     **_installed(Stage.INACTIVE),
+    **_installed(Stage.STARTING),
     **_installed(Stage.ACTIVE),
+    (Stage.STARTING, Trigger.STARTED): Step(Stage.ACTIVE, Result.INSTALLED),
+    (Stage.STARTING, Trigger.START_FAILED): Step(Stage.INACTIVE, Result.DEVICE_DEFINED),
+    # At a restart of the device.
     (Stage.ACTIVE, Trigger.START_FAILED): Step(Stage.INACTIVE, Result.DEVICE_DEFINED),
     (Stage.UNINSTALLING, Trigger.REMOVED): Step(Stage.INITIAL, Result.INITIAL),
     (Stage.UNINSTALLING, Trigger.REMOVE_FAILED): Step(Stage.INACTIVE, Result.UNINSTALL_FAILED),

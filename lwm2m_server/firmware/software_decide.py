@@ -23,6 +23,8 @@ from lwm2m_server.firmware.software_run import MAX_ACTIVATIONS, MAX_REMOVALS, MA
 from lwm2m_server.firmware.update_job import Kind, Method, Phase
 
 METHOD_NOT_ALLOWED: Final = 133
+_STARTING: Final = 5.0
+"""Seconds until an application that was activated is looked at again: nothing notifies of Activation State."""
 Rule = Callable[[Run], None]
 
 
@@ -233,7 +235,7 @@ def _activate(run: Run, result: int) -> None:
             failed_for_good("activation-failed", f"the application is installed but does not start: {why}")
         )
     elif run.job.activations and not run.settled():
-        run.wait()
+        run.wait(min(run.job.timers.poll, _STARTING))
     elif run.job.activations >= MAX_ACTIVATIONS:
         run.finish(
             failed_for_good("activation-failed", "the application is installed but stays switched off")

@@ -61,6 +61,13 @@ def still_stands(manifest: StoredManifest, keys: Iterable[TrustedKey], now: floa
     return None
 
 
+def is_known(facts: Facts, manifest: StoredManifest) -> bool:
+    """Say whether the device has said what this update asks of it; what an earlier server read may not be enough."""
+    if application_in(targets_of(manifest)[0].name) is not None and facts.applications is None:
+        return False
+    return facts.understands_manifests is not None
+
+
 def check(device: Device, manifest: StoredManifest) -> Verdict:
     """Compare what the device says of itself with what the manifest is for."""
     facts, targets = device.facts, targets_of(manifest)

@@ -24,7 +24,7 @@ from lwm2m_server.devices.records import Device
 from lwm2m_server.errors import InvalidInput, NotFound
 from lwm2m_server.services.background import Pump, Timers, report
 from lwm2m_server.services.campaigns import campaign_event
-from lwm2m_server.services.checks import Verdict, check, still_stands
+from lwm2m_server.services.checks import Verdict, check, is_known, still_stands
 from lwm2m_server.services.directory import parse_filter
 from lwm2m_server.services.update_actor import deployment_event
 from lwm2m_server.services.updater import Updater
@@ -276,7 +276,7 @@ class Runner:
             return await self._postpone(deployment, "not-registered", now + _AWAY)
         if self._asking(device.endpoint):
             return await self._postpone(deployment, "inventory", now + _HELD)
-        if device.facts.understands_manifests is None:
+        if not is_known(device.facts, manifest):
             return await self._inquire(deployment)
         if self._updater.busy(device.endpoint):
             return await self._postpone(deployment, "other-update", now + _HELD)

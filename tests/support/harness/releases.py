@@ -62,6 +62,7 @@ class Signer:
         class_name: str = CLASS,
         uri: str | None = None,
         deltas: tuple[NamedDelta, ...] = (),
+        component: tuple[bytes, ...] = (b"\x00",),
     ) -> Release:
         """Describe and sign."""
         digest = hashlib.sha256(image).digest()
@@ -76,6 +77,7 @@ class Signer:
             manufacturer=manufacturer,
             model=model,
             deltas=deltas,
+            component=component,
         )
         return Release(version, image, sign(build_manifest(description), self.key))
 

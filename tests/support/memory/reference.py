@@ -53,6 +53,7 @@ class MemoryDevice:
         self.task: asyncio.Task[None] | None = None
         self._consent = consent
         self.hooks: dict[str, ComponentHook] = {}
+        self.application_hook: ComponentHook | None = None
         self._supply = supply or Mains()
         self._settings = {
             "endpoint": "dev-1",
@@ -76,7 +77,11 @@ class MemoryDevice:
         clock, pace = self.network.clock, NetworkPace(self.network)
         around = Surroundings(self.transport, self.log.append, clock, pace, self._supply)
         self.device = Device(
-            self.settings(**changes), around, consent=consent or self._consent, hooks=self.hooks
+            self.settings(**changes),
+            around,
+            consent=consent or self._consent,
+            hooks=self.hooks,
+            application_hook=self.application_hook,
         )
         self.task = asyncio.get_running_loop().create_task(self.device.run())
 

@@ -125,6 +125,8 @@ class SoftwareLife:
             case Stage.UNINSTALLING | Stage.CLEARING:
                 self.hooks.append("uninstall")
                 application.removed()
+            case Stage.STARTING:
+                application.started()
             case Stage.DOWNLOADING:
                 self._deliver(application)
             case Stage.ACTIVE if at_goal:

@@ -24,6 +24,10 @@ def arrive(application, stage):
     """Bring an application, which has 1.0.0 running, to a stage by the shortest way."""
     if stage is Stage.ACTIVE:
         return
+    if stage is Stage.STARTING:
+        application.request(Trigger.DEACTIVATE)
+        application.request(Trigger.ACTIVATE)
+        return
     if stage in (Stage.INACTIVE, Stage.UNINSTALLING):
         application.request(Trigger.DEACTIVATE if stage is Stage.INACTIVE else Trigger.UNINSTALL)
         return
@@ -86,6 +90,7 @@ def test_removed_software_leaves_nothing_but_the_sequence_number(bench):
         (Stage.INSTALLING, "install_failed", Stage.DELIVERED, Result.INSTALL_FAILED),
         (Stage.UNINSTALLING, "remove_failed", Stage.INACTIVE, Result.UNINSTALL_FAILED),
         (Stage.CLEARING, "remove_failed", Stage.INITIAL, Result.UNINSTALL_FAILED),
+        (Stage.STARTING, "start_failed", Stage.INACTIVE, Result.DEVICE_DEFINED),
         (Stage.ACTIVE, "start_failed", Stage.INACTIVE, Result.DEVICE_DEFINED),
     ],
 )

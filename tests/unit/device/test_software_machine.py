@@ -9,7 +9,7 @@ CAUSE = None
 
 # Row: what is legal at a stage, written down anew from the object's definition and its test specification.
 INSTALLED = {
-    Trigger.ACTIVATE: (Stage.ACTIVE, Result.INSTALLED, OK),
+    Trigger.ACTIVATE: (Stage.STARTING, Result.INSTALLED, OK),
     Trigger.DEACTIVATE: (Stage.INACTIVE, Result.INSTALLED, OK),
     Trigger.UNINSTALL: (Stage.UNINSTALLING, Result.INSTALLED, OK),
     Trigger.FOR_UPDATE: (Stage.INITIAL, Result.INITIAL, OK),
@@ -37,7 +37,16 @@ LEGAL = {
         Trigger.FAILED: (Stage.INITIAL, CAUSE, OK),
     },
     Stage.INACTIVE: INSTALLED,
-    Stage.ACTIVE: INSTALLED | {Trigger.START_FAILED: (Stage.INACTIVE, Result.DEVICE_DEFINED, OK)},
+    Stage.STARTING: INSTALLED
+    | {
+        Trigger.STARTED: (Stage.ACTIVE, Result.INSTALLED, OK),
+        Trigger.START_FAILED: (Stage.INACTIVE, Result.DEVICE_DEFINED, OK),
+    },
+    Stage.ACTIVE: INSTALLED
+    | {
+        Trigger.ACTIVATE: (Stage.ACTIVE, Result.INSTALLED, OK),
+        Trigger.START_FAILED: (Stage.INACTIVE, Result.DEVICE_DEFINED, OK),
+    },
     Stage.UNINSTALLING: {
         Trigger.REMOVED: (Stage.INITIAL, Result.INITIAL, OK),
         Trigger.REMOVE_FAILED: (Stage.INACTIVE, Result.UNINSTALL_FAILED, OK),
@@ -67,6 +76,14 @@ def test_install_is_possible_in_delivered_only_and_activation_in_installed_only(
             assert stage.state is State.DELIVERED
         for trigger in (Trigger.ACTIVATE, Trigger.DEACTIVATE):
             assert step(stage, trigger) is None or stage.state is State.INSTALLED
+
+
+def test_only_what_runs_shows_as_active():
+    for stage in Stage:
+        for trigger in REQUESTS:
+            found = step(stage, trigger)
+            if found is not None and found.stage is Stage.ACTIVE:
+                assert stage is Stage.ACTIVE
 
 
 def test_whatever_is_not_under_way_can_be_started_over_by_uninstall():

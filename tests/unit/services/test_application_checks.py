@@ -10,7 +10,7 @@ from lwm2m_server.campaigns.machine import DeploymentEvent
 from lwm2m_server.devices.records import ApplicationFacts, Device, Facts
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware.applications import application_component, application_in, application_name
-from lwm2m_server.services.checks import check
+from lwm2m_server.services.checks import check, is_known
 from lwm2m_server.services.software_link import application_of, place_of
 from lwm2m_server.store.records import StoredManifest
 
@@ -52,6 +52,13 @@ def device(*applications: ApplicationFacts, manifests: bool = True, **facts: Any
         **facts,
     }
     return Device(endpoint="d", created_at=0.0, registered=True, facts=Facts(**known))
+
+
+def test_a_device_that_has_not_told_of_its_applications_is_asked_first() -> None:
+    assert is_known(device(METER).facts, manifest())
+    assert is_known(device().facts, manifest())
+    unasked = Device(endpoint="d", created_at=0.0, facts=Facts(understands_manifests=True))
+    assert not is_known(unasked.facts, manifest())
 
 
 @pytest.mark.parametrize("manifests", [True, False])
