@@ -4,7 +4,7 @@ The transport hands over all requests that one drain brought. They become one ca
 them together; only then each device gets its answer. There is no task per registration.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import structlog
@@ -40,8 +40,8 @@ Arrived = Callable[[Sequence[tuple[Registration, bool]]], None]
 class Identities(Protocol):
     """Who may use which endpoint name."""
 
-    async def endpoint_of(self, identity: str, names: tuple[str, ...]) -> str | None:
-        """Return the endpoint name of an identity; None when it has none (any more)."""
+    async def endpoints_of(self, identities: Iterable[str]) -> dict[str, str | None]:
+        """Return the endpoint name of each identity; None for one that has none (any more)."""
         ...
 
     def foreign(self, peer: Peer, endpoint: str) -> None:
@@ -198,8 +198,11 @@ class Gateway:
     async def _work(self) -> None:
         # Registers go first: an Update or Deregister of the same batch belongs to an older registration.
         if self._registers:
-            batch, self._registers = self._registers, []
+            # A fleet that comes back at once: the first of it hear before the last are looked at.
+            batch, self._registers = self._registers[:_CHUNK], self._registers[_CHUNK:]
             await self._register(batch)
+            if self._registers:
+                self._pump.wake()
         if self._updates:
             batch, self._updates = self._updates, []
             await self._update(batch)
@@ -280,13 +283,8 @@ class Gateway:
 
     async def _owners(self, batch: list[Request]) -> Owners:
         """Return the endpoint names that the identities in this batch may use."""
-        peers = {
-            request.peer.identity: request.peer for request in batch if request.peer.identity is not None
-        }
-        return {
-            identity: await self._identities.endpoint_of(identity, peer.names)
-            for identity, peer in peers.items()
-        }
+        identities = {request.peer.identity for request in batch}
+        return await self._identities.endpoints_of(each for each in identities if each is not None)
 
     def _registration(self, request: Request, owners: Owners, location: str, now: float) -> Registration:
         peer = request.peer

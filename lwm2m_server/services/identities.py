@@ -8,7 +8,7 @@ other, and its sessions outlive a restart.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -139,25 +139,34 @@ class IdentityService:
         await self._tidy.close()
         await self._look_ups.close()
 
-    async def endpoint_of(self, identity: str, names: tuple[str, ...] = ()) -> str | None:  # noqa: ARG002
-        """Return the endpoint name that this identity may use; None when it has none (any more).
+    async def endpoints_of(self, identities: Iterable[str]) -> dict[str, str | None]:
+        """Return the endpoint name that each identity may use; None for one that has none (any more).
 
-        `names` of a certificate don't matter here: what they stand for was noted at the handshake.
+        The names in a certificate don't matter here: what they stand for was noted at the handshake.
         """
         now = self._clock.now()
-        cached = self._cache.get(identity)
-        if cached is None:
+        found: dict[str, str | None] = {}
+        unknown: list[str] = []
+        for identity in identities:
+            cached = self._cache.get(identity)
+            if cached is None:
+                unknown.append(identity)
+            else:
+                self._cache.move_to_end(identity)
+                found[identity] = _unless_over(cached, now)
+        if unknown:
             changes = self._changes
-            row = await self._store.credentials.get(identity)
-            if row is None or row.revoked_at is not None:
-                return None
-            cached = (row.endpoint, row.expires_at)
-            if changes == self._changes:  # nothing was revoked while the store answered
-                self._keep(identity, cached)
-        else:
-            self._cache.move_to_end(identity)
-        endpoint, expires_at = cached
-        return None if expires_at is not None and expires_at <= now else endpoint
+            rows = await self._store.credentials.get_many(unknown)
+            for identity in unknown:
+                row = rows.get(identity)
+                if row is None or row.revoked_at is not None:
+                    found[identity] = None
+                    continue
+                fact = (row.endpoint, row.expires_at)
+                if changes == self._changes:  # nothing was revoked while the store answered
+                    self._keep(identity, fact)
+                found[identity] = _unless_over(fact, now)
+        return found
 
     def foreign(self, peer: Remote, endpoint: str) -> None:
         """Note that this peer was refused under a name that is not its own."""
@@ -339,6 +348,11 @@ class IdentityService:
                 )
                 await self._store.credentials.change(row, new)
             self.revoke(row.identity)
+
+
+def _unless_over(fact: tuple[str, float | None], now: float) -> str | None:
+    endpoint, expires_at = fact
+    return None if expires_at is not None and expires_at <= now else endpoint
 
 
 def _is_unknown_certificate(look_up: LookUp, rows: dict[str, Credential]) -> bool:

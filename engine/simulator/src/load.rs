@@ -15,7 +15,7 @@ use crate::security::Security;
 use crate::sockets::Sockets;
 use tasks::{Get, Register, Shake, Task, Update};
 
-/// Time after which an unanswered request is sent again.
+/// Time after which an unanswered request is sent again for the first time; it doubles (RFC 7252 4.2).
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Time between two looks at what waits.
 const LOOK: Duration = Duration::from_millis(500);
@@ -366,7 +366,7 @@ impl Load {
             let Some(lane) = self.lanes.get_mut(number) else {
                 continue;
             };
-            if !lane.waiting || lane.sent.elapsed() < PATIENCE {
+            if !lane.waiting || lane.sent.elapsed() < PATIENCE * (1 << lane.tries.saturating_sub(1)) {
                 continue;
             }
             let item = number + lane.started.saturating_sub(1) * lanes;

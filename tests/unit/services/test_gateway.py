@@ -1,6 +1,6 @@
 """Registration over the real gateway: what devices get, and what is stored by then."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -256,9 +256,9 @@ class Names:
     def __init__(self) -> None:
         self.refused: list[tuple[str | None, str]] = []
 
-    async def endpoint_of(self, identity: str, names: tuple[str, ...]) -> str | None:
-        """Return the name."""
-        return identity.removeprefix("psk:") if identity.startswith("psk:") else None
+    async def endpoints_of(self, identities: Iterable[str]) -> dict[str, str | None]:
+        """Return the names."""
+        return {each: each.removeprefix("psk:") if each.startswith("psk:") else None for each in identities}
 
     def foreign(self, peer: Peer, endpoint: str) -> None:
         """Note it."""

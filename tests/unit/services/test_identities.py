@@ -76,6 +76,9 @@ class Desk:
     def _trust(self):
         self.trusts += 1
 
+    async def endpoint_of(self, identity):
+        return (await self.identities.endpoints_of([identity]))[identity]
+
     async def add(self, kind, endpoint="meter-1", **material):
         added, _ = await self.credentials.add(kind, endpoint, Material(**material), actor="ann")
         return added.identity
@@ -130,13 +133,13 @@ async def desk():
 async def test_a_known_identity_gets_its_key_and_stands_for_its_endpoint(desk):
     identity = await desk.psk()
     assert await desk.ask(identity) == (KEY,)
-    assert await desk.identities.endpoint_of(identity, ()) == "meter-1"
+    assert await desk.endpoint_of(identity) == "meter-1"
     assert await desk.refusals() == []
 
 
 async def test_an_unknown_one_gets_no_key_and_one_event(desk):
     assert await desk.ask("psk:nobody") == ()
-    assert await desk.identities.endpoint_of("psk:nobody", ()) is None
+    assert await desk.endpoint_of("psk:nobody") is None
     assert await desk.refusals() == ["unknown-identity"]
 
 
@@ -170,10 +173,10 @@ async def test_both_keys_count_during_the_overlap_and_the_new_one_comes_first(de
 
 async def test_a_removed_credential_ends_at_once_everywhere(desk):
     identity = await desk.psk()
-    assert await desk.identities.endpoint_of(identity) == "meter-1"
+    assert await desk.endpoint_of(identity) == "meter-1"
     await desk.credentials.remove(identity, actor="ann")
     assert desk.transport.heard == [("revoke", identity)]
-    assert await desk.identities.endpoint_of(identity) is None
+    assert await desk.endpoint_of(identity) is None
     assert await desk.ask(identity) == ()
     assert await desk.refusals() == ["revoked"]
 
@@ -196,7 +199,7 @@ async def test_a_revocation_during_a_look_up_wins(desk, monkeypatch):
 
 async def test_a_revocation_while_the_endpoint_is_looked_up_is_not_forgotten(desk, monkeypatch):
     identity = await desk.psk()
-    read = desk.store.credentials.get
+    read = desk.store.credentials.get_many
 
     async def slow(wanted):
         found = await read(wanted)
@@ -204,9 +207,9 @@ async def test_a_revocation_while_the_endpoint_is_looked_up_is_not_forgotten(des
         await desk.credentials.remove(identity, actor="ann")
         return found
 
-    monkeypatch.setattr(desk.store.credentials, "get", slow)
-    await desk.identities.endpoint_of(identity)
-    assert await desk.identities.endpoint_of(identity) is None
+    monkeypatch.setattr(desk.store.credentials, "get_many", slow)
+    await desk.endpoint_of(identity)
+    assert await desk.endpoint_of(identity) is None
 
 
 async def test_a_store_that_fails_refuses_nobody(desk, monkeypatch):
@@ -245,17 +248,17 @@ async def test_a_succeeded_key_counts_until_its_time_and_then_its_sessions_end(d
     first, second = public_key(), public_key()
     old = await desk.add(Kind.RPK, public_key=first.hex())
     new, _ = await desk.credentials.rotate(old, Material(public_key=second.hex()), overlap=60.0, actor="ann")
-    assert [await desk.identities.endpoint_of(each) for each in (old, new.identity)] == ["meter-1"] * 2
+    assert [await desk.endpoint_of(each) for each in (old, new.identity)] == ["meter-1"] * 2
     assert await desk.ask_all((old, first), (new.identity, second)) == [True, True]
     desk.clock.advance(60.0)
-    assert await desk.identities.endpoint_of(old) is None, "also from memory"
+    assert await desk.endpoint_of(old) is None, "also from memory"
     assert await desk.ask(old, first) is False
     await desk.identities._end_overdue()
     assert ("revoke", old) in desk.transport.heard
     assert (await desk.store.credentials.get(old)).revoked_at == NOW + 60.0
     assert await desk.ask(old, first) is False
     assert set(await desk.refusals()) == {"expired"}
-    assert await desk.identities.endpoint_of(new.identity) == "meter-1"
+    assert await desk.endpoint_of(new.identity) == "meter-1"
 
 
 async def test_a_certificate_of_an_authority_stands_for_the_name_that_its_rule_finds(desk):
@@ -264,7 +267,7 @@ async def test_a_certificate_of_an_authority_stands_for_the_name_that_its_rule_f
     certificate = issuer.issue("other", uri=["urn:imei:490154203237518"])
     identity = identity_of_certificate(der(certificate))
     assert await desk.ask_certificate(certificate) is True
-    assert await desk.identities.endpoint_of(identity, ("other",)) == "490154203237518"
+    assert await desk.endpoint_of(identity) == "490154203237518"
     noted = await desk.store.credentials.get(identity)
     assert (noted.authority, noted.created_by) == (authority.id, "authority")
     assert await desk.ask_certificate(certificate) is True, "now it is known"
@@ -320,7 +323,7 @@ async def test_without_a_path_a_certificate_counts_by_its_own_fingerprint_alone(
     pinned, other = issuer.issue("meter-1"), issuer.issue("meter-2")
     identity = await desk.add(Kind.X509, identity=identity_of_certificate(der(pinned)))
     assert await desk.ask_certificate(pinned, verified=False) is True
-    assert await desk.identities.endpoint_of(identity) == "meter-1"
+    assert await desk.endpoint_of(identity) == "meter-1"
     assert await desk.ask_certificate(other, verified=False) is False
     await desk.credentials.remove(identity, actor="ann")
     assert await desk.ask_certificate(pinned, verified=False) is False
@@ -348,12 +351,12 @@ async def test_what_an_authority_vouched_for_goes_with_it(desk):
     certificate = issuer.issue("meter-1")
     identity = identity_of_certificate(der(certificate))
     await desk.ask_certificate(certificate)
-    assert await desk.identities.endpoint_of(identity) == "meter-1"
+    assert await desk.endpoint_of(identity) == "meter-1"
     assert await desk.identities.trust() == (authority.certificate,)
     await desk.credentials.remove_authority(authority.id, actor="ann")
     assert desk.transport.heard == [("revoke", identity)]
     assert (desk.trusts, await desk.identities.trust()) == (2, ())
-    assert await desk.identities.endpoint_of(identity) is None
+    assert await desk.endpoint_of(identity) is None
     assert await desk.ask_certificate(certificate) is False
     assert await desk.refusals() == ["foreign-authority"]
 
@@ -371,7 +374,7 @@ async def test_an_authority_that_is_removed_meanwhile_vouches_for_nobody(desk, m
     monkeypatch.setattr(desk.store.credentials, "add_many", slow)
     certificate = issuer.issue("meter-1")
     assert await desk.ask_certificate(certificate) is False
-    assert await desk.identities.endpoint_of(identity_of_certificate(der(certificate))) is None
+    assert await desk.endpoint_of(identity_of_certificate(der(certificate))) is None
 
 
 async def test_one_certificate_of_an_authority_can_be_removed_for_good(desk):
@@ -391,7 +394,7 @@ async def test_an_expired_certificate_of_an_authority_is_forgotten(desk):
     identity = identity_of_certificate(der(certificate))
     await desk.ask_certificate(certificate)
     desk.clock.advance(60.0)
-    assert await desk.identities.endpoint_of(identity) is None
+    assert await desk.endpoint_of(identity) is None
     await desk.identities._end_overdue()
     assert await desk.store.credentials.get(identity) is None
     assert ("revoke", identity) in desk.transport.heard
@@ -401,7 +404,7 @@ async def test_the_memory_of_endpoints_is_bounded(desk, monkeypatch):
     monkeypatch.setattr("lwm2m_server.services.identities.MAX_CACHED", 3)
     identities = [await desk.psk(f"meter-{number}") for number in range(6)]
     for identity in identities:
-        await desk.identities.endpoint_of(identity)
+        await desk.endpoint_of(identity)
     assert list(desk.identities._cache) == identities[3:]
 
 
@@ -425,4 +428,4 @@ async def test_the_register_after_a_handshake_asks_the_store_no_more(desk, monke
     identity = await desk.psk()
     assert await desk.ask(identity) == (KEY,)
     monkeypatch.setattr(desk.store.credentials, "get", None)
-    assert await desk.identities.endpoint_of(identity) == "meter-1"
+    assert await desk.endpoint_of(identity) == "meter-1"
