@@ -430,7 +430,7 @@ class Engine:
         busy_max_age: int = 5,  # Max-Age of that 5.03, seconds
         progress_bytes: int = 65536,  # coarseness of Progress and Download events
         block_size: int = 1024,
-        max_half_open: int = 4096,  # handshakes under way with devices, on each secure listener
+        max_half_open: int = 32768,  # handshakes under way with devices, on each secure listener
         max_half_open_per_prefix: int = 16,  # the same from one IPv4 /24 or IPv6 /64
         key_operations_per_second: int = 2000,  # handshakes with public keys; more are shed
         key_operations_per_second_per_prefix: int = 200,

@@ -246,8 +246,11 @@ class EngineSettings(_Group):
     progress_bytes: Bytes = 8192
     """How far a push may be ahead of what is stored of it: after a crash so much is sent again."""
     block_size: Annotated[int, AfterValidator(_block_size)] = 1024
-    max_half_open: Annotated[int, _Number, Field(ge=1, le=1 << 20)] = 4096
-    """DTLS handshakes under way at a time, on each address of `coaps.listen`; more are not begun."""
+    max_half_open: Annotated[int, _Number, Field(ge=1, le=1 << 20)] = 32_768
+    """DTLS handshakes under way at a time, on each address of `coaps.listen`; more are not begun. Each takes up to
+    2.5 KB. A device whose hello is dropped tries again after ever longer waits, so a small number makes a whole
+    fleet come back slowly.
+    """
     max_half_open_per_prefix: Annotated[int, _Number, Field(ge=1, le=1 << 20)] = 16
     """Of these from one network: an IPv4 /24 or IPv6 /64. Raise it where many devices share a NAT."""
     key_operations_per_second: Annotated[int, _Number, Field(ge=1, le=1 << 20)] = 2000

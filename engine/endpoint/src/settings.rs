@@ -189,7 +189,7 @@ impl Default for Settings {
             busy_max_age: 5,
             progress_bytes: 65536,
             block_size: 1024,
-            max_half_open: 4096,
+            max_half_open: 32_768,
             max_half_open_per_prefix: 16,
             key_operations_per_second: 2000,
             key_operations_per_second_per_prefix: 200,

@@ -46,7 +46,7 @@ impl Engine {
     #[pyo3(signature = (*, ack_timeout = 2.0, ack_random_factor = 1.5, max_retransmit = 4, nstart = 1,
         processing_delay = 0.5, transfer_timeout = 300.0, max_body = 1_048_576, max_assemblies = 1024,
         max_peers = 1_048_576, max_queued = 64, max_events = 8192, max_actions = 65536, busy_max_age = 5,
-        progress_bytes = 65536, block_size = 1024, max_half_open = 4096, max_half_open_per_prefix = 16,
+        progress_bytes = 65536, block_size = 1024, max_half_open = 32768, max_half_open_per_prefix = 16,
         key_operations_per_second = 2000, key_operations_per_second_per_prefix = 200, seed = None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
