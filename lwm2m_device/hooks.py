@@ -76,7 +76,10 @@ def named_hook(name: str, seconds: float) -> ComponentHook:
     """Return the hook with this name, a path or `module:function`; raises InvalidInput when there is none such."""
     if ":" in name and "/" not in name:
         return HookFunction(_load(name, "application-hook"), seconds)
-    return HookProgram(Path(name), seconds)
+    program = Path(name).absolute()
+    if not program.is_file():
+        raise InvalidInput(f"There is no program {name}.", field="application-hook")
+    return HookProgram(program, seconds)
 
 
 class HookProgram:

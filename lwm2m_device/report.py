@@ -12,13 +12,17 @@ from lwm2m_device.bootloader import BootLoader
 from lwm2m_device.flash import Flash
 from lwm2m_device.layout import Layout, Region, find_geometry
 from lwm2m_device.slots import Slot
+from lwm2m_device.software_state import SoftwareState, SoftwareStore
 from lwm2m_device.storage import read_head
 from lwm2m_device.update_state import StateStore
 from lwm2m_server.errors import InvalidInput
 
 
 def describe(file: Path) -> dict[str, Any]:
-    """Return geometry, slots, boot state and update state; raises InvalidInput when it is no flash file."""
+    """Return geometry, slots, boot state and update state; raises InvalidInput when it is no flash file.
+
+    Of an application's flash (object 9) it is the application in place of the boot state and update state.
+    """
     if not file.exists():
         raise InvalidInput(f"The flash file {file} can't be read: there is none.", field="file")
     layout, _ = find_geometry(read_head(file))
@@ -32,7 +36,10 @@ def describe(file: Path) -> dict[str, Any]:
         file, size=layout.size, page_size=layout.page_size, write_size=layout.write_size, read_only=True
     )
     try:
-        return _describe(flash, layout)
+        software = SoftwareStore(flash, layout)
+        if software.is_new or software.damaged:
+            return _describe(flash, layout)
+        return _describe_application(flash, layout, software.state)
     finally:
         flash.close()
 
@@ -44,14 +51,7 @@ def _describe(flash: Flash, layout: Layout) -> dict[str, Any]:
     store = StateStore(flash, layout)
     on_trial = loader.slots[boot.slot].name if boot.phase is not Phase.NONE else None
     return {
-        "flash": {
-            "layout": layout.kind.value,
-            "size": layout.size,
-            "page_size": layout.page_size,
-            "write_size": layout.write_size,
-            "slot_size": layout.slot_size,
-            "staging_size": layout.capacity(1),
-        },
+        "flash": _geometry(layout),
         "boot": {
             "active": loader.slots[boot.active].name,
             "phase": boot.phase.name.lower(),
@@ -65,6 +65,39 @@ def _describe(flash: Flash, layout: Layout) -> dict[str, Any]:
         "slots": {slot.name: _slot(slot) for slot in loader.slots},
         **_components(flash, layout, store),
         "update": _update(store),
+        "wear": _wear(flash, layout),
+    }
+
+
+def _geometry(layout: Layout) -> dict[str, Any]:
+    return {
+        "layout": layout.kind.value,
+        "size": layout.size,
+        "page_size": layout.page_size,
+        "write_size": layout.write_size,
+        "slot_size": layout.slot_size,
+        "staging_size": layout.capacity(1),
+    }
+
+
+def _describe_application(flash: Flash, layout: Layout, state: SoftwareState) -> dict[str, Any]:
+    slots = (Slot(flash, layout, 0), Slot(flash, layout, 1))
+    return {
+        "flash": _geometry(layout),
+        "application": {
+            "name": state.name,
+            "in_place": None if state.place is None else slots[state.place].name,
+            "stage": state.stage.name.lower(),
+            "state": int(state.stage.state),
+            "result": int(state.result),
+            "sequence_floor": state.floor,
+            "package": state.package,
+            "package_version": state.version,
+            "source": state.source,
+            "refusal_code": state.code,
+            "refusal_text": state.text,
+        },
+        "slots": {slot.name: _slot(slot) for slot in slots},
         "wear": _wear(flash, layout),
     }
 

@@ -36,6 +36,8 @@ NOT_FOUND: Final = 132
 INCOMPLETE: Final = 136
 TOO_LARGE: Final = 141
 BUSY: Final = 163
+_FIRST_LOOK: Final = 5.0
+"""Seconds from the answer to Install until the device is read."""
 
 
 def step(job: SoftwareJob, view: SoftwareView, event: SoftwareEvent, now: float) -> SoftwareStep:
@@ -218,7 +220,8 @@ def _done(run: Run, ask: Ask | None) -> None:
     elif ask is Ask.INSTALL:
         run.change(accepted=True)
         run.enter(Phase.INSTALLING)
-        run.wait()
+        # many an installation takes no time, and news of it may have come before this answer
+        run.wait(min(run.job.timers.poll, _FIRST_LOOK))
 
 
 def _unanswered(run: Run, ask: Ask | None) -> None:

@@ -5,8 +5,9 @@ import hashlib
 
 import pytest
 
-from lwm2m_device.hooks import Action, HookFailed
+from lwm2m_device.hooks import Action, HookFailed, HookFunction, HookProgram, named_hook
 from lwm2m_device.places import Place, read_places, storage_file
+from lwm2m_device.report import describe
 from lwm2m_device.settings import Delivery
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware.cose import SigningKey
@@ -309,6 +310,47 @@ async def test_state_and_result_are_notified_as_they_change(world):
     await world.pass_time(5)
     assert seen[-1] == 4
     assert {0, 3} <= set(seen)
+
+
+async def test_show_tells_what_an_application_s_flash_holds(world):
+    await run(world)
+    await delivered(world)
+    await world.kill()
+    told = describe(storage_file(world.settings().flash, Place(0)))
+    assert told["application"]["stage"] == "delivered"
+    assert told["application"]["package_version"] == "2.0.0"
+    assert {slot["version"] for slot in told["slots"].values()} == {"1.0.0", "2.0.0"}
+    assert told["application"]["in_place"] in told["slots"]
+
+
+def test_a_hook_is_a_program_or_a_python_function(tmp_path):
+    program = tmp_path / "hook"
+    program.write_text("#!/bin/sh\n")
+    assert isinstance(named_hook(str(program), 1.0), HookProgram)
+    assert isinstance(named_hook("builtins:print", 1.0), HookFunction)
+    for name in (str(tmp_path / "missing"), "no.such.module:function", "builtins:nothing"):
+        with pytest.raises(InvalidInput):
+            named_hook(name, 1.0)
+
+
+async def test_a_program_is_told_what_to_do_and_may_fail(world, tmp_path):
+    program = tmp_path / "hook"
+    program.write_text(
+        "#!/bin/sh\n"
+        f'echo "$1 $2 $3" >>{tmp_path}/calls\n'
+        "cat >/dev/null\n"
+        """if [ "$1" = install ]; then echo '{"result": "failed", "text": "disk full"}'; """
+        """else echo '{"result": "done"}'; fi\n"""
+    )
+    program.chmod(0o755)
+    await run(world, application_hook=str(program), application_timeout=10.0)
+    await delivered(world)
+    await execute(world, "/9/0/4")
+    while "installation of application meter failed" not in world.log[-1]:
+        await asyncio.sleep(0)
+    assert (await status(world))[:2] == (3, 58)
+    assert await world.server.text("/9/0/16") == "disk full"
+    assert (tmp_path / "calls").read_text() == "start app/meter 1.0.0\ninstall app/meter 2.0.0\n"
 
 
 def test_places_are_named_once_and_as_components_are():
