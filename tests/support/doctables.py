@@ -7,7 +7,7 @@ tests/support/doctables.py` writes all blocks anew; tests/unit/test_docs.py fail
 import ast
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from lwm2m_server.cli import exits
 from lwm2m_server.cli.commands import app
 from lwm2m_server.devices.attributes import BUILT_IN
 from lwm2m_server.firmware.formats.refused import MEANING
-from lwm2m_server.firmware.outcomes import BY_RESULT
+from lwm2m_server.firmware.outcomes import BY_RESULT, Outcome
 from lwm2m_server.firmware.refusals import FINAL, UPDATE_RESULT
+from lwm2m_server.firmware.software_results import BY_SOFTWARE_RESULT
 from lwm2m_server.lwm2m.formats import ContentFormat
 from lwm2m_server.services import security_log
 from lwm2m_server.services.uploads import UPLOAD_REFUSALS
@@ -261,15 +262,19 @@ def _refusals() -> str:
     return table(("code", "Update Result", "the deployment ends as", "meaning"), rows)
 
 
-def _results() -> str:
+def _results(by_result: Mapping[int, Outcome] = BY_RESULT) -> str:
     rows = []
-    for number, outcome in BY_RESULT.items():
+    for number, outcome in by_result.items():
         again = "no"
         if outcome.retryable:
             most = "as the campaign says" if outcome.max_retries is None else f"{outcome.max_retries} at most"
             again = f"{most}, after {outcome.retry_after:g} s or later" if outcome.retry_after else most
         rows.append((number, outcome.ending.value, quoted(outcome.reason), again))
     return table(("result", "the attempt is", "reason", "further attempts"), rows)
+
+
+def _software_results() -> str:
+    return _results(BY_SOFTWARE_RESULT)
 
 
 def _reasons() -> str:
@@ -320,6 +325,7 @@ TABLES = {
     "statuses": _statuses,
     "refusals": _refusals,
     "results": _results,
+    "software-results": _software_results,
     "reasons": _reasons,
     "attributes": _attributes,
     "formats": _formats,
