@@ -123,9 +123,9 @@ class Observations:
     async def _resume(self) -> None:
         after: str | None = None
         while True:
-            page = await self._store.registrations.live(after=after, limit=_CHUNK)
+            page = await self._store.observations.observed(after=after, limit=_CHUNK)
             # Together: a device that does not answer keeps few others waiting.
-            work = (self.restore(live.endpoint) for live in page.items)
+            work = (self.restore(endpoint) for endpoint in page.items)
             for error in await asyncio.gather(*work, return_exceptions=True):
                 if error is not None:
                     report(error, "observations not restored")

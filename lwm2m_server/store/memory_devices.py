@@ -246,3 +246,8 @@ class MemoryObservationStore:
 
     async def of(self, endpoint: str) -> list[Observation]:
         return [each for key, each in sorted(self._tables.observations.items()) if key[0] == endpoint]
+
+    async def observed(self, *, after: str | None = None, limit: int = 1000) -> Page[str]:
+        endpoints = {endpoint for endpoint, _, _ in self._tables.observations}
+        found = [endpoint for endpoint in endpoints if self._tables.devices[endpoint].registered]
+        return cut(found, lambda each: each, after, limit)

@@ -174,6 +174,10 @@ class ObservationStore(Protocol):
         """Return all of one device, by path and owner."""
         ...
 
+    async def observed(self, *, after: str | None = None, limit: int = 1000) -> Page[str]:
+        """Walk over the registered devices that have any, by endpoint."""
+        ...
+
 
 class ImageStore(Protocol):
     """Descriptions of images; the bytes are in `lwm2m_server.store.files.FileStore`."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from lwm2m_server import versions
@@ -202,6 +202,14 @@ class SqlObservationStore:
         query = select(observations).where(observations.c.endpoint == endpoint)
         rows = await self._database.read(query.order_by(observations.c.path, observations.c.owner))
         return [plain_of(Observation, row) for row in rows]
+
+    async def observed(self, *, after: str | None = None, limit: int = 1000) -> Page[str]:
+        own = observations.c.endpoint
+        query: AnySelect = select(own).distinct().join(devices, _d.endpoint == own)
+        query = query.where(_d.registered == true()).order_by(own).limit(limit + 1)
+        if after is not None:
+            query = query.where(own > after)
+        return page_of([row[0] for row in await self._database.read(query)], limit, lambda each: each)
 
 
 def replace_components(connection: Connection, endpoint: str, components: Sequence[ComponentFacts]) -> None:

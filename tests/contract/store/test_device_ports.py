@@ -430,6 +430,18 @@ async def test_a_deleted_device_takes_its_observations_along(store):
     assert (await store.devices.get("dev")).attributes == {}
 
 
+async def test_registered_devices_with_observations_are_walked_page_by_page(store):
+    await store.registrations.register([registration(f"d{n}") for n in range(6)])
+    for endpoint in ("d1", "d2", "d4", "d5"):
+        for path in ("/3", "/5"):
+            wish = Observation(endpoint=endpoint, path=path, owner="operator", created_at=1.0)
+            await store.observations.add(wish)
+    await store.registrations.deregister([("id-d2", None)], now=1.0)
+    first = await store.observations.observed(limit=2)
+    assert first.items == ("d1", "d4")
+    assert (await store.observations.observed(after=first.next, limit=2)).items == ("d5",)
+
+
 async def test_observations_are_kept_by_path_and_owner(store):
     await store.registrations.register([registration()])
     first = Observation(endpoint="dev", path="/5/0/3", owner="update", created_at=1.0)
