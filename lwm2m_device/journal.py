@@ -111,7 +111,9 @@ class Journal:
             if content.strip(b"\xff"):
                 self._flash.write(step.target, content)
             self._flash.sync()
-            self._flash.write(self._first_mark + index * unit, bytes(unit))
+            place = self._first_mark + index * unit
+            if self._flash.is_erased(place, unit):  # one that has rotted counts as a mark, and can't be written
+                self._flash.write(place, bytes(unit))
 
     @property
     def _first_mark(self) -> int:

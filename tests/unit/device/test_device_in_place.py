@@ -305,3 +305,15 @@ def test_no_power_is_needed_beyond_the_flash_to_finish(bench: InPlaceBench) -> N
     boot = loader.boot()
     assert boot.trial
     assert slot_content(bench)[: len(NEW)] == NEW
+
+
+def test_a_mark_of_the_journal_that_rots_stops_no_start(bench: InPlaceBench) -> None:
+    half_rewritten(bench)
+    contents, first = bench.contents(), LAYOUT.journal.start + PAGE
+    images = set()
+    for place in range(first, first + LAYOUT.most_steps * LAYOUT.write_size, LAYOUT.write_size):
+        bench.restore(contents)
+        bench.open().rot(1, 1, start=place, length=1)
+        _, boot = bench.boot()
+        images.add(None if boot.image is None else slot_content(bench)[: boot.image.size])
+    assert images == {None, NEW}
