@@ -270,7 +270,8 @@ class UpdateAgent:
 
     async def _fetch_image(self) -> None:
         updater, state = self._updater, self._updater.state
-        named = f"image {state.version}, {state.size} bytes" if state.size else "image"
+        what = "the delta to image" if updater.takes_delta else "image"
+        named = f"{what} {state.version}, {state.size} bytes" if state.size else what
         source = uri.parse(state.source)
         self._percent = -1
         if not await self._deltas.take(source):

@@ -186,3 +186,29 @@ def test_a_delta_brings_fewer_bytes_though_the_server_is_killed_in_the_middle(st
     saved = stage.server.call("GET", "/deltas/savings", params={"campaign": campaign})
     assert (saved["updates"], saved["deltas"], saved["image_bytes"]) == (1, 1, len(NEW))
     assert saved["sent_bytes"] < len(NEW) // 2
+
+
+def test_a_device_with_one_slot_rewrites_its_image_by_a_delta_though_its_power_fails_in_the_midst(
+    stage: Stage,
+) -> None:
+    for name, image in (("old.bin", OLD), ("new.bin", NEW)):
+        (stage.folder / name).write_bytes(image)
+        stage.upload(image)
+    about = ("--vendor", VENDOR, "--class", "one-slot", "--sequence", "1", "--slot-size", "262144")
+    stage.offline("manifest", "create", "new.bin", *about, "--in-place-from", "old.bin")
+    stage.offline("manifest", "sign", "new.bin.suit", "--key", str(stage.key_file("release.pem")))
+    (delta,) = stage.folder.glob("*.delta")
+    stage.upload(delta.read_bytes())
+    manifest = stage.manifest((stage.folder / "new.bin.suit").read_bytes())
+    flash = ("--layout", "single", "--slot-size", "262144", "--staging-size", "32768")
+    options = (*flash, "--initial-image", str(stage.folder / "old.bin"))
+    with stage.device("one-slot-1", "one-slot", *options, "--cut-power-at", "200") as device:
+        stage.server.wait_registered("one-slot-1")
+        campaign = stage.campaign("one-slot", manifest, "one-slot-1")
+        device.process.wait_line("Power lost at flash operation")
+        device.kill()
+        device.start(options=options)
+        assert "A half-done installation is finished." in device.process.tail()
+        assert stage.outcome(campaign, "one-slot-1") == ("succeeded", "confirmed-digest")
+    saved = stage.server.call("GET", "/deltas/savings", params={"campaign": campaign})
+    assert (saved["deltas"], saved["image_bytes"], saved["sent_bytes"]) == (1, len(NEW), delta.stat().st_size)
