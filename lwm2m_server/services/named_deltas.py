@@ -12,8 +12,8 @@ from lwm2m_server.firmware.inplace import NamedDelta
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode, refusal
 
 
-def check_result(base: Path, delta: Path, named: NamedDelta, wanted: bytes) -> None:
-    """Apply a delta as a device would; raises `Refusal` when the result has not the SHA-256 `wanted`.
+def check_result(base: Path, delta: Path, named: NamedDelta, wanted: bytes, size: int) -> None:
+    """Apply a delta as a device would; raises `Refusal` when the result is not the image `wanted` (SHA-256, bytes).
 
     In pieces: neither file has to fit into memory. Blocks; call it in a thread.
     """
@@ -27,7 +27,7 @@ def check_result(base: Path, delta: Path, named: NamedDelta, wanted: bytes) -> N
                     f"is for a slot of {header.memory_size} bytes in segments of {header.segment_size}, "
                     f"the manifest says {named.memory} in segments of {named.segment}",
                 )
-            output = Output(digest.update, header.to_size)
+            output = Output(digest.update, size)
             apply(old, patch, output)
             output.finish()
     except PatchError as error:

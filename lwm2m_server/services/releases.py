@@ -201,7 +201,8 @@ class ReleaseService(ImageService, KeyRing):
         if base is not None:
             wanted = _bytes(next(iter(component.digests), None), "image digest")
             paths = self._files.path(delta.base), self._files.path(delta.digest)
-            await asyncio.to_thread(check_result, *paths, delta, wanted)
+            size = next(iter(component.sizes), 0)
+            await asyncio.to_thread(check_result, *paths, delta, wanted, size)
         return stored
 
 

@@ -145,6 +145,14 @@ async def test_an_image_that_the_manifest_does_not_name_takes_the_whole_image_an
     assert await meeting.runs() == hashlib.sha256(UNNAMED).digest()
 
 
+async def test_a_delta_that_has_no_room_in_the_staging_area_is_refused(meeting: Meeting) -> None:
+    manifest = await meeting.prepare(initial_image=OLD, **(ONE_SLOT | {"staging_size": 1024}))
+    campaign = await meeting.world.campaign(manifest)
+    assert await meeting.world.outcome(campaign) == ("failed", "storage-full"), meeting.device.log
+    deployment = await meeting.world.deployment(campaign)
+    assert f"The delta has {DELTA.size} bytes, the staging area 1024" in deployment.text
+
+
 @pytest.mark.parametrize("layout", list(LayoutKind))
 @pytest.mark.parametrize("image", [OLD, UNNAMED], ids=["named", "unnamed"])
 async def test_devices_of_the_class_with_room_for_two_images_take_the_whole_one(
