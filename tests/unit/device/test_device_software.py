@@ -220,3 +220,26 @@ def test_the_wish_to_be_told_of_objects_outlives_updates(bench):
     arrive(application, Stage.INSTALLING)
     application.installed()
     assert bench.start().state.tells_objects
+
+
+def test_the_sequence_number_never_goes_down(bench):
+    for sequence in (7, 3):
+        application = bench.start()
+        application.request(Trigger.FOR_UPDATE)
+        application.request(Trigger.PACKAGE)
+        application.accept_envelope(envelope_for(PACKAGE, sequence=sequence))
+        application.expect(b"%d" % sequence)
+        application.store(PACKAGE)
+        application.finish()
+        application.request(Trigger.INSTALL)
+        application.installed()
+        assert application.state.floor == 7
+
+
+def test_a_package_that_rots_while_the_hook_works_does_not_take_over(bench):
+    application = bench.start()
+    arrive(application, Stage.INSTALLING)
+    bench.flash.rot(1, 3, start=bench.layout.slot(1).image.start, length=len(PACKAGE))
+    application.installed()
+    assert (application.state.stage, application.state.result) == (Stage.INITIAL, Result.INTEGRITY)
+    assert application.software.version == "1.0.0"
