@@ -84,7 +84,9 @@ pub struct Config {
     pub max_half_open: usize,
     /// Handshakes under way with one IPv4 /24 or IPv6 /64.
     pub max_half_open_per_prefix: usize,
-    /// A handshake without progress for this long makes room for another where a bound is reached.
+    /// A handshake without progress for this long makes room for another where a bound is reached. Constrained clients
+    /// send a lost flight again after 9 s (RFC 7925 11), and never begin anew meanwhile; a busy server may need seconds
+    /// for an answer itself.
     pub stall: Duration,
     /// Bytes of messages in reassembly in one handshake.
     pub max_reassembly: usize,
@@ -143,7 +145,7 @@ impl Default for Config {
             cookie_lifetime: Duration::from_secs(60),
             max_half_open: 4096,
             max_half_open_per_prefix: 16,
-            stall: Duration::from_secs(2),
+            stall: Duration::from_secs(10),
             max_reassembly: 12 << 10,
             max_reassembly_total: 16 << 20,
             key_operations_per_second: 2000,

@@ -342,7 +342,7 @@ fn handshakes_under_way_are_bounded_by_prefix_and_the_longest_stalled_leaves() {
     }
     let statistics = network.server.statistics();
     assert_eq!((statistics.half_open, statistics.shed), (16, 4));
-    network.now = network.now + Duration::from_secs(3);
+    network.now = network.now + config.stall;
     let (address, hello) = hellos.last().expect("twenty");
     let (now, handler) = (network.now, &mut network.server_handler);
     network.server.receive_datagram(*address, hello, now, handler);
