@@ -39,6 +39,12 @@ PROTECTIONS = {
     "foreign-class": Protection("an update for another class of devices", _OFFER, _FETCH),
     "foreign-make": Protection("an image for another make or model, where the device can't tell", _OFFER),
     "wrong-component": Protection("an update for a component that the device does not have", _OFFER, _FETCH),
+    "foreign-application": Protection("an application in the place of another one", _OFFER, _FETCH),
+    "lost-application": Protection(
+        "an application that is gone after an update that failed",
+        "by its requests",
+        "at every flash operation",
+    ),
     "sequence": Protection("a manifest that is older by its sequence number", _UPLOAD, _FETCH),
     "older-version": Protection("an older version", _OFFER, _FETCH),
     "downgrade": Protection(

@@ -11,9 +11,12 @@ from lwm2m_device.report import describe
 from lwm2m_device.settings import Delivery
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware.cose import SigningKey
+from lwm2m_server.firmware.description import EncryptedPayload
+from lwm2m_server.firmware.encryption import ContentCipher, encryption_info
 from lwm2m_server.firmware.images import VERSION_LINE
 from lwm2m_server.lwm2m.formats import ContentFormat
 from lwm2m_server.transport import Code
+from memory.parts import part
 
 PACKAGE = VERSION_LINE + b"2.0.0\n" + bytes(range(256)) * 40
 METER = (b"app", b"meter")
@@ -237,6 +240,7 @@ async def test_an_application_that_does_not_start_is_shown_inactive_with_a_resul
     assert await world.server.text("/9/0/16") == "missing library"
 
 
+@pytest.mark.protection("device", "foreign-application")
 async def test_a_free_place_takes_an_application_that_has_no_other(world):
     await run(world, places=("meter=1.0.0", ""))
     assert await world.server.text("/9/1/0") == ""
@@ -271,6 +275,33 @@ async def test_plain_devices_take_files_by_push_and_pull(world):
     await execute(world, "/9/0/6", "1")
     assert await push(world, bytes(70_000)) in (141, CHANGED)
     assert (await status(world))[:2] == (0, 50)
+
+
+async def test_an_encrypted_application_is_decrypted_as_it_is_written(world):
+    kek, cipher = bytes(range(16)), ContentCipher(bytes(range(16, 32)), bytes(16))
+    sent = cipher.apply(0, PACKAGE)
+    payload = EncryptedPayload(
+        digest=hashlib.sha256(sent).digest(),
+        size=len(sent),
+        info=encryption_info(cipher.key, [(kek, b"class")]),
+    )
+    uri = world.server.publish(sent, world.folder)
+    await run(world, decryption_keys=(kek,))
+    await delivered(world, encrypted=payload, image_uri=uri)
+    await execute(world, "/9/0/4")
+    await world.pass_time(1)
+    assert (await status(world))[:3] == (4, 2, "2.0.0")
+    (place,) = world.settings(applications=read_places(["meter"])).applications
+    assert PACKAGE in storage_file(world.settings().flash, place).read_bytes()
+
+
+async def test_a_device_of_several_components_has_applications_too(world):
+    await run(world, components=(part("modem"),))
+    await delivered(world)
+    await execute(world, "/9/0/4")
+    await world.pass_time(1)
+    assert (await status(world))[:3] == (4, 2, "2.0.0")
+    assert await world.server.text("/33629/1/15") == "1.0.0"
 
 
 @pytest.mark.parametrize("delivery", [Delivery.PUSH, Delivery.PULL])

@@ -40,6 +40,7 @@ def one_tear(number: int) -> list[Tear]:
     return [Tear(SHARES[number % len(SHARES)], number)]
 
 
+@pytest.mark.protection("device", "lost-application")
 @pytest.mark.parametrize(("wanted", "ending"), [("2.0.0", "installed"), (None, "removed")])
 def test_a_power_cut_at_every_flash_operation_and_a_second_one_in_recovery_are_made_good(
     bench, wanted, ending

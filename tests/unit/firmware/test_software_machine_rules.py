@@ -60,6 +60,7 @@ def test_version_that_is_installed_already_is_left_alone_even_when_it_is_switche
         assert drive.ended() == ("succeeded", "already-current")
 
 
+@pytest.mark.protection("server", "foreign-application")
 def test_an_instance_with_another_application_is_never_touched() -> None:
     for state in range(5):
         drive = SoftwareDrive().status(state, 0, name="foreign", version=OLD, active=True)
@@ -70,6 +71,7 @@ def test_an_empty_instance_takes_the_application() -> None:
     assert isinstance(SoftwareDrive().status(0, 0, name="").asked, ev.WriteUri)
 
 
+@pytest.mark.protection("server", "lost-application")
 def test_what_is_in_place_is_uninstalled_for_update_only_and_then_delivered() -> None:
     drive = SoftwareDrive().status(4, 2, version=OLD, active=True)
     assert drive.asked == Uninstall(2, for_update=True)

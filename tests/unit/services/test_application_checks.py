@@ -72,6 +72,7 @@ def test_an_application_is_offered_to_its_own_place_or_to_a_free_one(
     assert place.name in ("meter", "")
 
 
+@pytest.mark.protection("server", "foreign-application")
 @pytest.mark.parametrize(
     ("places", "reason"),
     [((), "no-software-object"), ((FOREIGN,), "no-application-place")],
