@@ -19,6 +19,8 @@ _OWN_KEYS = " --psk-identity {identity} --psk-key {key} --handshake-timeout 1"
 _OWN_FLAGS = {
     "cut-power": "--cut-power-at {operation} --seed {seed}",
     "bad-boot": "--bad-boot --confirm-timeout 1",
+    "one-slot": "--layout single --slot-size {slot} --staging-size {staging} --page-size {page}"
+    " --initial-image {packages}/{image}",
 }
 
 

@@ -6,16 +6,20 @@ The private key is made for the kit and forgotten: whoever has the kit can repla
 import hashlib
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from conformance.scenarios import FORMAT, Sizes, all_scenarios
 from lwm2m_server.firmware.build import ManifestDescription, build_manifest
 from lwm2m_server.firmware.cose import SigningKey
+from lwm2m_server.firmware.deltas.named import make_named
 from lwm2m_server.firmware.envelope import sign
+from lwm2m_server.firmware.inplace import NamedDelta
 
 VENDOR, CLASS = "conformance.example", "kit"
 OLD, NEW = "1.0.0", "2.0.0"
+SEGMENT = 4096
 
 
 def write_kit(folder: Path, *, size: int, datagrams: int, operations: int, seed: int) -> int:
@@ -27,9 +31,15 @@ def write_kit(folder: Path, *, size: int, datagrams: int, operations: int, seed:
     (folder / "trust.pem").write_bytes(key.public.pem())
     (packages / "new.bin").write_bytes(image)
     (packages / "other.bin").write_bytes(_image(NEW, size, seed + 1))
-    for name, envelope in _envelopes(image, key, stranger).items():
+    old = _image(OLD, size - 1000, seed)
+    slot = (-(-size // SEGMENT) + 4) * SEGMENT
+    delta = replace(make_named(old, image, slot_size=slot, segment_size=SEGMENT), uri="/delta")
+    (packages / "old.bin").write_bytes(old)
+    (packages / "old-to-new.delta").write_bytes(delta.content)
+    for name, envelope in _envelopes(image, delta, key, stranger).items():
         (packages / f"{name}.suit").write_bytes(envelope)
-    found = all_scenarios(Sizes(size, datagrams, operations), seed)
+    staging = -(-delta.size // SEGMENT) * SEGMENT
+    found = all_scenarios(Sizes(size, datagrams, operations, slot, staging, SEGMENT), seed)
     scenarios = folder / "scenarios"
     scenarios.mkdir(exist_ok=True)
     for scenario in found:
@@ -52,7 +62,7 @@ def _image(version: str, size: int, seed: int) -> bytes:
     return head + random.Random(seed).randbytes(size - len(head))
 
 
-def _envelopes(image: bytes, key: SigningKey, stranger: SigningKey) -> dict[str, bytes]:
+def _envelopes(image: bytes, delta: NamedDelta, key: SigningKey, stranger: SigningKey) -> dict[str, bytes]:
     def manifest(signer: SigningKey = key, **changes: Any) -> bytes:
         given: dict[str, Any] = {
             "vendor_domain": VENDOR,
@@ -71,6 +81,7 @@ def _envelopes(image: bytes, key: SigningKey, stranger: SigningKey) -> dict[str,
     changed[genuine.index(hashlib.sha256(image).digest())] ^= 1
     return {
         "genuine": genuine,
+        "in-place": manifest(deltas=(delta,)),
         "foreign-vendor": manifest(vendor_domain="other.example"),
         "foreign-class": manifest(class_name="other"),
         "unknown-signer": manifest(stranger),

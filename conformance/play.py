@@ -139,7 +139,8 @@ class _Game:
         for name, values in self._scenario.get("flags", {}).items():
             # A power cut inside of the client is for its first life only; other flags stay.
             if name != "cut-power" or self._starts == 0:
-                command += " " + self._client.flags[name].format(**values)
+                packages = self._kit / "packages"
+                command += " " + self._client.flags[name].format(**values, packages=packages)
         self._starts += 1
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(shlex.split(command), stdout=log, stderr=log, cwd=self._folder)

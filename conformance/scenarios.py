@@ -32,11 +32,18 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of the image, and how many datagrams and flash operations get a fault in turn."""
+    """Bytes of the image, and how many datagrams and flash operations get a fault in turn.
+
+    `slot` and `segment` are the bytes of the one slot that a delta in place is made for, and of its segments;
+    `staging` are whole segments that the delta fits into.
+    """
 
     image: int
     datagrams: int
     operations: int
+    slot: int
+    staging: int
+    segment: int
 
 
 def all_scenarios(sizes: Sizes, seed: int) -> list[Scenario]:
@@ -49,6 +56,7 @@ def all_scenarios(sizes: Sizes, seed: int) -> list[Scenario]:
         *_datagrams(sizes),
         *_power_by_datagram(sizes, seed),
         *_power_by_operation(sizes, seed),
+        *_in_place(sizes, seed),
     ]
 
 
@@ -148,4 +156,32 @@ def _power_by_operation(sizes: Sizes, seed: int) -> Iterator[Scenario]:
             needs=["manifest", "cut-power"],
             flags=flags,
             holds={**_DONE, "fetched_again": 4096},
+        )
+
+
+def _in_place(sizes: Sizes, seed: int) -> Iterator[Scenario]:
+    """A client with one slot, which begins with the image that the delta starts from."""
+    one_slot = {
+        "slot": sizes.slot,
+        "staging": sizes.staging,
+        "page": sizes.segment,
+        "image": "old.bin",
+    }
+    serves = {"/manifest": ["in-place.suit"], "/delta": ["old-to-new.delta"], "/image": ["new.bin"]}
+    push = {"when": {"state": [0], "result": [0]}, "send": {"put": "/5/0/0", "package": "in-place.suit"}}
+    parts: Scenario = {"server": [_UPDATED, _RESET, push, _INSTALL], "serves": serves}
+    yield _scenario(
+        "in-place",
+        "A device with one slot rewrites its image by the delta that the manifest names for it.",
+        needs=["manifest", "one-slot"],
+        flags={"one-slot": one_slot},
+        **parts,
+    )
+    for number in range(1, sizes.operations + 1):
+        yield _scenario(
+            f"in-place-power-cut-at-operation-{number:03}",
+            f"The same, and the power is cut in the middle of flash operation {number} of its first life.",
+            needs=["manifest", "one-slot", "cut-power"],
+            flags={"one-slot": one_slot, "cut-power": {"operation": number, "seed": seed + number}},
+            **parts,
         )

@@ -17,7 +17,10 @@ COMMAND = (
     " --vendor {vendor} --class {class} --trust {trust} --initial-version {version} --ack-timeout 0.5"
 )
 KEYS = " --psk-identity {identity} --psk-key {key} --handshake-timeout 0.5"
-FLAGS = {"cut-power": "--cut-power-at {operation} --seed {seed}"}
+FLAGS = {
+    "cut-power": "--cut-power-at {operation} --seed {seed}",
+    "one-slot": "--slot-size {slot} --staging-size {staging} --page-size {page} --initial-image {packages}/{image}",
+}
 GOOD = {"version": "2.0.0", "state": 0, "result": 1}
 OLD = {"version": "1.0.0", "state": 0, "result": 0}
 
@@ -41,6 +44,7 @@ def scenario(kit: Path, name: str) -> dict:
         ("delay-to-device-008", "ab"),
         ("two-power-cuts-at-datagram-020", "swap"),
         ("power-cut-at-operation-025", "single"),
+        ("in-place-power-cut-at-operation-040", "single"),
     ],
 )
 async def test_our_own_device_holds_what_the_kit_asks_for(kit, name, layout):
