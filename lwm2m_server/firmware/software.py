@@ -14,7 +14,7 @@ from typing import Final
 from lwm2m_server.firmware.outcomes import Outcome, cancelled, failed, failed_for_good
 from lwm2m_server.firmware.software_decide import confirm, decide
 from lwm2m_server.firmware.software_events import SoftwareEvent, SoftwareRead, SoftwareStep
-from lwm2m_server.firmware.software_job import Ask, SoftwareJob, SoftwareView
+from lwm2m_server.firmware.software_job import Ask, SoftwareJob, SoftwareView, State
 from lwm2m_server.firmware.software_run import MAX_RETURNS, Run
 from lwm2m_server.firmware.update_events import (
     Answered,
@@ -37,7 +37,7 @@ INCOMPLETE: Final = 136
 TOO_LARGE: Final = 141
 BUSY: Final = 163
 _FIRST_LOOK: Final = 5.0
-"""Seconds from the answer to Install until the device is read."""
+"""Seconds from the answer to Install until the device is read, where nothing is heard of it before."""
 
 
 def step(job: SoftwareJob, view: SoftwareView, event: SoftwareEvent, now: float) -> SoftwareStep:
@@ -220,8 +220,9 @@ def _done(run: Run, ask: Ask | None) -> None:
     elif ask is Ask.INSTALL:
         run.change(accepted=True)
         run.enter(Phase.INSTALLING)
-        # many an installation takes no time, and news of it may have come before this answer
-        run.wait(min(run.job.timers.poll, _FIRST_LOOK))
+        if run.view.state == State.DELIVERED and not run.failure():
+            run.wait(min(run.job.timers.poll, _FIRST_LOOK))
+        # else the news of an installation that takes no time have come before this answer
 
 
 def _unanswered(run: Run, ask: Ask | None) -> None:

@@ -198,6 +198,14 @@ def test_success_is_installed_with_the_wanted_version_and_active() -> None:
     assert drive.status(4, 2, version=NEW, active=True).ended() == ("succeeded", "confirmed-version")
 
 
+@pytest.mark.parametrize("news", [ev.Notified(state=4), ev.Notified(result=58)])
+def test_news_of_an_installation_that_come_before_its_answer_are_followed_at_once(news: ev.Notified) -> None:
+    drive = SoftwareDrive().delivered().feed(news)
+    assert drive.idle
+    assert isinstance(drive.answer(CHANGED).asked, ReadSoftware)
+    assert SoftwareDrive().delivered().answer(CHANGED).idle
+
+
 def test_result_2_alone_is_no_success() -> None:
     assert SoftwareDrive().installing().wake().status(3, 2).outcome is None
     assert SoftwareDrive().installing().wake().status(4, 2, version=OLD, active=True).outcome is None
