@@ -112,7 +112,9 @@ class Journal:
                 self._flash.write(step.target, content)
             self._flash.sync()
             place = self._first_mark + index * unit
-            if self._flash.is_erased(place, unit):  # one that has rotted counts as a mark, and can't be written
+            if self._flash.is_erased(
+                place, unit
+            ):  # one that has rotted counts as a mark, and can't be written
                 self._flash.write(place, bytes(unit))
 
     @property
