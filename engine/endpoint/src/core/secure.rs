@@ -12,7 +12,7 @@ use crate::action::SecurityAction;
 use crate::event::{Claim, Event, Remote, SecurityEvent, reason};
 use crate::key::{PeerKey, Route};
 use crate::secure::{
-    Gate, Inward, News, Probe, Secure, Side, handshake_number, handshake_of, is_plain_handshake, psk_keys,
+    Gate, Inward, News, Probe, Secure, Side, handshake_number, handshake_of, may_ask, psk_keys,
 };
 use crate::security::Secured;
 
@@ -77,7 +77,7 @@ impl Core {
             self.datagram(PeerKey::new(listener, address), datagram, now);
             return;
         }
-        if is_plain_handshake(datagram) && self.is_behind(now) {
+        if may_ask(datagram) && self.is_behind(now) {
             self.secure.shed += 1;
             return;
         }
@@ -86,7 +86,7 @@ impl Core {
         self.settle(listener, now);
     }
 
-    /// Python has so much to hear of handshakes that no further one is begun.
+    /// Python has so much to hear of handshakes that no further one may ask.
     fn is_behind(&mut self, now: Instant) -> bool {
         let waiting = self.reporter.security();
         waiting >= self.max_security || self.secure.keys.is_busy(now)

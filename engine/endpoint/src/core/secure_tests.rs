@@ -471,7 +471,7 @@ fn a_flood_of_hellos_from_forged_addresses_leaves_nothing_behind() {
 }
 
 #[test]
-fn while_python_stalls_requests_get_5_03_and_no_handshake_begins() {
+fn while_python_stalls_requests_get_5_03_and_no_further_handshake_asks() {
     let mut rig = Rig::new(&Settings {
         max_events: 4,
         ..Settings::default()
@@ -494,6 +494,7 @@ fn while_python_stalls_requests_get_5_03_and_no_handshake_begins() {
         rig.pump(&mut stranger);
     }
     assert!(rig.statistic("dtls_shed") > 0);
+    assert_eq!(rig.statistic("dtls_half_open"), 10);
     rig.listen();
     assert_eq!(
         rig.told

@@ -85,7 +85,7 @@ pub struct Secure {
     pub keys: Keys,
     pub secured: Option<Secured>,
     pub found: Found,
-    /// Hellos that were not listened to, because Python has fallen behind.
+    /// Flights that were not listened to, because Python has fallen behind.
     pub shed: u64,
     /// Datagrams that an association did not take.
     pub unsent: u64,
@@ -210,8 +210,12 @@ pub fn handshake_of(number: u64) -> (u16, HandshakeId) {
     (listener, HandshakeId(number & ((1 << HANDSHAKE_BITS) - 1)))
 }
 
-/// True for a record of a handshake that is not encrypted.
-pub fn is_plain_handshake(datagram: &[u8]) -> bool {
+/// True for a flight of a handshake under way that is not encrypted: it may lead to a question. Its client sends it again
+/// soon; one whose hello is dropped waits longer each time, so hellos are left to the bound of handshakes.
+pub fn may_ask(datagram: &[u8]) -> bool {
     const HANDSHAKE: u8 = 22;
-    datagram.first() == Some(&HANDSHAKE) && datagram.get(3..5) == Some(&[0, 0])
+    const CLIENT_HELLO: u8 = 1;
+    datagram.first() == Some(&HANDSHAKE)
+        && datagram.get(3..5) == Some(&[0, 0])
+        && datagram.get(13) != Some(&CLIENT_HELLO)
 }
