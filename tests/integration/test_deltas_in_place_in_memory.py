@@ -14,6 +14,7 @@ from lwm2m_device.flash import Mains, Operation, Tear
 from lwm2m_device.layout import Layout, LayoutKind
 from lwm2m_device.report import describe
 from lwm2m_server.firmware.deltas.named import make_named
+from lwm2m_server.firmware.inplace import NamedDelta
 from lwm2m_server.store.records import StoredManifest
 from memory import MemoryDevice, World
 from memory.world import ADDRESS, chunks
@@ -66,14 +67,14 @@ class Meeting:
             trust=(self.world.signer.public,),
         )
 
-    async def prepare(self, **device: Any) -> StoredManifest:
+    async def prepare(self, *, new: bytes = NEW, delta: NamedDelta = DELTA, **device: Any) -> StoredManifest:
         """Bring in what an operator uploads, and switch the device on."""
         await self.world.start()
         releases = self.world.server.services.releases
         await releases.add_key(self.world.signer.public, name="release", actor="ann")
-        for image in (OLD, NEW, DELTA.content):
+        for image in (OLD, new, delta.content):
             await releases.add_image(chunks(image), name="image", actor="ann")
-        envelope = self.world.signer.release("2.0.0", NEW, deltas=(DELTA,)).envelope
+        envelope = self.world.signer.release("2.0.0", new, deltas=(delta,)).envelope
         manifest, _ = await releases.add_manifest(envelope, actor="ann")
         self._options = device
         self.device.start(**device)
@@ -143,6 +144,19 @@ async def test_an_image_that_the_manifest_does_not_name_takes_the_whole_image_an
     assert "no delta for the image that runs" in deployment.text
     assert hashlib.sha256(UNNAMED).hexdigest() in deployment.text
     assert await meeting.runs() == hashlib.sha256(UNNAMED).digest()
+
+
+async def test_an_image_that_the_manifest_does_not_name_takes_the_whole_one_where_that_has_room(
+    meeting: Meeting,
+) -> None:
+    small = NEW[:6000]
+    delta = make_named(OLD, small, slot_size=SLOT, segment_size=4096)
+    unnamed = {"initial_image": UNNAMED, "initial_version": "1.1.0", "delta_methods": (), **ONE_SLOT}
+    manifest = await meeting.prepare(new=small, delta=delta, **unnamed)
+    campaign = await meeting.world.campaign(manifest)
+    assert await meeting.world.outcome(campaign) == ("succeeded", "confirmed-digest"), meeting.device.log
+    assert meeting.device.said("6000 bytes")
+    assert await meeting.runs() == hashlib.sha256(small).digest()
 
 
 async def test_a_delta_that_has_no_room_in_the_staging_area_is_refused(meeting: Meeting) -> None:
