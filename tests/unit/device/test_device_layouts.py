@@ -295,14 +295,18 @@ def test_show_tells_of_an_installation_that_is_half_done(memory_file):
 
 def test_the_geometry_of_a_device_with_components_is_found_again_in_either_copy():
     areas = (ComponentArea.of("modem", 4096), ComponentArea.of("sensors/2", 100))
-    for staging in (None, 300):
-        kind = LayoutKind.SWAP if staging is None else LayoutKind.SINGLE
-        layout = Layout(256, 768, kind, 8, staging, areas)
+    for kind in LayoutKind:
+        layout = Layout(256, 768, kind, 8, None, areas)
         encoded = layout.encode_geometry()
         copies = encoded.ljust(256, b"\xff") + encoded
         assert find_geometry(copies) == (layout, True)
         assert find_geometry(b"\0" + copies[1:]) == (layout, False)
         assert find_geometry(encoded[:-1]) == (None, False)
+
+
+def test_a_small_staging_area_has_no_room_for_the_images_of_several_components():
+    with pytest.raises(ValueError, match="several components"):
+        Layout(256, 768, LayoutKind.SINGLE, 8, 300, (ComponentArea.of("modem", 4096),))
 
 
 def test_no_two_parts_of_a_flash_with_components_share_a_page():
