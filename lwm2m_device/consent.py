@@ -126,7 +126,7 @@ def parse_answer(output: bytes) -> Answer:
     """Read an answer in JSON; raises HookFailed for anything else."""
     try:
         found: Any = json.loads(output)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HookFailed("its answer is no JSON") from None
     match found:
         case {"answer": "accept", **rest} if not rest:

@@ -44,7 +44,7 @@ def parse(uri: str, *, field: str = "uri") -> CoapUri:
         port = parts.port
     except ValueError:
         raise InvalidInput(f"{uri!r} is not a URI.", field=field) from None
-    if not parts.scheme or not parts.hostname or parts.username is not None or parts.fragment:
+    if not parts.scheme or not parts.hostname or parts.username is not None or parts.fragment or port == 0:
         raise InvalidInput(
             f"{uri!r} is not an absolute CoAP URI.", field=field, hint="Write coaps://host:port/path."
         )

@@ -21,6 +21,14 @@ settings.register_profile(
     "fast", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("slow", parent=settings.get_profile("fast"), max_examples=2000, derandomize=False)
+settings.register_profile(
+    "fuzz",
+    parent=settings.get_profile("fast"),
+    max_examples=1000,
+    derandomize=False,
+    database=None,
+    print_blob=True,
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
