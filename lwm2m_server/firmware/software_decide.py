@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lwm2m_server import versions
+from lwm2m_server.firmware.machine_run import MAX_RESTARTS, dotted
 from lwm2m_server.firmware.outcomes import Outcome, cancelled, failed, failed_for_good, succeeded
 from lwm2m_server.firmware.software_job import State
 from lwm2m_server.firmware.software_results import (
@@ -19,7 +20,7 @@ from lwm2m_server.firmware.software_results import (
     by_software_result,
     by_status_reason,
 )
-from lwm2m_server.firmware.software_run import MAX_ACTIVATIONS, MAX_REMOVALS, MAX_RESTARTS, Run
+from lwm2m_server.firmware.software_run import MAX_ACTIVATIONS, MAX_REMOVALS, Run
 from lwm2m_server.firmware.update_job import Kind, Method, Phase
 
 METHOD_NOT_ALLOWED: Final = 133
@@ -112,7 +113,7 @@ def _refused(run: Run) -> None:
     elif run.view.state == State.INITIAL:
         run.refuse_method()
         if not run.job.too_large and not any(run.can(method) for method in Method):
-            run.finish(failed_for_good("device-error", f"the device answered {_dotted(code)} to the package"))
+            run.finish(failed_for_good("device-error", f"the device answered {dotted(code)} to the package"))
         else:
             run.deliver_again()
     else:
@@ -172,7 +173,7 @@ def _delivered(run: Run) -> None:
     if sent and result:
         run.finish(_failure(run, result))
     elif code is not None and code != METHOD_NOT_ALLOWED:
-        run.finish(failed("device-error", f"the device answered {_dotted(code)} to Install", max_retries=1))
+        run.finish(failed("device-error", f"the device answered {dotted(code)} to Install", max_retries=1))
     elif run.job.accepted and not run.job.registered_since:
         run.wait()
     elif sent and not run.settled():
@@ -230,7 +231,7 @@ def _installed(run: Run) -> None:
 def _activate(run: Run, result: int) -> None:
     code = run.job.error
     if run.job.activations and (result or code is not None):
-        why = f"Update Result {result}" if result else f"the device answered {_dotted(code or 0)}"
+        why = f"Update Result {result}" if result else f"the device answered {dotted(code or 0)}"
         run.finish(
             failed_for_good("activation-failed", f"the application is installed but does not start: {why}")
         )
@@ -250,10 +251,6 @@ def _failure(run: Run, result: int) -> Outcome:
     if run.job.kind is Kind.MANIFEST:
         return by_status_reason(result, run.view.reason)
     return by_software_result(result)
-
-
-def _dotted(code: int) -> str:
-    return f"{code >> 5}.{code & 31:02d}"
 
 
 TABLE: Final[dict[tuple[Phase, State], Rule]] = {

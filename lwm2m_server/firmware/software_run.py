@@ -5,75 +5,37 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from lwm2m_server import versions
+from lwm2m_server.firmware.machine_run import MAX_DELIVERIES, MachineRun
 from lwm2m_server.firmware.outcomes import Outcome, failed, failed_for_good
 from lwm2m_server.firmware.software_events import Activate, Install, ReadSoftware, SoftwareAction, Uninstall
 from lwm2m_server.firmware.software_job import Ask, SoftwareJob, SoftwareView, State
 from lwm2m_server.firmware.software_results import GOOD
-from lwm2m_server.firmware.update_events import Push, StopPush, WriteUri
+from lwm2m_server.firmware.update_events import Push, WriteUri
 from lwm2m_server.firmware.update_job import Kind, Method, Phase
 
 MAX_REMOVALS: Final = 4
 """Uninstalls in a row without reaching INITIAL with Result 0."""
-MAX_DELIVERIES: Final = 5
-MAX_RESTARTS: Final = 4
-"""Times that a push may begin again at byte 0."""
 MAX_INSTALLS: Final = 3
 MAX_ACTIVATIONS: Final = 3
-MAX_RETURNS: Final = 20
-"""Registrations that count as progress; a device that restarts for ever must not hold its job for ever."""
 
 _STARTED: Final = (State.DOWNLOAD_STARTED, State.DOWNLOADED, State.DELIVERED)
 
 
-class Run:
+class Run(MachineRun):
     """A step in the making."""
 
-    def __init__(self, job: SoftwareJob, view: SoftwareView, now: float) -> None:
-        self.job = job
-        self.view = view
-        self.now = now
-        self.actions: list[SoftwareAction] = []
-        self.outcome: Outcome | None = None
-
-    def change(self, **changes: Any) -> None:
-        """Set fields of the job."""
-        self.job = replace(self.job, **changes)
-
-    def know(self, **changes: Any) -> None:
-        """Set fields of the view."""
-        self.view = replace(self.view, **changes)
-
-    def finish(self, outcome: Outcome) -> None:
-        """End the job; a push that is running is stopped."""
-        if self.job.ask is Ask.PUSH:
-            self.actions.append(StopPush())
-        self.outcome = outcome
-
-    def enter(self, phase: Phase) -> None:
-        """Go to a phase; that is progress."""
-        if phase is not self.job.phase:
-            self.change(phase=phase, progress_at=self.now, settling_since=None)
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Do nothing for a while, then read again."""
-        self.know(fresh=False)
-        self.change(wait_until=self.now + (self.job.timers.poll if seconds is None else seconds))
-
-    def settled(self) -> bool:
-        """Whether the present finding has lasted for the settling time; begins to count at the first call."""
-        if self.job.settling_since is None:
-            self.change(settling_since=self.now)
-        return self.now - (self.job.settling_since or 0.0) >= self.job.timers.settle
+    job: SoftwareJob
+    view: SoftwareView
+    actions: list[SoftwareAction]
 
     # -- requests ---------------------------------------------------------------------
 
     def read(self) -> None:
         """Ask for all that is decided on."""
-        self.actions.append(ReadSoftware(self._ask(Ask.READ)))
+        self.actions.append(ReadSoftware(self.ask(Ask.READ)))
 
     def uninstall(self) -> None:
         """Bring the instance to INITIAL with Result 0.
@@ -83,13 +45,13 @@ class Run:
         """
         plainly = self.job.removal_refused and self.view.state in _STARTED
         self.change(removals=self.job.removals + 1, removing=False, settling_since=None)
-        self.actions.append(Uninstall(self._ask(Ask.UNINSTALL), for_update=not plainly))
+        self.actions.append(Uninstall(self.ask(Ask.UNINSTALL), for_update=not plainly))
 
     def push(self, offset: int) -> None:
         """Send the package from `offset`."""
         self.know(locked=False)
         self.change(push_offset=offset, method=Method.PUSH, busy=False)
-        self.actions.append(Push(self._ask(Ask.PUSH), offset))
+        self.actions.append(Push(self.ask(Ask.PUSH), offset))
 
     def install(self) -> None:
         """Start the installation; the answer may be lost, so the job remembers that it was asked."""
@@ -103,12 +65,12 @@ class Run:
             registered_since=False,
             settling_since=None,
         )
-        self.actions.append(Install(self._ask(Ask.INSTALL)))
+        self.actions.append(Install(self.ask(Ask.INSTALL)))
 
     def activate(self) -> None:
         """Switch on what was installed."""
         self.change(activations=self.job.activations + 1, settling_since=None)
-        self.actions.append(Activate(self._ask(Ask.ACTIVATE)))
+        self.actions.append(Activate(self.ask(Ask.ACTIVATE)))
 
     def deliver(self) -> None:
         """Begin the transfer: the instance is INITIAL and ready for it."""
@@ -135,7 +97,7 @@ class Run:
         if methods[0] is Method.PUSH:
             self.push(0)
         else:
-            self.actions.append(WriteUri(self._ask(Ask.URI), job.uris[0]))
+            self.actions.append(WriteUri(self.ask(Ask.URI), job.uris[0]))
 
     def deliver_again(self) -> None:
         """Offer anew, from the beginning."""
@@ -162,12 +124,6 @@ class Run:
                     "stalled", f"the device stays in State {self.view.state} after {MAX_REMOVALS} Uninstalls"
                 )
             )
-
-    def refuse_method(self) -> None:
-        """Do not deliver in the present way again."""
-        method = self.job.method
-        if method is not None and method not in self.job.refused:
-            self.change(refused=(*self.job.refused, method))
 
     # -- what is known ---------------------------------------------------------------------
 
@@ -206,10 +162,3 @@ class Run:
             )
         ways = " and ".join(method.value for method in self.job.refused)
         return failed_for_good("device-error", f"the device refused delivery by {ways}")
-
-    def _ask(self, ask: Ask) -> int:
-        number = self.job.ask_number + 1
-        # whatever is asked may change the device: it is read again before the next decision
-        self.know(fresh=False)
-        self.change(ask=ask, ask_number=number, asked_at=self.now)
-        return number

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lwm2m_server.firmware.outcomes import Outcome, cancelled, failed, failed_for_good
+from lwm2m_server.firmware.machine_run import BUSY, phase_limit, success
+from lwm2m_server.firmware.outcomes import cancelled, failed_for_good
 from lwm2m_server.firmware.update_decide import confirm, decide, deferral_limit
 from lwm2m_server.firmware.update_events import (
     Answered,
@@ -22,7 +23,6 @@ from lwm2m_server.firmware.update_events import (
     Event,
     Gone,
     Notified,
-    Observe,
     PushEnded,
     PushProgress,
     Registered,
@@ -33,12 +33,9 @@ from lwm2m_server.firmware.update_events import (
     Tick,
 )
 from lwm2m_server.firmware.update_job import Ask, DeviceView, Method, Phase, State, UpdateJob
-from lwm2m_server.firmware.update_run import MAX_RETURNS, Run
+from lwm2m_server.firmware.update_run import Run
 
 NOT_FOUND: Final = 132
-INCOMPLETE: Final = 136
-TOO_LARGE: Final = 141
-BUSY: Final = 163
 
 _INSTALLING: Final = frozenset({Phase.INSTALLING, Phase.CONFIRMING})
 
@@ -63,12 +60,11 @@ def step(job: UpdateJob, view: DeviceView, event: Event, now: float) -> Step:
 def _take(run: Run, event: Event) -> None:
     match event:
         case Started():
-            _started(run)
+            run.start()
         case Registered():
-            _registered(run)
+            run.registered(DeviceView(registered=True))
         case Gone():
-            _forget_request(run)
-            run.know(registered=False, fresh=False, locked=False)
+            run.gone()
         case StatusRead():
             _status_read(run, event)
         case Notified():
@@ -77,13 +73,12 @@ def _take(run: Run, event: Event) -> None:
             if event.number == run.job.ask_number and run.job.ask not in (None, Ask.PUSH):
                 _answered(run, event.code, event.max_age)
         case PushProgress():
-            _push_progress(run, event)
+            run.push_progress(event)
         case PushEnded():
-            if event.number == run.job.ask_number and run.job.ask is Ask.PUSH:
-                _push_ended(run, event)
+            run.push_ended(event, lambda max_age: _busy(run, max_age, Ask.PUSH))
         case DownloadProgress():
-            _heard(run)
-            _progress(run, event.offset)
+            run.heard()
+            run.progress(event.offset)
         case CancelRequested():
             if run.job.cancelling_since is None:
                 run.change(cancelling_since=run.now)
@@ -91,37 +86,10 @@ def _take(run: Run, event: Event) -> None:
             pass
 
 
-def _started(run: Run) -> None:
-    # what was outstanding has no answer any more; a phase gets its full time again
-    run.change(ask=None, progress_at=run.now)
-    run.know(fresh=False, locked=False)
-    if run.view.registered:
-        run.actions.append(Observe())
-
-
-def _registered(run: Run) -> None:
-    _forget_request(run)
-    _heard(run)
-    run.view = DeviceView(registered=True)
-    run.change(wait_until=0.0, busy=False, registered_since=True, settling_since=None)
-    if run.job.phase is Phase.INSTALLING:
-        run.enter(Phase.CONFIRMING)
-    elif run.job.phase is not Phase.CONFIRMING and run.job.returns < MAX_RETURNS:
-        run.change(returns=run.job.returns + 1, progress_at=run.now)
-    run.actions.append(Observe())
-
-
-def _forget_request(run: Run) -> None:
-    """Drop the request: the peer that was asked is no more; its answer will not come, or is late."""
-    if run.job.ask is Ask.PUSH:
-        run.actions.append(StopPush())
-    run.change(ask=None)
-
-
 def _status_read(run: Run, event: StatusRead) -> None:
     if event.number != run.job.ask_number or run.job.ask is not Ask.READ:
         return
-    _heard(run)
+    run.heard()
     run.change(ask=None, busy=False)
     run.know(
         fresh=True,
@@ -145,53 +113,11 @@ def _status_read(run: Run, event: StatusRead) -> None:
 
 
 def _notified(run: Run, event: Notified) -> None:
-    _heard(run)
     if run.job.ask is Ask.EXECUTE and event.state == State.UPDATING:
         # it comes before the 2.04
         run.change(accepted=True, registered_since=False)
         run.enter(Phase.INSTALLING)
-    news = [(event.state, run.view.state), (event.result, run.view.result)]
-    if any(new is not None and new != old for new, old in news):
-        run.know(
-            fresh=False,
-            state=event.state if event.state is not None else run.view.state,
-            result=event.result if event.result is not None else run.view.result,
-        )
-        run.change(wait_until=min(run.job.wait_until, run.now))
-
-
-def _push_progress(run: Run, event: PushProgress) -> None:
-    if event.number != run.job.ask_number or run.job.ask is not Ask.PUSH:
-        return
-    _heard(run)
-    run.change(push_offset=_bounded(run, event.offset))
-    if event.offset > 0:
-        run.enter(Phase.DOWNLOADING)
-    _progress(run, event.offset)
-
-
-def _push_ended(run: Run, event: PushEnded) -> None:
-    run.change(ask=None, push_offset=_bounded(run, event.offset))
-    run.know(fresh=False)
-    code = event.code
-    if code is None:
-        run.wait()
-        return
-    _heard(run)
-    if _success(code):
-        run.change(push_offset=run.job.size)
-        run.enter(Phase.DOWNLOADING)
-        _progress(run, run.job.size)
-    elif code == BUSY:
-        _busy(run, event.max_age, Ask.PUSH)
-    elif code == INCOMPLETE:
-        run.change(push_offset=0)
-        run.enter(Phase.DOWNLOADING)
-    elif code == TOO_LARGE:
-        run.change(too_large=True, error=code)
-        run.refuse_method()
-    else:
-        run.change(error=code)
+    run.notified(event)
 
 
 def _answered(run: Run, code: int | None, max_age: float | None) -> None:
@@ -201,7 +127,7 @@ def _answered(run: Run, code: int | None, max_age: float | None) -> None:
     if code is None:
         _unanswered(run, ask)
         return
-    _heard(run)
+    run.heard()
     if code == BUSY:
         _busy(run, max_age, ask)
         if ask is Ask.READ and run.job.method is Method.PUSH and 0 < run.job.push_offset < run.job.size:
@@ -217,13 +143,13 @@ def _answered(run: Run, code: int | None, max_age: float | None) -> None:
     elif ask is Ask.CONFIGURE:
         # a device that refuses them is updated all the same
         run.change(configured=True)
-    elif ask is Ask.URI and _success(code):
+    elif ask is Ask.URI and success(code):
         run.enter(Phase.DOWNLOADING)
-    elif ask is Ask.EXECUTE and _success(code):
+    elif ask is Ask.EXECUTE and success(code):
         run.change(accepted=True)
         run.enter(Phase.INSTALLING)
         run.wait()
-    elif not _success(code) and ask in (Ask.URI, Ask.EXECUTE):
+    elif not success(code) and ask in (Ask.URI, Ask.EXECUTE):
         run.change(error=code)
 
 
@@ -239,55 +165,21 @@ def _unanswered(run: Run, ask: Ask | None) -> None:
 
 def _busy(run: Run, max_age: float | None, ask: Ask | None) -> None:
     """5.03: later. An offer or an Execute that was put off so did not happen."""
-    timers = run.job.timers
     if run.job.execute_sent_at is not None and run.job.phase is Phase.DOWNLOADED:
         run.change(executes=max(0, run.job.executes - 1))
     elif run.job.phase is Phase.OFFERED and ask is not Ask.CONFIGURE:
         run.change(deliveries=max(0, run.job.deliveries - 1))
-    run.wait(min(max(max_age or timers.busy, 1.0), 5 * timers.busy))
-    run.change(busy=True)
-
-
-def _heard(run: Run) -> None:
-    run.change(heard_at=run.now)
-
-
-def _progress(run: Run, offset: int) -> None:
-    """Bytes arrived; only those that never arrived before count as progress."""
-    if offset > run.job.offset:
-        run.change(offset=offset, progress_at=run.now, busy=False)
-        if run.job.phase is Phase.OFFERED and run.job.method is not None:
-            run.enter(Phase.DOWNLOADING)
-
-
-def _bounded(run: Run, offset: int) -> int:
-    return max(0, min(offset, run.job.size))
-
-
-def _success(code: int) -> bool:
-    return 64 <= code < 96
+    run.wait_busy(max_age)
 
 
 # -- time ---------------------------------------------------------------------
 
 
-def _phase_limit(job: UpdateJob) -> float:
-    timers = job.timers
-    limits = {
-        Phase.OFFERED: timers.offered,
-        Phase.DOWNLOADING: timers.downloading,
-        Phase.DOWNLOADED: timers.downloaded,
-        Phase.INSTALLING: timers.installing,
-        Phase.CONFIRMING: timers.confirming,
-    }
-    return limits[job.phase]
-
-
 def _phase_end(job: UpdateJob) -> float:
     """When the phase is over without progress; a device that puts the update off need not even be there."""
     if job.deferred_since is None:
-        return job.progress_at + _phase_limit(job)
-    return job.deferred_since + deferral_limit(job) + _phase_limit(job)
+        return job.progress_at + phase_limit(job)
+    return job.deferred_since + deferral_limit(job) + phase_limit(job)
 
 
 def _total_end(job: UpdateJob) -> float:
@@ -316,22 +208,7 @@ def _expire(run: Run) -> None:
         # it shows the new version, though it never left Updating
         return
     else:
-        run.finish(_expired(run))
-
-
-def _expired(run: Run) -> Outcome:
-    job = run.job
-    span = int(run.now - job.progress_at)
-    silence = job.timers.answer + 2 * job.timers.poll
-    if job.heard_at is None or run.now - job.heard_at > min(silence, _phase_limit(job) / 2):
-        return failed("silent", f"the device was silent while {job.phase}", retry_after=300.0)
-    if span < _phase_limit(job):
-        return failed("stalled", f"the update was not done within {int(job.timers.total)} s")
-    if job.busy:
-        return failed(
-            "busy", f"the device answered 5.03 (busy) for {span} s while {job.phase}", retry_after=300.0
-        )
-    return failed("stalled", f"the device made no progress for {span} s while {job.phase}", retry_after=300.0)
+        run.finish(run.expired())
 
 
 def _revocable(job: UpdateJob) -> bool:
@@ -355,7 +232,7 @@ def _wake_at(run: Run) -> float:
 
 def _go_on(run: Run) -> None:
     if run.job.cancelling_since is not None and _revocable(run.job):
-        _stop_delivery(run)
+        run.stop_delivery()
     if run.outcome is not None or not run.view.registered or run.job.ask is not None:
         return
     if run.now < run.job.wait_until:
@@ -366,17 +243,3 @@ def _go_on(run: Run) -> None:
         run.read()
     else:
         decide(run)
-
-
-def _stop_delivery(run: Run) -> None:
-    """Stop sending before the installation; end at once where the device has nothing to drop."""
-    job = run.job
-    if job.ask is Ask.PUSH:
-        _forget_request(run)
-        run.change(wait_until=run.now)
-    if job.method is None and job.ask in (None, Ask.READ):
-        run.finish(cancelled("the update was cancelled before it was delivered"))
-    elif not run.view.registered:
-        run.finish(
-            cancelled("the update was cancelled; the device is not reachable and may still hold the package")
-        )

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from lwm2m_server import versions
+from lwm2m_server.firmware.machine_run import MAX_RESTARTS, dotted
 from lwm2m_server.firmware.outcomes import (
     Outcome,
     by_refusal,
@@ -23,7 +24,7 @@ from lwm2m_server.firmware.outcomes import (
 )
 from lwm2m_server.firmware.refusals import UPDATE_RESULT, RefusalCode
 from lwm2m_server.firmware.update_job import Goal, Kind, Method, Phase, State, UpdateJob
-from lwm2m_server.firmware.update_run import MAX_RESETS, MAX_RESTARTS, Run
+from lwm2m_server.firmware.update_run import MAX_RESETS, Run
 
 UPDATED, URI_RESULT, PROTOCOL, DEFERRED, CONFLICT, DEPENDENCY = 1, 7, 9, 11, 12, 13
 METHOD_NOT_ALLOWED: Final = 133
@@ -123,7 +124,7 @@ def _refused(run: Run) -> None:
     elif run.view.state == State.IDLE:
         run.refuse_method()
         if not run.job.too_large and not any(run.can(method) for method in Method):
-            run.finish(failed_for_good("device-error", f"the device answered {_dotted(code)} to the package"))
+            run.finish(failed_for_good("device-error", f"the device answered {dotted(code)} to the package"))
         else:
             run.deliver_again()
     else:
@@ -184,7 +185,7 @@ def _downloaded(run: Run) -> None:
         _fail(run, result)
     elif run.job.error is not None and run.job.error != METHOD_NOT_ALLOWED:
         code = run.job.error
-        run.finish(failed("device-error", f"the device answered {_dotted(code)} to Update", max_retries=1))
+        run.finish(failed("device-error", f"the device answered {dotted(code)} to Update", max_retries=1))
     else:
         # 4.05 says "not Downloaded", yet it is: a second try, bounded by the number of executes
         run.change(error=None)
@@ -338,10 +339,6 @@ def _failure(run: Run, result: int) -> Outcome:
     if result in (CONFLICT, DEPENDENCY) and run.view.conflicting:
         outcome = replace(outcome, text=f"{outcome.text}: {_blockers(run)}")
     return outcome
-
-
-def _dotted(code: int) -> str:
-    return f"{code >> 5}.{code & 31:02d}"
 
 
 TABLE: Final[dict[tuple[Phase, State], Rule]] = {

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from lwm2m_server import versions
+from lwm2m_server.firmware.machine_run import MAX_DELIVERIES, MachineRun
 from lwm2m_server.firmware.outcomes import Outcome, failed, failed_for_good
 from lwm2m_server.firmware.update_events import (
     Action,
@@ -18,7 +18,6 @@ from lwm2m_server.firmware.update_events import (
     Push,
     ReadStatus,
     Reset,
-    StopPush,
     WriteUri,
 )
 from lwm2m_server.firmware.update_job import (
@@ -35,14 +34,9 @@ from lwm2m_server.firmware.update_job import (
 
 MAX_RESETS: Final = 4
 """Resets in a row without reaching Idle with Result 0."""
-MAX_DELIVERIES: Final = 5
-MAX_RESTARTS: Final = 4
-"""Times that a push may begin again at byte 0."""
 MAX_EXECUTES: Final = 3
 MAX_CONFLICTS: Final = 2
 """Times that instances which are in the way are reset."""
-MAX_RETURNS: Final = 20
-"""Registrations that count as progress; a device that restarts for ever must not hold its job for ever."""
 
 PULL_ONLY, PUSH_ONLY = 0, 1
 PROTOCOLS: Final = {"coap": 0, "coaps": 1, "http": 2, "https": 3, "coap+tcp": 4, "coaps+tcp": 5}
@@ -51,45 +45,12 @@ ASSUMED_PROTOCOLS: Final = frozenset({0, 1})
 """Without that resource the device is taken to support CoAP."""
 
 
-class Run:
+class Run(MachineRun):
     """A step in the making."""
 
-    def __init__(self, job: UpdateJob, view: DeviceView, now: float) -> None:
-        self.job = job
-        self.view = view
-        self.now = now
-        self.actions: list[Action] = []
-        self.outcome: Outcome | None = None
-
-    def change(self, **changes: Any) -> None:
-        """Set fields of the job."""
-        self.job = replace(self.job, **changes)
-
-    def know(self, **changes: Any) -> None:
-        """Set fields of the view."""
-        self.view = replace(self.view, **changes)
-
-    def finish(self, outcome: Outcome) -> None:
-        """End the job; a push that is running is stopped."""
-        if self.job.ask is Ask.PUSH:
-            self.actions.append(StopPush())
-        self.outcome = outcome
-
-    def enter(self, phase: Phase) -> None:
-        """Go to a phase; that is progress."""
-        if phase is not self.job.phase:
-            self.change(phase=phase, progress_at=self.now, settling_since=None)
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Do nothing for a while, then read again."""
-        self.know(fresh=False)
-        self.change(wait_until=self.now + (self.job.timers.poll if seconds is None else seconds))
-
-    def settled(self) -> bool:
-        """Whether the present finding has lasted for the settling time; begins to count at the first call."""
-        if self.job.settling_since is None:
-            self.change(settling_since=self.now)
-        return self.now - (self.job.settling_since or 0.0) >= self.job.timers.settle
+    job: UpdateJob
+    view: DeviceView
+    actions: list[Action]
 
     # -- requests ---------------------------------------------------------------------
 
@@ -101,7 +62,7 @@ class Run:
         components = bool(self.job.goals) and (
             self.job.phase is not Phase.DOWNLOADING or self.job.execute_sent_at is not None
         )
-        self.actions.append(ReadStatus(self._ask(Ask.READ), settings, components))
+        self.actions.append(ReadStatus(self.ask(Ask.READ), settings, components))
 
     def configure(self) -> bool:
         """Write severity and defer period where the device has them and they differ; False: nothing to write."""
@@ -110,14 +71,14 @@ class Run:
         max_defer = _differing(job.max_defer, view.max_defer)
         if job.configured or (severity is None and max_defer is None):
             return False
-        self.actions.append(Configure(self._ask(Ask.CONFIGURE), severity, max_defer))
+        self.actions.append(Configure(self.ask(Ask.CONFIGURE), severity, max_defer))
         return True
 
     def reset(self) -> None:
         """Bring the device to Idle: by an empty URI where it pulls, else by a NUL package; then the other."""
         by_uri = (self.view.delivery != PUSH_ONLY) == (self.job.resets % 2 == 0)
         self.change(resets=self.job.resets + 1)
-        self.actions.append(Reset(self._ask(Ask.RESET), by_uri))
+        self.actions.append(Reset(self.ask(Ask.RESET), by_uri))
 
     def clear_conflict(self) -> bool:
         """Reset the instances that were in the way, to offer anew; False when that was tried, or there are none."""
@@ -135,14 +96,14 @@ class Run:
             push_offset=0,
         )
         by_uri = self.view.delivery != PUSH_ONLY
-        self.actions.append(Reset(self._ask(Ask.RESET), by_uri, others))
+        self.actions.append(Reset(self.ask(Ask.RESET), by_uri, others))
         return True
 
     def push(self, offset: int) -> None:
         """Send the package from `offset`."""
         self.know(locked=False)
         self.change(push_offset=offset, method=Method.PUSH, busy=False)
-        self.actions.append(Push(self._ask(Ask.PUSH), offset))
+        self.actions.append(Push(self.ask(Ask.PUSH), offset))
 
     def execute(self) -> None:
         """Start the installation; the answer may be lost, so the job remembers that it was asked."""
@@ -152,7 +113,7 @@ class Run:
         self.change(
             executes=self.job.executes + 1, execute_sent_at=self.now, accepted=False, registered_since=False
         )
-        self.actions.append(Execute(self._ask(Ask.EXECUTE)))
+        self.actions.append(Execute(self.ask(Ask.EXECUTE)))
 
     def deliver(self) -> None:
         """Begin the transfer: the device is Idle and ready for it."""
@@ -180,7 +141,7 @@ class Run:
         if methods[0] is Method.PUSH:
             self.push(0)
         else:
-            self.actions.append(WriteUri(self._ask(Ask.URI), self._uris()[0]))
+            self.actions.append(WriteUri(self.ask(Ask.URI), self._uris()[0]))
 
     def deliver_again(self) -> None:
         """Offer anew, from the beginning."""
@@ -203,12 +164,6 @@ class Run:
             self.finish(
                 failed("stalled", f"the device stays in State {self.view.state} after {MAX_RESETS} resets")
             )
-
-    def refuse_method(self) -> None:
-        """Do not deliver in the present way again."""
-        method = self.job.method
-        if method is not None and method not in self.job.refused:
-            self.change(refused=(*self.job.refused, method))
 
     # -- what is known ---------------------------------------------------------------------
 
@@ -277,13 +232,6 @@ class Run:
             ways = " and ".join(method.value for method in self.job.refused)
             return failed_for_good("device-error", f"the device refused delivery by {ways}")
         return failed_for_good("protocol", "the device supports no way of delivery that this server offers")
-
-    def _ask(self, ask: Ask) -> int:
-        number = self.job.ask_number + 1
-        # whatever is asked may change the device: it is read again before the next decision
-        self.know(fresh=False)
-        self.change(ask=ask, ask_number=number, asked_at=self.now)
-        return number
 
 
 def _agrees(shown: bytes | None, wanted: bytes | None) -> bool | None:
