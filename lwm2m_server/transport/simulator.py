@@ -16,8 +16,9 @@ class DeviceSecurity:
     HMAC-SHA256(`psk_secret`, name). Raw public keys: `keys` (PKCS #8 of P-256 in DER, one a device) and
     `server_public_key` (SubjectPublicKeyInfo in DER), the only one that is taken. Certificates: `keys`,
     `certificates` (a chain in DER for each, the end entity first), `trust` (authorities of the server in
-    DER), and `server_name` if that must stand in the server's certificate. `handshake_timeout`: seconds until
-    a flight is sent again for the first time. Devices may share an address when `connection_ids` are used.
+    DER), and `server_name` if that must stand in the server's certificate. `handshake_timeout`: seconds
+    until a flight is sent again for the first time, of each device up to half longer. Devices may share
+    an address when `connection_ids` are used.
     """
 
     psk_secret: bytes | None = None

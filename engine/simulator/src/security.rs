@@ -85,7 +85,7 @@ pub struct Security {
     pub credentials: Credentials,
     /// They take a connection id from the server and send with it (RFC 9146).
     pub connection_ids: bool,
-    /// First wait for an answer to a flight.
+    /// First wait for an answer to a flight; of each device up to half longer.
     pub handshake_timeout: Duration,
 }
 
@@ -94,6 +94,15 @@ pub fn derived_key(secret: &[u8], endpoint: &str) -> Secret {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let tag = hmac::sign(&key, endpoint.as_bytes());
     Secret::new(tag.as_ref().iter().copied().take(KEY).collect())
+}
+
+/// A number below 1024 for each device, the same each time: devices are not in step, and what many of them send again
+/// doesn't come at one moment.
+fn spread(number: usize) -> u32 {
+    u32::try_from(number)
+        .unwrap_or_default()
+        .wrapping_mul(0x9e37_79b9)
+        >> 22
 }
 
 impl Security {
@@ -124,6 +133,7 @@ impl Security {
     /// Settings of one device for its handshake; `None` when its key can't be used.
     pub(crate) fn config(&self, idle: &Config, number: usize, endpoint: &str) -> Option<Config> {
         let mut config = idle.clone();
+        config.initial_timeout += config.initial_timeout * spread(number) / 2048;
         match &self.credentials {
             Credentials::Psk(secret) => {
                 config.psk = Some(PreSharedKey {
@@ -203,6 +213,13 @@ impl Handler for Keeper<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_waits_of_devices_spread_evenly() {
+        let early = (0..10_000).filter(|number| spread(*number) < 512).count();
+        assert!((0..10_000).all(|number| spread(number) < 1024));
+        assert!((4_900..=5_100).contains(&early), "{early}");
+    }
 
     #[test]
     fn a_derived_key_is_the_beginning_of_an_hmac_as_other_programs_compute_it() {
