@@ -130,12 +130,15 @@ def suit_object(updater: Updater, vendor_id: bytes, class_id: bytes) -> ObjectNo
         Resource(define(5, "Refusal Text", Type.STRING, mandatory=True), lambda: updater.refusal[1]),
         Resource(define(6, "Deferred Until", Type.TIME), lambda: int(updater.state.deferred_until)),
     ]
+    capacities = {0: updater.layout.slot_size}
     if isinstance(updater, ComponentUpdater):
         capacities = dict(enumerate(updater.capacities()))
-        resources += [
-            Resource(define(7, "Component Digests", Type.OPAQUE, multiple=True), updater.digests),
-            Resource(define(8, "Component Capacities", Type.UNSIGNED, multiple=True), lambda: capacities),
-        ]
+        resources.append(
+            Resource(define(7, "Component Digests", Type.OPAQUE, multiple=True), updater.digests)
+        )
+    resources.append(
+        Resource(define(8, "Component Capacities", Type.UNSIGNED, multiple=True), lambda: capacities)
+    )
     return ObjectNode(SUIT_AGENT, "1.0", {0: Instance.of(*resources)})
 
 
