@@ -212,18 +212,17 @@ class UpdateActor:
         while not self._queue.empty():
             event = self._queue.get_nowait()
             last = event if isinstance(event, update_events.PushProgress) else last
-        if last is None:
-            return
-        step = self._machine.step(last, self._tools.clock.now(), keep=False)
-        if step.outcome is None and step.job != self._machine.job:
-            old = self._deployment
-            new = replace(
-                old,
-                job=json.dumps(step.job.to_json()),
-                offset=step.job.offset,
-                updated_at=self._tools.clock.now(),
-                revision=old.revision + 1,
-            )
+        job = self._machine.job
+        if last is not None:
+            step = self._machine.step(last, self._tools.clock.now(), keep=False)
+            if step.outcome is not None:
+                return
+            job = step.job
+        # A step that was being stored when the server was told to stop may not be in the row either.
+        old, text = self._deployment, json.dumps(job.to_json())
+        if text != old.job:
+            now = self._tools.clock.now()
+            new = replace(old, job=text, offset=job.offset, updated_at=now, revision=old.revision + 1)
             with contextlib.suppress(Lwm2mError):
                 await self._tools.store.deployments.change(old, new)
 

@@ -1,5 +1,6 @@
 """Updates while parts of the server fail: nothing hangs, nothing is done twice, nobody waits for another."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -55,6 +56,32 @@ async def test_a_change_that_was_stored_though_the_store_said_no_ends_no_update(
     assert await world.outcome(campaign) == ("succeeded", "confirmed-version")
     assert refused[-1] == "succeeded"
     assert device.executed == 1
+
+
+async def test_progress_that_is_being_stored_when_the_server_stops_is_in_the_store_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Change = world.store.deployments.change
+    hanging: list[int] = []
+
+    async def change(old: Deployment, new: Deployment, **options: Any) -> bool:
+        if not hanging and new.offset > 10_000:
+            hanging.append(new.offset)
+            await asyncio.Event().wait()
+        return await real(old, new, **options)
+
+    async def hangs() -> bool:
+        return bool(hanging)
+
+    monkeypatch.setattr(world.store.deployments, "change", change)
+    await world.device(delivery=1)
+    world.network.delay = 0.05
+    campaign = await world.campaign(await world.release())
+    await world.until(hangs, step=0.05)
+    await world.kill()
+    stored = await world.store.deployments.get(campaign.id, "dev-1")
+    assert stored is not None
+    assert stored.offset >= hanging[0]
 
 
 async def test_a_fault_of_one_update_fails_its_device_alone(
