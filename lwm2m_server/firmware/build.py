@@ -140,6 +140,7 @@ def _shared(description: ManifestDescription, places: tuple[_Place, ...]) -> Seq
     commands: list[Command] = [
         *((SetComponentIndex(True),) if several else ()),
         OverrideParameters(identity),
+        *_own_classes(description, vendor, several=several),
         Condition(ConditionCode.VENDOR_IDENTIFIER),
         Condition(ConditionCode.CLASS_IDENTIFIER),
     ]
@@ -154,6 +155,17 @@ def _shared(description: ManifestDescription, places: tuple[_Place, ...]) -> Seq
             commands.append(SetComponentIndex(index))
             commands.append(OverrideParameters(Parameters(image_digest=_digest(item), image_size=item.size)))
     return tuple(commands)
+
+
+def _own_classes(description: ManifestDescription, vendor: bytes, *, several: bool) -> Iterator[Command]:
+    """Set the classes of components that have another one than the device, and select all components again."""
+    own = [(index, item.class_name) for index, item in enumerate(description.components) if item.class_name]
+    for index, name in own:
+        if several:
+            yield SetComponentIndex(index)
+        yield OverrideParameters(Parameters(class_id=class_id(vendor, name)))
+    if own and several:
+        yield SetComponentIndex(True)
 
 
 def _install(description: ManifestDescription, places: tuple[_Place, ...]) -> Sequence:
@@ -263,7 +275,7 @@ def _component_text(description: ManifestDescription, component: ComponentDescri
         ComponentTextKey.VENDOR_NAME: component.manufacturer,
         ComponentTextKey.MODEL_NAME: component.model,
         ComponentTextKey.VENDOR_DOMAIN: description.vendor_domain.lower(),
-        ComponentTextKey.MODEL_INFO: description.class_name,
+        ComponentTextKey.MODEL_INFO: component.class_name or description.class_name,
         ComponentTextKey.DESCRIPTION: component.description,
         ComponentTextKey.VERSION: versions.parse(component.version).text,
         ComponentTextKey.VERSION_REQUIRED: ", ".join(match.text for match in component.requires),

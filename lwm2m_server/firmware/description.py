@@ -38,7 +38,8 @@ class ComponentDescription:
 
     `digest` is SHA-256 (32 bytes). `uri` may be relative to the server that the manifest comes from
     (`/fw/<digest>`). `payload` is the image itself where the envelope is to carry it. `requires` is what the
-    version that is running must fulfil. With `encrypted`, `uri` and `payload` are those of the encrypted bytes.
+    version that is running must fulfil. `class_name` is a class of its own, where it is another one than the
+    device's. With `encrypted`, `uri` and `payload` are those of the encrypted bytes.
     `deltas` rewrite the image of devices with one slot that run their base.
     """
 
@@ -52,6 +53,7 @@ class ComponentDescription:
     description: str = ""
     payload: bytes | None = None
     requires: tuple[VersionMatch, ...] = ()
+    class_name: str = ""
     encrypted: EncryptedPayload | None = None
     deltas: tuple[NamedDelta, ...] = ()
 
@@ -91,6 +93,7 @@ class ManifestDescription:
     manufacturer: str = ""
     model: str = ""
     component_description: str = ""
+    component_class: str = ""
     requires: tuple[VersionMatch, ...] = ()
     payload: bytes | None = None
     encrypted: EncryptedPayload | None = None
@@ -121,6 +124,7 @@ class ManifestDescription:
             description=self.component_description,
             payload=self.payload,
             requires=self.requires,
+            class_name=self.component_class,
             encrypted=self.encrypted,
             deltas=self.deltas,
         )

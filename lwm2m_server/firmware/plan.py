@@ -23,6 +23,7 @@ components:
 
 `in_place` names the images that devices with one slot of that size, erased by segments, may run: the deltas are made.
 `encrypted` names what `lwm2m firmware encrypt` made of the image; its encryption info lies beside it (`.info`).
+A component may have a `class` of its own.
 What a component does not say (version, manufacturer, model) the first one takes from the update.
 """
 
@@ -55,7 +56,7 @@ _UPDATE: Final = frozenset(
      "components"}
 )  # fmt: skip
 _COMPONENT: Final = frozenset(
-    {"id", "image", "uri", "version", "manufacturer", "model", "description", "integrated", "requires",
+    {"id", "image", "uri", "class", "version", "manufacturer", "model", "description", "integrated", "requires",
      "encrypted", "in_place"}
 )  # fmt: skip
 _IN_PLACE: Final = frozenset({"from", "slot_size", "segment_size"})
@@ -104,6 +105,7 @@ def read_plan(plan: object, image: Callable[[str, str], PlannedImage]) -> Manife
         manufacturer=first.manufacturer,
         model=first.model,
         component_description=first.description,
+        component_class=first.class_name,
         requires=first.requires,
         payload=first.payload,
         encrypted=first.encrypted,
@@ -166,6 +168,7 @@ def _component(
         payload=sent.content() if integrated else None,
         encrypted=None if hidden is None else hidden[1],
         requires=_requirements(given, at),
+        class_name=_text(given, "class", at),
         deltas=_deltas(given, at, image, found),
     )
 

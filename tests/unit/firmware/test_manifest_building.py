@@ -8,7 +8,7 @@ import pytest
 
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware import cbor
-from lwm2m_server.firmware.build import ManifestDescription, build_manifest
+from lwm2m_server.firmware.build import ComponentDescription, ManifestDescription, build_manifest
 from lwm2m_server.firmware.commands import (
     Condition,
     CopyParameters,
@@ -25,10 +25,12 @@ from lwm2m_server.firmware.commands import (
     parse_sequence,
 )
 from lwm2m_server.firmware.describe import describe
+from lwm2m_server.firmware.effects import ComponentState, DeviceFacts
 from lwm2m_server.firmware.envelope import parse_envelope, read_unverified, sign, verify, wrap
 from lwm2m_server.firmware.facts import facts_of
 from lwm2m_server.firmware.keys import SigningKey
 from lwm2m_server.firmware.manifest import Manifest, encode_text, parse_manifest
+from lwm2m_server.firmware.processor import preflight
 from lwm2m_server.firmware.refusals import Malformed, NotTrusted, Refusal
 from lwm2m_server.firmware.suit import ConditionCode, Digest, DirectiveCode, class_id, vendor_id
 from lwm2m_server.firmware.suit_versions import Comparison, VersionMatch
@@ -303,3 +305,32 @@ def test_every_command_can_be_shown() -> None:
 def test_trusted_manifest_can_be_large_but_not_without_bound() -> None:
     with pytest.raises(Malformed, match="more than"):
         parse_envelope(bytes(70_000))
+
+
+def test_a_component_may_have_a_class_of_its_own() -> None:
+    modem = ComponentDescription(
+        component=(b"modem",),
+        digest=DIGEST,
+        size=5,
+        uri="/fw/modem",
+        version="5.0",
+        class_name="meter-v2-modem",
+    )
+    envelope = sign(build_manifest(replace(DESCRIPTION, further=(modem,))), KEY)
+    facts = verify(envelope, [KEY.public]).facts
+    vendor = vendor_id("acme.example")
+    device, own = class_id(vendor, "meter-v2"), class_id(vendor, "meter-v2-modem")
+    assert [each.class_ids for each in facts.components] == [(device,), (device, own)]
+    assert facts.class_id == device
+    for classes, refused in (({device, own}, False), ({device}, True)):
+        known = DeviceFacts(
+            vendor_ids=frozenset({vendor}),
+            class_ids=frozenset({device}),
+            components={
+                (b"\x00",): ComponentState(),
+                (b"modem",): ComponentState(class_ids=frozenset(classes)),
+            },
+        )
+        assert (preflight(verify(envelope, [KEY.public]), known) is not None) is refused
+    single = replace(DESCRIPTION, component=(b"modem",), component_class="meter-v2-modem")
+    assert verify(sign(build_manifest(single), KEY), [KEY.public]).facts.main.class_ids == (device, own)
