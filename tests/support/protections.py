@@ -74,6 +74,9 @@ PROTECTIONS = {
     "counter": Protection("an image below the counter, started", "", _BOOT),
     "trial": Protection("a new image that does not work", "told as failed", "the old one comes back"),
     "power-cut": Protection("a device without an image after a power cut", "", "at every flash operation"),
+    "half-update": Protection(
+        "some components of an update without the others", "", "at every flash operation"
+    ),
     "lost-messages": Protection("an update that hangs by a lost, doubled or late message", _ALWAYS, _ALWAYS),
     "damaged-state": Protection("a device that stays away because its records are damaged", "", _BOOT),
     "evidence": Protection("a success that nobody saw", "after each installation"),

@@ -56,6 +56,7 @@ def bench(memory_file, request):
     made.close()
 
 
+@pytest.mark.protection("device", "half-update")
 @pytest.mark.parametrize(("bench", "order", "failing", "soft", "expected"), CASES, indirect=["bench"])
 def test_all_or_nothing_survives_a_power_cut_at_every_operation_and_a_second_one_in_recovery(
     bench, order, failing, soft, expected

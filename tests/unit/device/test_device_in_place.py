@@ -116,6 +116,7 @@ def damaged(change: str) -> bytes:
     }[change]
 
 
+@pytest.mark.protection("device", "delta-result")
 @pytest.mark.protection("device", "delta-base", "delta-result")
 @pytest.mark.protection("device", "too-big")
 @pytest.mark.parametrize(
