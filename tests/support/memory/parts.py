@@ -17,7 +17,7 @@ from lwm2m_server.firmware.commands import (
     Parameters,
     SetComponentIndex,
 )
-from lwm2m_server.firmware.envelope import wrap
+from lwm2m_server.firmware.envelope import sign, wrap
 from lwm2m_server.firmware.manifest import Common, Manifest
 from lwm2m_server.firmware.suit import (
     DIGEST_SHA256,
@@ -29,8 +29,12 @@ from lwm2m_server.firmware.suit import (
     vendor_id,
 )
 from lwm2m_server.firmware.suit_versions import requirements, version_to_integers
+from lwm2m_server.lwm2m.formats import ContentFormat
+from lwm2m_server.lwm2m.model import SUIT_AGENT
+from lwm2m_server.transport import Code
 
 MAIN = "00"
+NAMES = (MAIN, "modem", "sensors")
 
 
 def part(name: str, **changes: Any) -> ComponentSettings:
@@ -143,3 +147,62 @@ def needing(
         install=(*asked, *fetched),
     )
     return wrap(manifest).encode()
+
+
+class Parts:
+    """A world whose device has components, with what tests ask of it."""
+
+    def __init__(self, world) -> None:
+        self.world = world
+        self.server = world.server
+        self.hooks = {name: Hook() for name in NAMES[1:]}
+
+    async def run(self, *components, **changes) -> None:
+        made = components or (part("modem"), part("sensors"))
+        self.world.hooks = dict(self.hooks)
+        await self.world.run(components=made, **changes)
+
+    async def offer(self, images, instance=0, **changes) -> int:
+        """Write a signed manifest for images by component; return the answer's code."""
+        for _, image in images.values():
+            self.server.publish(image, self.world.folder)
+        envelope = sign(package(images, **changes), self.world.key)
+        code = await self.server.write(f"/33629/{instance}/0", envelope, 42)
+        await self.world.pass_time(5)
+        return code
+
+    async def execute(self, instance=0, arguments="") -> int:
+        answer = await self.server.ask(
+            Code.POST,
+            f"/33629/{instance}/2",
+            payload=arguments.encode(),
+            content_format=0 if arguments else None,
+        )
+        await self.world.pass_time(20)
+        return answer.code
+
+    async def states(self) -> list[tuple[int, int]]:
+        return [
+            (int(await self.server.text(f"/33629/{i}/3")), int(await self.server.text(f"/33629/{i}/5")))
+            for i in range(3)
+        ]
+
+    async def versions(self) -> list[str]:
+        return [await self.server.text(f"/33629/{i}/15") for i in range(3)]
+
+    async def links(self, instance: int, resource: int) -> set[str]:
+        answer = await self.server.ask(Code.GET, f"/33629/{instance}/{resource}", accept=ContentFormat.TLV)
+        if not answer.payload:
+            return set()
+        assert answer.code == Code.CONTENT
+        return {str(int.from_bytes(answer.payload[at + 4 : at + 6])) for at in _links(answer.payload)}
+
+    async def refusal(self) -> tuple[str, str]:
+        text = self.server.text
+        return await text(f"/{SUIT_AGENT}/0/4"), await text(f"/{SUIT_AGENT}/0/5")
+
+
+def _links(payload: bytes) -> range:
+    """Where the values of a multiple resource of object links begin: a head, then six bytes each."""
+    count = len(payload) // 6
+    return range(len(payload) - 6 * count, len(payload), 6)

@@ -15,6 +15,7 @@ from lwm2m_server.lwm2m.formats import ContentFormat
 from lwm2m_server.lwm2m.paths import Path
 from lwm2m_server.transport import Code, MemoryNetwork, MemoryTransport, Peer, Request, Response
 from memory import MemoryDevice
+from memory.parts import Parts
 from powercuts import NEW, OLD, Bench, envelope_for
 
 
@@ -185,3 +186,9 @@ async def world(tmp_path: FilePath) -> AsyncIterator[World]:
     yield made
     await made.kill()
     await made.server.transport.close()
+
+
+@pytest.fixture
+def parts(world: World) -> Parts:
+    """A device with three components in that world."""
+    return Parts(world)
