@@ -49,7 +49,9 @@ ROWS = {
     "gnutls-server": Row("gnutls-serv", GNUTLS, "theirs", "PSK, our device's Register"),
     "libcoap-openssl": Row("coap-client-openssl", LIBCOAP, "ours", "PSK, registration"),
     "libcoap-gnutls": Row("coap-client-gnutls", LIBCOAP, "ours", "PSK, registration"),
-    "libcoap-rpk": Row("coap-client-gnutls", LIBCOAP, "ours", "its raw public key, registration; our certificate unchecked"),
+    "libcoap-rpk": Row(
+        "coap-client-gnutls", LIBCOAP, "ours", "its raw public key, registration; our certificate unchecked"
+    ),
     "libcoap-server": Row(
         "coap-server-openssl", LIBCOAP, "theirs", "PSK, our device's Register and its answer"
     ),
