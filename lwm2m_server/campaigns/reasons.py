@@ -83,7 +83,7 @@ _ALL = (
     Reason("class-mismatch", "the manifest is for another class of device"),
     Reason("component-missing", "the device does not show a component that the manifest is for"),
     Reason("component-mismatch", "the manifest names a component that the device does not have"),
-    Reason("sequence-rollback", "the device accepted a manifest with a higher sequence number before"),
+    Reason("sequence-rollback", "the device has taken a manifest with a higher sequence number"),
     Reason("version-rollback", "the device runs a newer version"),
     Reason("expired", "the time until which the manifest may be used is over"),
     Reason("precursor-mismatch", "the device does not run a version that the manifest starts from"),

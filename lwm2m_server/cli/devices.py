@@ -38,6 +38,7 @@ _FIELDS: list[Column] = [
     ("firmware", "firmware.version"),
     ("firmware digest", "firmware.digest"),
     ("fits", lambda device: _bytes(device["capacity"])),
+    ("sequence number", "sequence"),
     ("components", lambda device: "; ".join(map(_component, device["components"]))),
     ("applications", lambda device: "; ".join(map(_application, device["applications"]))),
     ("vendor id", "vendor_id"),

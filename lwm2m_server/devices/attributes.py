@@ -82,6 +82,7 @@ _BUILT_IN: dict[str, tuple[AttributeType, _Getter]] = {
     "hardware.version": (AttributeType.VERSION, lambda d: d.facts.hardware_version),
     "firmware.version": (AttributeType.VERSION, lambda d: d.facts.firmware_version),
     "firmware.digest": (AttributeType.IDENTIFIER, lambda d: d.facts.running_digest),
+    "firmware.sequence": (AttributeType.NUMBER, lambda d: d.facts.sequence),
     "vendor": (AttributeType.IDENTIFIER, lambda d: d.facts.vendor_id),
     "class": (AttributeType.IDENTIFIER, lambda d: d.facts.class_id),
     "manifests": (AttributeType.BOOLEAN, lambda d: d.facts.understands_manifests),

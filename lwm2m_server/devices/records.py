@@ -84,7 +84,8 @@ class Facts:
 
     `running_digest` is the SHA-256 of the running image as 32 raw bytes, `vendor_id` and `class_id` are 16
     raw bytes (SUIT identifiers), `understands_manifests` tells whether it has the update agent object. `capacity`
-    is how many bytes the main image may have. `components` ascend by instance, each name once; none at all where
+    is how many bytes the main image may have, `sequence` the highest sequence number of a manifest that it has taken.
+    `components` ascend by instance, each name once; none at all where
     the device has no object 33629. `applications` are the places for applications, in the same way; those without a
     name are all there.
     """
@@ -99,6 +100,7 @@ class Facts:
     class_id: bytes | None = None
     understands_manifests: bool | None = None
     capacity: int | None = None
+    sequence: int | None = None
     components: tuple[ComponentFacts, ...] | None = None
     applications: tuple[ApplicationFacts, ...] | None = None
 

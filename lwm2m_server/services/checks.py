@@ -81,6 +81,7 @@ def check(device: Device, manifest: StoredManifest) -> Verdict:
         return (
             _identifiers(facts, manifest)
             or missing
+            or _sequence(facts, manifest)
             or _rollback(facts, manifest, targets)
             or _room(facts, targets)
             or _OFFER
@@ -248,6 +249,17 @@ def _version(facts: Facts, manifest: StoredManifest, targets: Sequence[Target]) 
                 f"the versions '{present.version}' and '{target.version}' can't be compared",
             )
     return _rollback(facts, manifest, targets)
+
+
+def _sequence(facts: Facts, manifest: StoredManifest) -> Verdict | None:
+    """A device takes no manifest with a lower number than it has taken, whatever that manifest says."""
+    if facts.sequence is None or facts.sequence <= manifest.sequence:
+        return None
+    return Verdict(
+        DeploymentEvent.REJECT,
+        "sequence-rollback",
+        f"the device has taken a manifest with sequence number {facts.sequence}, this one has {manifest.sequence}",
+    )
 
 
 def _rollback(facts: Facts, manifest: StoredManifest, targets: Sequence[Target]) -> Verdict | None:

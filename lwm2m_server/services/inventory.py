@@ -30,9 +30,10 @@ CONCURRENCY = 64
 _DEVICE = Path.of(3, 0)
 _AGENT = Path.of(SUIT_AGENT, 0)
 _MANUFACTURER, _MODEL, _SERIAL, _FIRMWARE, _HARDWARE = (_DEVICE.child(number) for number in (0, 1, 2, 3, 18))
-_VENDOR, _CLASS, _RUNNING = (_AGENT.child(number) for number in (0, 1, 3))
+_VENDOR, _CLASS, _SEQUENCE, _RUNNING = (_AGENT.child(number) for number in (0, 1, 2, 3))
 _UUID_BYTES = 16
 _DIGEST_BYTES = 32
+_MAX_NUMBER = 2**63 - 1  # that a database holds
 
 
 class Inventory:
@@ -114,7 +115,7 @@ class Inventory:
             values = await read_values(self._exchange, target, _DEVICE, (0, 1, 2, 3))
             agent = target.objects.get(SUIT_AGENT) is not None
             if agent:
-                values |= await read_values(self._exchange, target, _AGENT, (0, 1, 3, *COMPONENTS))
+                values |= await read_values(self._exchange, target, _AGENT, (0, 1, 2, 3, *COMPONENTS))
             components = await read_components(self._exchange, target, values)
             applications = await read_applications(self._exchange, target)
         facts = replace(facts_of(values, components, understands_manifests=agent), applications=applications)
@@ -148,12 +149,19 @@ def facts_of(
         class_id=_bytes(values.get(_CLASS), _UUID_BYTES),
         understands_manifests=understands_manifests,
         capacity=capacity_of(values),
+        sequence=_number(values.get(_SEQUENCE)),
         components=components,
     )
 
 
 def _text(value: Value | None) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _number(value: Value | None) -> int | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= _MAX_NUMBER else None
 
 
 def _bytes(value: Value | None, length: int) -> bytes | None:

@@ -71,6 +71,7 @@ devices = Table(
     Column("class_id", LargeBinary),
     Column("understands_manifests", Boolean),
     Column("capacity", Big),
+    Column("sequence", Big),
     Column("components", String),
     Column("applications", String),
     Column("formats", String, nullable=False, server_default="{}"),

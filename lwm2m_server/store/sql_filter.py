@@ -68,6 +68,7 @@ _BUILT_IN: Mapping[str, _Columns] = {
         ("hardware.version", _d.hardware_version, _d.hardware_key),
         ("firmware.version", _d.firmware_version, _d.firmware_key),
         ("firmware.digest", _d.running_digest, None),
+        ("firmware.sequence", _d.sequence, None),
         ("vendor", _d.vendor_id, None),
         ("class", _d.class_id, None),
         ("manifests", _d.understands_manifests, None),

@@ -45,7 +45,7 @@ PROTECTIONS = {
         "by its requests",
         "at every flash operation",
     ),
-    "sequence": Protection("a manifest that is older by its sequence number", _UPLOAD, _FETCH),
+    "sequence": Protection("a manifest that is older by its sequence number", _BOTH, _FETCH),
     "older-version": Protection("an older version", _OFFER, _FETCH),
     "downgrade": Protection(
         "a downgrade that no operator approved", _BOTH, "before the fetch and each start"

@@ -87,6 +87,7 @@ class Device(BaseModel):
     hardware_version: str | None
     firmware: RunningFirmware
     capacity: int | None = Field(description="Bytes that the main image may have")
+    sequence: int | None = Field(description="Highest sequence number of a manifest that it has taken")
     components: list[Component]
     applications: list[Application]
     vendor_id: str | None
@@ -112,6 +113,7 @@ class Device(BaseModel):
                 version=facts.firmware_version, digest=hex_or_none(facts.running_digest)
             ),
             capacity=facts.capacity,
+            sequence=facts.sequence,
             components=[Component.of(each) for each in facts.components or ()],
             applications=[Application.of(each) for each in facts.applications or ()],
             vendor_id=hex_or_none(facts.vendor_id),

@@ -120,6 +120,7 @@ FACTS = st.builds(
     class_id=st.none() | BYTES,
     understands_manifests=st.none() | st.booleans(),
     capacity=st.none() | st.integers(0, 2**40),
+    sequence=st.none() | st.integers(0, 2**63 - 1),
     components=st.none()
     | st.lists(
         st.builds(

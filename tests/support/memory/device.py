@@ -174,6 +174,7 @@ class ScriptedDevice:
             found |= {
                 f"/{SUIT_AGENT}/0/0": vendor_id(VENDOR),
                 f"/{SUIT_AGENT}/0/1": class_id(vendor_id(VENDOR), CLASS),
+                f"/{SUIT_AGENT}/0/2": 0,
                 f"/{SUIT_AGENT}/0/3": self.digest,
                 f"/{SUIT_AGENT}/0/4": self.refusal,
                 f"/{SUIT_AGENT}/0/5": f"refused: {self.refusal}" if self.refusal else "",

@@ -87,7 +87,9 @@ async def test_a_plain_device_has_no_suit_agent(world):
     assert f"</{SUIT_AGENT}/0>" in world.server.registers()[-1].payload.decode()
 
 
-@pytest.mark.protection("device", "foreign-vendor", "foreign-class", "wrong-component", "older-version", "too-big")
+@pytest.mark.protection(
+    "device", "foreign-vendor", "foreign-class", "wrong-component", "older-version", "too-big"
+)
 @pytest.mark.parametrize(
     ("changes", "code", "result"),
     [

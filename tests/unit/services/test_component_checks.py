@@ -148,6 +148,17 @@ def test_of_several_the_one_that_would_go_back_is_named() -> None:
     assert "runs of modem 5.1" in check(newer, manifest()).text
 
 
+@pytest.mark.protection("server", "sequence")
+@pytest.mark.parametrize(("taken", "event"), [(2, REJECT), (1, OFFER), (None, OFFER)])
+def test_a_device_that_took_a_higher_sequence_number_is_not_offered_a_lower_one(
+    taken: int | None, event: DeploymentEvent
+) -> None:
+    for approved in (False, True):
+        verdict = check(device(*OLD_ONES, sequence=taken), manifest(downgrade=approved))
+        assert verdict.event is event
+        assert verdict.reason == ("sequence-rollback" if event is REJECT else "offered")
+
+
 @pytest.mark.protection("server", "too-big")
 @pytest.mark.parametrize("manifests", [False, True])
 def test_what_is_too_big_for_its_component_is_refused_before_the_offer(*, manifests: bool) -> None:

@@ -110,8 +110,9 @@ async def test_the_directory_knows_the_components(world: World) -> None:
         ComponentFacts(instance=1, name="modem", version="4.9.0", digest=bytes([2]) * 32),
         ComponentFacts(instance=2, name="sensor", version="2.9.0"),
     )
-    assert device.facts.capacity == 65_536
+    assert (device.facts.capacity, device.facts.sequence) == (65_536, 0)
     assert await endpoints(world, "component.modem.version < 5.0") == ["dev-1"]
+    assert await endpoints(world, "firmware.sequence < 1") == ["dev-1"]
     assert await endpoints(world, "component.radio.version < 5.0") == []
 
 

@@ -1,4 +1,4 @@
-"""Components of devices: the instances of object 33629 that they report, and how much fits into them."""
+"""Components of devices: the instances of object 33629 that they report, how much fits, what they took last."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,9 +9,9 @@ down_revision = "0007"
 
 def upgrade() -> None:
     """Add columns and the table that filters look into; devices report their components when asked next."""
-    op.add_column(
-        "devices", sa.Column("capacity", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True)
-    )
+    for name in ("capacity", "sequence"):
+        number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+        op.add_column("devices", sa.Column(name, number, nullable=True))
     op.add_column("devices", sa.Column("components", sa.String(), nullable=True))
     op.create_table(
         "device_components",
