@@ -246,7 +246,7 @@ class EngineSettings(_Group):
     progress_bytes: Bytes = 8192
     """How far a push may be ahead of what is stored of it: after a crash so much is sent again."""
     block_size: Annotated[int, AfterValidator(_block_size)] = 1024
-    max_half_open: Annotated[int, _Number, Field(ge=1, le=1 << 20)] = 32_768
+    max_half_open: Annotated[int, _Number, Field(ge=1, le=1 << 16)] = 32_768
     """DTLS handshakes under way at a time, on each address of `coaps.listen`; more are not begun. Each takes up to
     2.5 KB. A device whose hello is dropped tries again after ever longer waits, so a small number makes a whole
     fleet come back slowly.

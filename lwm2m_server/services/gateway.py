@@ -23,6 +23,7 @@ from lwm2m_server.transport import Code, Peer, Request, Transport
 _log = structlog.get_logger(__name__)
 
 _CHUNK = 1000
+MAX_WAITING = 20_000  # requests of a kind that are not stored yet; what comes beyond is told to come later
 _PAGE = 10_000  # registrations read at once at a start
 _BEATS_HELD = 2.0  # seconds; the engine has held them for up to one before
 _LINK_FORMAT = 40
@@ -128,17 +129,26 @@ class Gateway:
     def on_requests(self, requests: list[Request]) -> None:
         """Take a batch; each request is answered in time, at once or after the commit."""
         for request in requests:
-            path = request.path
-            if path == ("rd",) and request.code == Code.POST:
-                self._registers.append(request)
-            elif len(path) == _SEGMENTS_OF_REGISTRATION and path[0] == "rd" and request.code == Code.POST:
-                self._updates.append(request)
-            elif len(path) == _SEGMENTS_OF_REGISTRATION and path[0] == "rd" and request.code == Code.DELETE:
-                self._deregisters.append(request)
-            else:
+            queue = self._queue_of(request)
+            if queue is None:
                 self._other(request)
+            elif len(queue) < MAX_WAITING:
+                queue.append(request)
+            else:
+                self._transport.respond(request.exchange, Code.SERVICE_UNAVAILABLE, max_age=_RETRY_AFTER)
         if self._registers or self._updates or self._deregisters:
             self._pump.wake()
+
+    def _queue_of(self, request: Request) -> list[Request] | None:
+        """Return where a Register, Update or Deregister waits to be stored; None for others."""
+        path = request.path
+        if path == ("rd",):
+            return self._registers if request.code == Code.POST else None
+        if len(path) != _SEGMENTS_OF_REGISTRATION or path[0] != "rd":
+            return None
+        if request.code == Code.POST:
+            return self._updates
+        return self._deregisters if request.code == Code.DELETE else None
 
     def on_alive(self, beats: list[tuple[str, float]]) -> None:
         """Take Updates that the engine answered by itself; only the last of each registration counts, and is

@@ -29,7 +29,10 @@ from lwm2m_server.store.records import Authority, Credential, JsonValue, NewEven
 _log = structlog.get_logger(__name__)
 
 MAX_CACHED = 65_536  # identities
-MAX_WAITING = 8192  # look-ups
+MAX_WAITING = (
+    65_536  # look-ups: one of each half-open handshake that the settings allow, so that none is lost
+)
+_CHUNK = 1000
 TIDY_INTERVAL = 10.0  # seconds
 
 
@@ -209,9 +212,11 @@ class IdentityService:
         self._cache.pop(identity, None)
 
     async def _answer(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting[:_CHUNK], self._waiting[_CHUNK:]
         if not waiting:
             return
+        if self._waiting:
+            self._look_ups.wake()
         changes = self._changes
         try:
             rows = await self._store.credentials.get_many({each.identity for each in waiting})

@@ -297,6 +297,19 @@ async def test_a_batch_is_one_hand_over_to_the_store(parts: tuple[Gateway, Wire,
     await gateway.close()
 
 
+async def test_what_waits_is_bounded_and_the_rest_is_told_to_come_later(
+    parts: tuple[Gateway, Wire, Counting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lwm2m_server.services.gateway.MAX_WAITING", 10)
+    gateway, wire, store = parts
+    gateway.on_requests([register(number, f"d{number}", f"10.0.0.9:{number}") for number in range(1, 31)])
+    await settle()
+    codes = [code for code, _ in wire.answers.values()]
+    assert (codes.count(Code.SERVICE_UNAVAILABLE), codes.count(Code.CREATED)) == (20, 10)
+    assert store.batches == [10]
+    await gateway.close()
+
+
 async def test_the_same_register_twice_makes_one_registration(parts: tuple[Gateway, Wire, Counting]) -> None:
     gateway, wire, store = parts
     gateway.on_requests([register(1, "d", "10.0.0.9:1"), register(2, "d", "10.0.0.9:1")])
