@@ -282,7 +282,9 @@ class Runner:
             return await self._postpone(deployment, "other-update", now + _HELD)
         verdict = refused or check(device, manifest)
         self._unanswered.pop(device.endpoint, None)
-        if verdict.event is not DeploymentEvent.OFFER:
+        # Whoever was offered it before and runs it now has taken it: the update reads that itself, and counts it.
+        taken = verdict.event is DeploymentEvent.SKIP and deployment.attempt > 0
+        if verdict.event is not DeploymentEvent.OFFER and not taken:
             return await self._end(deployment, verdict.event, verdict.reason, verdict.text)
         return await self._offer(campaign, deployment, device, manifest)
 

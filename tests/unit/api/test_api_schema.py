@@ -92,6 +92,7 @@ def known(bridge, release):
             "token_id": token,
             "identity": identity,
             "authority_id": issuer_id,
+            "name": "boot.version",
         }
 
     return bridge.run(fill())

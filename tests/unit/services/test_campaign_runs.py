@@ -231,6 +231,20 @@ async def test_without_inventory_devices_are_asked_when_a_campaign_meets_them(tm
     await world.close()
 
 
+async def test_what_an_earlier_attempt_has_done_counts_as_success_and_not_as_skipped(world: World) -> None:
+    device = await world.device(after_install=lambda _: "1.0.0")
+    campaign = await world.campaign(await world.release())
+
+    async def waits() -> bool:
+        found = await world.deployment(campaign)
+        return (found.state, found.attempt) == (DeploymentState.PENDING, 1)
+
+    await world.until(waits, within=600)
+    device.version = "2.0.0"
+    await world.answer(device.register())
+    assert await world.outcome(campaign) == ("succeeded", "already-current")
+
+
 async def test_an_empty_campaign_is_done_at_once(world: World) -> None:
     campaign = await world.campaign(await world.release(), filter='endpoint = "nobody"')
     ended = await world.ended(campaign)
