@@ -34,10 +34,12 @@ def decide(run: Run) -> None:
     view = run.view
     if not run.job.looked:
         installed = view.state == State.INSTALLED
+        # What an attempt before has installed may be off because that one did not come to switch it on.
+        meant = installed and not (run.job.again and run.shows_version())
         run.change(
             looked=True,
             base_version=view.version if installed else None,
-            base_active=view.active if installed else None,
+            base_active=view.active if meant else None,
         )
     if confirm(run):
         return
@@ -197,6 +199,14 @@ def _fallen_back(run: Run) -> None:
         run.wait()
 
 
+def _offered_installed(run: Run) -> None:
+    """Something is in place before anything was delivered: what an attempt before has brought is only switched on."""
+    if run.shows_version():
+        _activate(run, run.failure())
+    else:
+        _prepare(run)
+
+
 def _installed(run: Run) -> None:
     """INSTALLED, but not what is wanted: not active yet, or another version."""
     result = run.failure()
@@ -258,7 +268,7 @@ TABLE: Final[dict[tuple[Phase, State], Rule]] = {
     (Phase.OFFERED, State.DOWNLOAD_STARTED): _prepare,
     (Phase.OFFERED, State.DOWNLOADED): _prepare,
     (Phase.OFFERED, State.DELIVERED): _prepare,
-    (Phase.OFFERED, State.INSTALLED): _prepare,
+    (Phase.OFFERED, State.INSTALLED): _offered_installed,
     (Phase.DOWNLOADING, State.INITIAL): _downloading_initial,
     (Phase.DOWNLOADING, State.DOWNLOAD_STARTED): _downloading,
     (Phase.DOWNLOADING, State.DOWNLOADED): _wait,

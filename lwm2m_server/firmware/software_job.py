@@ -47,7 +47,7 @@ class SoftwareJob:
     `application` is its PkgName, `instance` the path of the instance of object 9 that is driven (`/9/n`). `digest`
     and `size` describe what is delivered (envelope or file), `uris` are its absolute URIs, best first.
     `target_version` is the evidence of success. `prefer` decides for files how they are delivered (pull by default);
-    a manifest is pushed first.
+    a manifest is pushed first. `again`: an attempt went before this one.
 
     The rest is the machine's own: build jobs with `new_software_job` and change them through `software.step` only. Of
     use to others: `phase`, `method`, `offset` (bytes that arrived), `started_at`, `heard_at`. `base_version` and
@@ -64,6 +64,7 @@ class SoftwareJob:
     instance: str
     prefer: Method | None = None
     timers: Timers = _TIMERS
+    again: bool = False
 
     phase: Phase = Phase.OFFERED
     started_at: float = 0.0
@@ -170,6 +171,7 @@ def new_software_job(
     now: float,
     prefer: Method | None = None,
     timers: Timers | None = None,
+    again: bool = False,
 ) -> SoftwareJob:
     """Make a job for one attempt, not yet started; give it `Started` as its first event."""
     job = SoftwareJob(
@@ -182,5 +184,6 @@ def new_software_job(
         instance=instance,
         prefer=prefer,
         timers=timers or Timers(),
+        again=again,
     )
     return replace(job, started_at=now, progress_at=now)

@@ -133,7 +133,8 @@ class Updater:
         """
         if device.registration is None or device.endpoint in self._actors:
             return False
-        job = self._job(device, peer_of(device.registration), manifest, campaign)
+        again = deployment.attempt > 0
+        job = self._job(device, peer_of(device.registration), manifest, campaign, again=again)
         offers = self._offers(job, manifest)
         now = self._tools.clock.now()
         new = advance_deployment(deployment, DeploymentEvent.OFFER, now=now, reason="offered")
@@ -284,7 +285,9 @@ class Updater:
             del self._actors[endpoint]
         self._on_done(actor.deployment)
 
-    def _job(self, device: Device, peer: Peer, manifest: StoredManifest, campaign: Campaign) -> Job:
+    def _job(
+        self, device: Device, peer: Peer, manifest: StoredManifest, campaign: Campaign, *, again: bool
+    ) -> Job:
         """Make the job: the signed envelope for a device that understands it, else the image."""
         envelope = bool(device.facts.understands_manifests)
         digest = bytes.fromhex(manifest.id) if envelope else manifest.image_digest
@@ -302,7 +305,7 @@ class Updater:
         if application is not None:
             place = place_of(device.facts, application)
             instance = str(Path.of(SOFTWARE, 0 if place is None else place.instance))
-            return new_software_job(application=application, instance=instance, **given)
+            return new_software_job(application=application, instance=instance, again=again, **given)
         first = first_of(device.facts, manifest)
         return new_job(
             target_digest=manifest.installed_digest,

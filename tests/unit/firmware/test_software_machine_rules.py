@@ -60,6 +60,13 @@ def test_version_that_is_installed_already_is_left_alone_even_when_it_is_switche
         assert drive.ended() == ("succeeded", "already-current")
 
 
+def test_what_an_attempt_before_has_installed_is_switched_on_and_not_delivered_again() -> None:
+    drive = SoftwareDrive(again=True).status(4, 2, version=NEW, active=False)
+    assert isinstance(drive.asked, ev.Activate)
+    drive.answer(68).status(4, 2, version=NEW, active=True)
+    assert drive.ended() == ("succeeded", "confirmed-version")
+
+
 @pytest.mark.protection("server", "foreign-application")
 def test_an_instance_with_another_application_is_never_touched() -> None:
     for state in range(5):
