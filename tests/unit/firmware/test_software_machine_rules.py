@@ -62,8 +62,8 @@ def test_version_that_is_installed_already_is_left_alone_even_when_it_is_switche
 
 def test_what_an_attempt_before_has_installed_is_switched_on_and_not_delivered_again() -> None:
     drive = SoftwareDrive(again=True).status(4, 2, version=NEW, active=False)
-    assert isinstance(drive.asked, ev.Activate)
-    drive.answer(68).status(4, 2, version=NEW, active=True)
+    assert isinstance(drive.asked, Activate)
+    drive.answer(CHANGED).status(4, 2, version=NEW, active=True)
     assert drive.ended() == ("succeeded", "confirmed-version")
 
 
