@@ -6,6 +6,7 @@ are used here. Of the kinds of requests only the Read and the push are known her
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -27,7 +28,7 @@ TOO_LARGE: Final = 141
 BUSY: Final = 163
 
 
-class MachineRun:
+class MachineRun(ABC):
     """A step in the making: new job, new view, actions and perhaps the outcome. Subclasses say which they are."""
 
     job: Any
@@ -40,6 +41,18 @@ class MachineRun:
         self.now = now
         self.actions = []
         self.outcome: Outcome | None = None
+
+    @abstractmethod
+    def read(self) -> None:
+        """Ask the device how far it is."""
+
+    @abstractmethod
+    def push(self, offset: int) -> None:
+        """Push the package from this byte on."""
+
+    @abstractmethod
+    def deliver_again(self) -> None:
+        """Begin the delivery anew, a bounded number of times."""
 
     def change(self, **changes: Any) -> None:
         """Set fields of the job."""
@@ -205,6 +218,41 @@ class MachineRun:
         return failed(
             "stalled", f"the device made no progress for {span} s while {job.phase}", retry_after=300.0
         )
+
+    def wake_at(self, end: float, *, revocable: bool) -> float:
+        """Return when time alone changes something; `end` is that of the phase or of the whole."""
+        job, answer = self.job, self.job.timers.answer
+        times = [end]
+        if job.cancelling_since is not None and revocable:
+            times.append(job.cancelling_since + answer)
+        if job.ask not in (None, PUSH):
+            times.append(job.asked_at + answer)
+        elif job.ask is None and self.view.registered:
+            times.append(job.wait_until)
+        return max(min(times), self.now)
+
+    def go_on(self, decide: Callable[[Any], None], *, revocable: bool) -> None:
+        """Ask for what comes next, where nothing is outstanding; `decide` needs a device that was just read."""
+        if self.job.cancelling_since is not None and revocable:
+            self.stop_delivery()
+        if self.outcome is not None or not self.view.registered or self.job.ask is not None:
+            return
+        if self.now < self.job.wait_until:
+            return
+        if self.view.locked:
+            self.push(self.job.push_offset)
+        elif not self.view.fresh:
+            self.read()
+        else:
+            decide(self)
+
+    def restart_push(self) -> None:
+        """Begin the push again at byte 0, a bounded number of times."""
+        if self.job.restarts >= MAX_RESTARTS:
+            self.finish(failed("transfer-failed", f"the device lost the transfer {MAX_RESTARTS} times"))
+            return
+        self.change(restarts=self.job.restarts + 1, deliveries=max(0, self.job.deliveries - 1))
+        self.deliver_again()
 
     def stop_delivery(self) -> None:
         """Stop sending before the installation; end at once where the device has nothing to drop."""

@@ -44,11 +44,13 @@ def step(job: SoftwareJob, view: SoftwareView, event: SoftwareEvent, now: float)
     if run.outcome is None:
         _deadlines(run)
     if run.outcome is None:
-        _go_on(run)
+        run.go_on(decide, revocable=_revocable(run.job))
     if run.outcome is not None:
         stops = tuple(action for action in run.actions if isinstance(action, StopPush))
         return SoftwareStep(run.job, run.view, stops[:1], run.outcome, None)
-    return SoftwareStep(run.job, run.view, tuple(run.actions), None, _wake_at(run))
+    end = min(_phase_end(run.job), _total_end(run.job))
+    wake_at = run.wake_at(end, revocable=_revocable(run.job))
+    return SoftwareStep(run.job, run.view, tuple(run.actions), None, wake_at)
 
 
 # -- events ---------------------------------------------------------------------
@@ -202,33 +204,3 @@ def _expire(run: Run) -> None:
 
 def _revocable(job: SoftwareJob) -> bool:
     return job.phase not in (Phase.INSTALLING, Phase.CONFIRMING) and job.install_sent_at is None
-
-
-def _wake_at(run: Run) -> float:
-    job, timers = run.job, run.job.timers
-    times = [_phase_end(job), _total_end(job)]
-    if job.cancelling_since is not None and _revocable(job):
-        times.append(job.cancelling_since + timers.answer)
-    if job.ask not in (None, Ask.PUSH):
-        times.append(job.asked_at + timers.answer)
-    elif job.ask is None and run.view.registered:
-        times.append(job.wait_until)
-    return max(min(times), run.now)
-
-
-# -- what next ---------------------------------------------------------------------
-
-
-def _go_on(run: Run) -> None:
-    if run.job.cancelling_since is not None and _revocable(run.job):
-        run.stop_delivery()
-    if run.outcome is not None or not run.view.registered or run.job.ask is not None:
-        return
-    if run.now < run.job.wait_until:
-        return
-    if run.view.locked:
-        run.push(run.job.push_offset)
-    elif not run.view.fresh:
-        run.read()
-    else:
-        decide(run)

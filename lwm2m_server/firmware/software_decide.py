@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lwm2m_server import versions
-from lwm2m_server.firmware.machine_run import MAX_RESTARTS, dotted
+from lwm2m_server.firmware.machine_run import dotted
 from lwm2m_server.firmware.outcomes import Outcome, cancelled, failed, failed_for_good, succeeded
 from lwm2m_server.firmware.software_job import State
 from lwm2m_server.firmware.software_results import (
@@ -119,7 +119,7 @@ def _refused(run: Run) -> None:
         else:
             run.deliver_again()
     else:
-        _restart(run)
+        run.restart_push()
 
 
 def _downloading_initial(run: Run) -> None:
@@ -129,7 +129,7 @@ def _downloading_initial(run: Run) -> None:
     elif result:
         run.finish(_failure(run, result))
     elif run.job.method is Method.PUSH and run.job.push_offset < run.job.size:
-        _restart(run)
+        run.restart_push()
     else:
         _deliver_again_soon(run)
 
@@ -150,15 +150,6 @@ def _downloading(run: Run) -> None:
         run.push(run.job.push_offset)
     else:
         run.wait()
-
-
-def _restart(run: Run) -> None:
-    """Begin the push again at byte 0, a bounded number of times."""
-    if run.job.restarts >= MAX_RESTARTS:
-        run.finish(failed("transfer-failed", f"the device lost the transfer {MAX_RESTARTS} times"))
-        return
-    run.change(restarts=run.job.restarts + 1, deliveries=max(0, run.job.deliveries - 1))
-    run.deliver_again()
 
 
 def _arrived(run: Run) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from lwm2m_server import versions
-from lwm2m_server.firmware.machine_run import MAX_RESTARTS, dotted
+from lwm2m_server.firmware.machine_run import dotted
 from lwm2m_server.firmware.outcomes import (
     Outcome,
     by_refusal,
@@ -128,7 +128,7 @@ def _refused(run: Run) -> None:
         else:
             run.deliver_again()
     else:
-        _restart(run)
+        run.restart_push()
 
 
 def _downloading_idle(run: Run) -> None:
@@ -141,7 +141,7 @@ def _downloading_idle(run: Run) -> None:
     elif result:
         _fail(run, result)
     elif run.job.method is Method.PUSH and run.job.push_offset < run.job.size:
-        _restart(run)
+        run.restart_push()
     elif run.job.registered_since or run.settled():
         # it restarted and forgot, or never began
         run.deliver_again()
@@ -159,15 +159,6 @@ def _downloading(run: Run) -> None:
         _deferred(run)
     else:
         run.wait()
-
-
-def _restart(run: Run) -> None:
-    """Begin the push again at byte 0, a bounded number of times."""
-    if run.job.restarts >= MAX_RESTARTS:
-        run.finish(failed("transfer-failed", f"the device lost the transfer {MAX_RESTARTS} times"))
-        return
-    run.change(restarts=run.job.restarts + 1, deliveries=max(0, run.job.deliveries - 1))
-    run.deliver_again()
 
 
 def _arrived(run: Run) -> None:
