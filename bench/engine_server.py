@@ -84,7 +84,7 @@ class Bench:
             match event:
                 case LookUp(identity=identity) if identity.startswith("psk:") and self._keys is not None:
                     key = self._keys.psk(identity.removeprefix("psk:"))
-                    self.transport.provide_psk(event.handshake, (key,))
+                    self.transport.provide_psks([(event.handshake, (key,))])
                 case LookUp():
                     self.transport.provide_verdict(event.handshake, accepted=True)
                 case Established(identity=identity) if identity.startswith("psk:get-"):

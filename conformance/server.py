@@ -167,7 +167,7 @@ class Server:
         for event in events:
             if isinstance(event, LookUp) and self._psk is not None:
                 known = event.identity == self._client.identity
-                self._transport.provide_psk(event.handshake, [self._psk.key] if known else [])
+                self._transport.provide_psks([(event.handshake, [self._psk.key] if known else [])])
                 self.trace.append({"handshake": event.identity, "known": known})
 
     def _downloaded(self, download: Download) -> None:

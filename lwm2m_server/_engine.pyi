@@ -266,7 +266,7 @@ class Alive:
 
 @final
 class LookUp:
-    """A handshake that waits: for `Engine.provide_psk` when the identity begins with `psk:`, else for
+    """A handshake that waits: for `Engine.provide_psks` when the identity begins with `psk:`, else for
     `Engine.provide_verdict`.
 
     The identity is what the peer claims; of a certificate the dates and the use have been checked. `der` is the
@@ -351,7 +351,7 @@ class Suspicious:
 
 @final
 class SessionExport:
-    """What is to be stored of an association; `Engine.confirm_session` when it is durable."""
+    """What is to be stored of an association; `Engine.confirm_sessions` when it is durable."""
 
     def __new__(
         cls, *, record: int, generation: int, mark: int, sealed: bytes, identity: str
@@ -546,13 +546,13 @@ class Engine:
         key_log: bool = False,
     ) -> None: ...
     # the current key, then at most one former that is still valid; none: the identity is unknown
-    def provide_psk(self, handshake: int, keys: Sequence[bytes]) -> None: ...
+    def provide_psks(self, answers: Sequence[tuple[int, Sequence[bytes]]]) -> None: ...
     def provide_verdict(self, handshake: int, accepted: bool) -> None: ...
     def forget_key(self, identity: str) -> None: ...
     def revoke(self, identity: str) -> None: ...
     # (record, generation after the claim, sealed); counts by `restored` or the reason
     def restore(self, sessions: Sequence[tuple[int, int, bytes]]) -> dict[str, int]: ...
-    def confirm_session(self, record: int, mark: int) -> None: ...
+    def confirm_sessions(self, marks: Sequence[tuple[int, int]]) -> None: ...
 
 @final
 class Fleet:

@@ -31,7 +31,6 @@ from lwm2m_server.services import (
     Services,
     UploadService,
 )
-from lwm2m_server.services.addresses import peer_of
 from lwm2m_server.services.background import LoopTimers, Pump, Timers
 from lwm2m_server.services.blobs import BlobShelf
 from lwm2m_server.services.credentials import CredentialService
@@ -289,7 +288,7 @@ class Server:
 
     def _registered(self, arrived: Sequence[tuple[Registration, bool]]) -> None:
         for registration, _ in arrived:
-            self._updater.registered(registration.endpoint, peer_of(registration))
+            self._updater.registered(registration.endpoint, registration)
         if self.settings.inventory:
             self._inventory.ask([registration.endpoint for registration, _ in arrived])
             return
@@ -306,7 +305,7 @@ class Server:
 
     def _heard(self, changed: Sequence[Registration]) -> None:
         for registration in changed:
-            self._updater.moved(registration.endpoint, peer_of(registration))
+            self._updater.moved(registration.endpoint, registration)
 
     def _gone(self, endpoints: Sequence[str]) -> None:
         for endpoint in endpoints:

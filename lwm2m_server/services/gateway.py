@@ -298,9 +298,10 @@ class Gateway:
 
     def _registration(self, request: Request, owners: Owners, location: str, now: float) -> Registration:
         peer = request.peer
-        owner = None if peer.identity is None else owners[peer.identity]
+        identity = peer.identity
+        owner = None if identity is None else owners[identity]
         endpoint, stated = parse_statement(request.query, request.payload, owner)
-        if peer.identity is not None and owner != endpoint:
+        if identity is not None and owner != endpoint:
             raise ForeignName(endpoint)
         return Registration(
             registration_id=location,
@@ -313,7 +314,7 @@ class Gateway:
             lwm2m_version=stated.version,
             binding=stated.binding,
             queue_mode=stated.queue_mode,
-            identity=peer.identity,
+            identity=identity,
             links=stated.links,
             objects=stated.objects,
         )

@@ -8,7 +8,7 @@ other, and its sessions outlive a restart.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -24,7 +24,8 @@ from lwm2m_server.services.public_keys import ends_at, is_issued_by, names_of
 from lwm2m_server.services.sealing import SealBroken, Sealer
 from lwm2m_server.services.security_log import SecurityLog
 from lwm2m_server.store.ports import Store
-from lwm2m_server.store.records import Authority, Credential, JsonValue, NewEvent
+from lwm2m_server.store.records import Authority, Credential, Grant, JsonValue, NewEvent
+from lwm2m_server.store.security_rules import grant_of
 
 _log = structlog.get_logger(__name__)
 
@@ -33,6 +34,8 @@ MAX_WAITING = (
     65_536  # look-ups: one of each half-open handshake that the settings allow, so that none is lost
 )
 _CHUNK = 1000
+_PSK = f"{Kind.PSK}:"
+_X509 = f"{Kind.X509}:"
 TIDY_INTERVAL = 10.0  # seconds
 
 
@@ -82,8 +85,8 @@ class Remote(Protocol):
 class Handshakes(Protocol):
     """What is needed of the transport."""
 
-    def provide_psk(self, handshake: int, keys: tuple[bytes, ...]) -> None:
-        """Answer with the current key and at most one former; none: unknown."""
+    def provide_psks(self, answers: Sequence[tuple[int, tuple[bytes, ...]]]) -> None:
+        """Answer handshakes with the current key and at most one former; none: unknown."""
         ...
 
     def provide_verdict(self, handshake: int, *, accepted: bool) -> None:
@@ -159,7 +162,7 @@ class IdentityService:
                 found[identity] = _unless_over(cached, now)
         if unknown:
             changes = self._changes
-            rows = await self._store.credentials.get_many(unknown)
+            rows = await self._store.credentials.grants(unknown)
             for identity in unknown:
                 row = rows.get(identity)
                 if row is None or row.revoked_at is not None:
@@ -219,7 +222,7 @@ class IdentityService:
             self._look_ups.wake()
         changes = self._changes
         try:
-            rows = await self._store.credentials.get_many({each.identity for each in waiting})
+            rows = await self._store.credentials.grants({each.identity for each in waiting})
             vouched = await self._vouch([each for each in waiting if _is_unknown_certificate(each, rows)])
         except BaseException:
             # Devices repeat their flights meanwhile; they must not hear that they are unknown.
@@ -229,67 +232,64 @@ class IdentityService:
             self._waiting = [*waiting, *self._waiting]
             self._look_ups.wake()
             return
+        self._decide(waiting, {**rows, **vouched})
+
+    def _decide(self, waiting: Sequence[LookUp], found: Mapping[str, Grant | str]) -> None:
+        now = self._clock.now()
+        psks: list[tuple[int, tuple[bytes, ...]]] = []
         for look_up in waiting:
-            self._answer_one(look_up, rows.get(look_up.identity), vouched.get(look_up.identity))
+            identity = look_up.identity
+            is_psk = identity.startswith(_PSK)
+            keys: tuple[bytes, ...] = ()
+            accepted = False
+            try:
+                row = _valid(found.get(identity), now, verified=look_up.verified)
+                if is_psk:
+                    keys = self._keys(row, now)
+                # The Register that follows the handshake finds it here.
+                self._keep(identity, (row.endpoint, row.expires_at))
+                accepted = True
+            except _Refused as refused:
+                # A session that is not resumed is no event yet: a handshake with the certificate or key itself
+                # follows.
+                if is_psk or look_up.der:
+                    self._refusals.refused(
+                        refused.reason,
+                        address=look_up.address,
+                        identity=identity,
+                        endpoint=refused.endpoint,
+                    )
+            if is_psk:
+                psks.append((look_up.handshake, keys))
+            else:
+                self._transport.provide_verdict(look_up.handshake, accepted=accepted)
+        if psks:
+            self._transport.provide_psks(psks)
 
-    def _answer_one(self, look_up: LookUp, row: Credential | None, vouched: Credential | str | None) -> None:
-        is_psk = look_up.identity.startswith(f"{Kind.PSK}:")
-        try:
-            if isinstance(vouched, str):
-                raise _Refused(vouched)  # noqa: TRY301
-            row = self._valid(vouched or row, verified=look_up.verified)
-            keys = self._keys(row) if is_psk else ()
-        except _Refused as refused:
-            # A session that is not resumed is no event yet: a handshake with the certificate or key itself follows.
-            if is_psk or look_up.der:
-                self._refusals.refused(
-                    refused.reason,
-                    address=look_up.address,
-                    identity=look_up.identity,
-                    endpoint=refused.endpoint,
-                )
-            keys, row = (), None
-        if row is not None:
-            # The Register that follows the handshake finds it here.
-            self._keep(row.identity, (row.endpoint, row.expires_at))
-        if is_psk:
-            self._transport.provide_psk(look_up.handshake, keys)
-        else:
-            self._transport.provide_verdict(look_up.handshake, accepted=row is not None)
-
-    def _valid(self, row: Credential | None, *, verified: bool) -> Credential:
-        if not verified and (row is None or row.authority is not None):
-            raise _Refused("unknown-authority")
-        if row is None:
-            raise _Refused("unknown-identity")
-        is_over = row.expires_at is not None and row.expires_at <= self._clock.now()
-        if row.revoked_at is not None or is_over:
-            raise _Refused("expired" if is_over else "revoked", row.endpoint)
-        return row
-
-    def _keys(self, row: Credential) -> tuple[bytes, ...]:
+    def _keys(self, row: Grant, now: float) -> tuple[bytes, ...]:
         """Return the current key, and the former one while it counts."""
         try:
-            keys = [self._sealer.open(row.secret or b"", row.identity)]
-            if row.previous is not None and (row.previous_until or 0.0) > self._clock.now():
-                keys.append(self._sealer.open(row.previous, row.identity))
+            key = self._sealer.open(row.secret or b"", row.identity)
+            if row.previous is None or (row.previous_until or 0.0) <= now:
+                return (key,)
+            return key, self._sealer.open(row.previous, row.identity)
         except SealBroken as error:
             _log.error("key not usable", identity=row.identity, error=error.message)
             raise _Refused("damaged-key", row.endpoint) from None
-        return tuple(keys)
 
-    async def _vouch(self, look_ups: Sequence[LookUp]) -> dict[str, Credential | str]:
-        """Return a new credential for each certificate that an authority vouches for, else the reason."""
+    async def _vouch(self, look_ups: Sequence[LookUp]) -> dict[str, Grant | str]:
+        """Return what a new credential grants for each certificate that an authority vouches for, else the reason."""
         if not look_ups:
             return {}
         authorities = await self._store.authorities.all()
-        found: dict[str, Credential | str] = {}
+        found: dict[str, Grant | str] = {}
+        new: list[Credential] = []
         for look_up in look_ups:
             try:
-                found[look_up.identity] = self._by_rule(look_up, authorities)
+                new.append(self._by_rule(look_up, authorities))
+                found[look_up.identity] = grant_of(new[-1])
             except _Refused as refused:
                 found[look_up.identity] = refused.reason
-        new = [each for each in found.values() if isinstance(each, Credential)]
         await self._store.credentials.add_many([(each, _vouched_event(each)) for each in new])
         # An authority that was removed meanwhile has taken along only what was there before.
         left = {authority.id for authority in await self._store.authorities.all()}
@@ -360,9 +360,23 @@ def _unless_over(fact: tuple[str, float | None], now: float) -> str | None:
     return None if expires_at is not None and expires_at <= now else endpoint
 
 
-def _is_unknown_certificate(look_up: LookUp, rows: dict[str, Credential]) -> bool:
-    is_certificate = look_up.identity.startswith(f"{Kind.X509}:")
-    return is_certificate and look_up.verified and look_up.identity not in rows
+def _valid(found: Grant | str | None, now: float, *, verified: bool) -> Grant:
+    """Return what holds now of what was found; raises `_Refused` with the reason that was found, or is seen."""
+    if isinstance(found, str):
+        raise _Refused(found)
+    if not verified and (found is None or found.authority is not None):
+        raise _Refused("unknown-authority")
+    if found is None:
+        raise _Refused("unknown-identity")
+    is_over = found.expires_at is not None and found.expires_at <= now
+    if found.revoked_at is not None or is_over:
+        raise _Refused("expired" if is_over else "revoked", found.endpoint)
+    return found
+
+
+def _is_unknown_certificate(look_up: LookUp, rows: Mapping[str, Grant]) -> bool:
+    identity = look_up.identity
+    return identity.startswith(_X509) and look_up.verified and identity not in rows
 
 
 def _loaded(der: bytes) -> x509.Certificate:

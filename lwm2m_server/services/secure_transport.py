@@ -18,6 +18,7 @@ from lwm2m_server.services.server_key import ServerKeys
 from lwm2m_server.services.sessions import SessionKeeper
 from lwm2m_server.store.ports import Store
 from lwm2m_server.transport import (
+    Established,
     HandshakeFailed,
     KeyLog,
     LookUp,
@@ -115,6 +116,8 @@ class SecureTransport:
                     look_ups.append(event)
                 case SessionExport():
                     self.sessions.exported(event)
+                case Established():
+                    pass
                 case SessionGone():
                     self.sessions.gone(event.record)
                 case HandshakeFailed() if event.reason not in _TOLD:

@@ -12,6 +12,7 @@ from lwm2m_server.lwm2m.registration import checked_endpoint, parse_register
 _REMEMBERED = 512
 _REMEMBERED_PAYLOAD = 2048
 _ID_BYTES = 8
+_ID_CHARACTERS = 16
 # The digits of base64 in the order of their values, all of them safe in a path.
 _SORTABLE = bytes.maketrans(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
@@ -50,10 +51,10 @@ def new_ids(now: float, count: int) -> list[str]:
     """
     prefix = (int(now) & 0xFFFFFFFF).to_bytes(4, "big")
     random = os.urandom(_ID_BYTES * count)
-    return [
-        b64encode(prefix + random[at : at + _ID_BYTES]).translate(_SORTABLE).decode()
-        for at in range(0, len(random), _ID_BYTES)
-    ]
+    raw = b"".join(prefix + random[at : at + _ID_BYTES] for at in range(0, len(random), _ID_BYTES))
+    # 12 bytes are 16 characters without padding: all are encoded at once.
+    text = b64encode(raw).translate(_SORTABLE).decode()
+    return [text[at : at + _ID_CHARACTERS] for at in range(0, len(text), _ID_CHARACTERS)]
 
 
 def parse_statement(

@@ -25,7 +25,7 @@ from lwm2m_server.firmware.update_job import (
     new_job,
 )
 from lwm2m_server.lwm2m.paths import Path
-from lwm2m_server.services.addresses import peer_of
+from lwm2m_server.services.addresses import Reachable, peer_of
 from lwm2m_server.services.background import Background, report
 from lwm2m_server.services.blobs import BlobShelf, Offers, blob_path
 from lwm2m_server.services.components import (
@@ -163,11 +163,11 @@ class Updater:
             self._spawn(new, device, job, offers, self._transfers(new, manifest))
         return stored
 
-    def registered(self, endpoint: str, peer: Peer) -> None:
-        """The device registered anew, as this peer."""
+    def registered(self, endpoint: str, where: Reachable) -> None:
+        """The device registered anew, from there."""
         actor = self._actors.get(endpoint)
         if actor is not None:
-            actor.moved(peer)
+            actor.moved(peer_of(where))
             actor.post(update_events.Registered())
 
     def gone(self, endpoint: str) -> None:
@@ -197,11 +197,11 @@ class Updater:
         there = [each for each in self._actors.values() if each.fetches(peer, digest)]
         return there[0] if len(there) == 1 else None
 
-    def moved(self, endpoint: str, peer: Peer) -> None:
+    def moved(self, endpoint: str, where: Reachable) -> None:
         """The device is another peer now."""
         actor = self._actors.get(endpoint)
         if actor is not None:
-            actor.moved(peer)
+            actor.moved(peer_of(where))
 
     def cancel(self, endpoint: str, campaign_id: str) -> None:
         """Ask for the end of this campaign's update of the device."""

@@ -13,41 +13,33 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     URL,
     Connection,
-    CursorResult,
     Executable,
     NullPool,
     Row,
-    Select,
-    String,
-    bindparam,
     create_engine,
     event,
     func,
     select,
 )
-from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.sql.dml import UpdateBase
 
 from lwm2m_server.store.errors import StoreError, explain
+from lwm2m_server.store.prepared import PlainRow, PreparedQuery
 from lwm2m_server.store.schema import events
 from lwm2m_server.store.writer import GroupCommit, Item, Lane, Result, T, Work
 
 AnyRow = Row[*tuple[Any, ...]]
-AnySelect = Select[*tuple[Any, ...]]
 
-BIND = "b_"  # begins the names of parameters in conditions, which may not be those of columns
 READERS = 4
 BUSY_SECONDS = 5.0
 CHECKPOINT_COMMITS = 50
@@ -114,22 +106,12 @@ class Database:
         except DatabaseError as error:
             raise explain(error, self._path) from error
 
-    async def read_by(self, query: "PreparedQuery", value: object) -> Sequence[AnyRow]:
-        """Return the rows of a query that is compiled already, for this value, as of the last commit."""
+    async def read_by(self, query: PreparedQuery, *values: object) -> list[PlainRow]:
+        """Return the rows of a query that is compiled already, for these values, as of the last commit."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._read_threads, self._read_prepared, query, value)
+            return await loop.run_in_executor(self._read_threads, self._read_prepared, query, values)
         except DatabaseError as error:
-            raise explain(error, self._path) from error
-
-    async def read_page(self, query: "PreparedQuery", *values: object) -> list[tuple[Any, ...]]:
-        """Return the driver's own tuples: for pages of many thousand rows, where anything else costs more than
-        reading them.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._read_threads, self._read_tuples, query, values)
-        except (DatabaseError, sqlite3.Error) as error:
             raise explain(error, self._path) from error
 
     async def write(self, work: Work[T]) -> T:
@@ -177,11 +159,8 @@ class Database:
         # SQLite is in autocommit here: each query is a transaction of its own and sees the last commit
         return self._reader().execute(statement).all()
 
-    def _read_prepared(self, query: "PreparedQuery", value: object) -> Sequence[AnyRow]:
-        return query.rows(self._reader(), value)
-
-    def _read_tuples(self, query: "PreparedQuery", values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        return query.tuples(self._reader(), *values)
+    def _read_prepared(self, query: PreparedQuery, values: tuple[object, ...]) -> list[PlainRow]:
+        return query.rows(self._reader(), *values)
 
     def _close(self) -> None:
         self._read_threads.shutdown()
@@ -208,59 +187,6 @@ class Database:
             cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
             cursor.fetchall()
         cursor.close()
-
-
-# The keys of a batch go in as one JSON array: one statement for batches of any size, prepared once.
-KEYS = select(func.json_each(bindparam("keys", type_=String)).table_valued("value").c.value)
-
-
-class Prepared:
-    """A statement of Core that is compiled once, so that the driver gets plain tuples.
-
-    `columns` are the names of the values in the rows that `many` takes: columns, and parameters of
-    conditions.
-    """
-
-    def __init__(self, statement: UpdateBase, columns: Sequence[str]) -> None:
-        compiled = statement.compile(dialect=dialect(paramstyle="qmark"), column_keys=list(columns))
-        order = compiled.positiontup or []
-        self._sql = str(compiled)
-        # A slice, because an itemgetter of one index would give the value alone.
-        places = [columns.index(name) for name in order]
-        self._pick = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
-
-    def many(self, connection: Connection, rows: Iterable[tuple[object, ...]]) -> None:
-        """Execute for each row."""
-        if values := [self._pick(row) for row in rows]:
-            connection.exec_driver_sql(self._sql, values)
-
-
-class PreparedQuery:
-    """A query that is compiled once: the driver's plain values come back, booleans as 0 and 1."""
-
-    def __init__(self, query: AnySelect, *parameters: str) -> None:
-        """`parameters` are those whose values are given with each execution, in that order."""
-        compiled = query.compile(dialect=dialect(paramstyle="qmark"))
-        self._sql = str(compiled)
-        constants = compiled.params
-        order = compiled.positiontup or []
-        self._values = [constants[name] for name in order]
-        self._places = [order.index(name) for name in parameters]
-
-    def rows(self, connection: Connection, *values: object) -> Sequence[AnyRow]:
-        """Return the rows for these values of the parameters."""
-        return self._execute(connection, values).all()
-
-    def tuples(self, connection: Connection, *values: object) -> list[tuple[Any, ...]]:
-        """Return the same as the driver has them. Raises `DatabaseError` or `sqlite3.Error`."""
-        with self._execute(connection, values) as result:
-            return list(result.cursor.fetchall())
-
-    def _execute(self, connection: Connection, values: Sequence[object]) -> CursorResult[Any]:
-        given = list(self._values)
-        for place, value in zip(self._places, values, strict=True):
-            given[place] = value
-        return connection.exec_driver_sql(self._sql, tuple(given))
 
 
 def _configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

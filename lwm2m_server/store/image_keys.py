@@ -8,8 +8,9 @@ from typing import Protocol
 from sqlalchemy import Connection, delete, select
 
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import AnySelect, Database
+from lwm2m_server.store.database import Database
 from lwm2m_server.store.memory_tables import Tables
+from lwm2m_server.store.prepared import AnySelect
 from lwm2m_server.store.records import NewEvent
 from lwm2m_server.store.rows import plain_of, plain_values
 from lwm2m_server.store.schema import image_keys

@@ -5,10 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from lwm2m_server.store.memory_tables import Tables, cut
-from lwm2m_server.store.records import Authority, ClaimedSession, Credential, NewEvent, Page, StoredSession
+from lwm2m_server.store.records import (
+    Authority,
+    ClaimedSession,
+    Credential,
+    Grant,
+    NewEvent,
+    Page,
+    StoredSession,
+)
 from lwm2m_server.store.security_rules import (
     check_successor,
     credential_taken,
+    grant_of,
     is_replaceable,
     session_key,
     signed,
@@ -44,6 +53,9 @@ class MemoryCredentialStore:
 
     async def get_many(self, identities: Iterable[str]) -> dict[str, Credential]:
         return {identity: self._rows[identity] for identity in identities if identity in self._rows}
+
+    async def grants(self, identities: Iterable[str]) -> dict[str, Grant]:
+        return {identity: grant_of(row) for identity, row in (await self.get_many(identities)).items()}
 
     async def page(
         self,
@@ -175,7 +187,7 @@ class MemorySessionStore:
             if row.updated_at < since:
                 del self._rows[record]
             else:
-                self._rows[record] = replace(row, generation=row.generation + 1)
+                self._rows[record] = row._replace(generation=row.generation + 1)
         return len(self._rows)
 
     async def page(self, *, after: str | None = None, limit: int = 1000) -> Page[ClaimedSession]:

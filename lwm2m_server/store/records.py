@@ -54,8 +54,7 @@ class Event:
     data: Mapping[str, JsonValue] = field(default_factory=_no_data)
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
+class Registered(NamedTuple):
     """A Register that is durable.
 
     `created`: the endpoint was never seen before; `replaced`: the registration id that ended through it, for
@@ -223,6 +222,22 @@ class Credential:
     revision: int = 0
 
 
+class Grant(NamedTuple):
+    """What a handshake needs of a `Credential`. A fleet that comes back makes one a device."""
+
+    identity: str
+    endpoint: str
+    secret: bytes | None
+    previous: bytes | None
+    previous_until: float | None
+    expires_at: float | None
+    revoked_at: float | None
+    authority: str | None
+
+    def __repr__(self) -> str:
+        return f"Grant({self.identity!r}, {self.endpoint!r})"  # the sealed keys belong in no log
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
     """An issuer of devices' certificates, and the rule by which a name in them gives the endpoint.
@@ -239,14 +254,13 @@ class Authority:
     created_by: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredSession:
+class StoredSession(NamedTuple):
     """A session of the secure transport, as it was exported: `record` is 64 bits, `sealed` opaque."""
 
     record: int
     generation: int
     identity: str
-    sealed: bytes = field(repr=False)
+    sealed: bytes
     updated_at: float
 
 

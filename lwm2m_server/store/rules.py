@@ -1,6 +1,6 @@
 """What holds for every implementation of the ports: the effect of an Update, the words of refusals."""
 
-from dataclasses import replace
+from typing import Any
 
 from lwm2m_server.campaigns.records import Campaign, Deployment
 from lwm2m_server.devices.records import Registration
@@ -117,7 +117,7 @@ def foreign(endpoint: str, identity: str | None, owner: str | None) -> ForeignNa
 def updated(old: Registration, update: RegistrationUpdate) -> Registration:
     """Return the registration after an Update; time never goes back."""
     seen = max(old.last_seen, update.at)
-    given = {
+    given: dict[str, Any] = {
         name: value
         for name in ("lifetime", "binding", "queue_mode", "links", "objects")
         if (value := getattr(update, name)) is not None
@@ -125,7 +125,7 @@ def updated(old: Registration, update: RegistrationUpdate) -> Registration:
     if update.address is not None:
         given |= {"address": update.address, "identity": update.identity}
     expires = old.expires_at - old.last_seen + seen if update.expires_at is None else update.expires_at
-    return replace(old, **given, last_seen=seen, expires_at=expires)
+    return old._replace(**given, last_seen=seen, expires_at=expires)
 
 
 def changed(old: Registration, new: Registration) -> list[str]:

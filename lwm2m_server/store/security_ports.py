@@ -3,7 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from lwm2m_server.store.records import Authority, ClaimedSession, Credential, NewEvent, Page, StoredSession
+from lwm2m_server.store.records import (
+    Authority,
+    ClaimedSession,
+    Credential,
+    Grant,
+    NewEvent,
+    Page,
+    StoredSession,
+)
 
 
 class CredentialStore(Protocol):
@@ -30,6 +38,10 @@ class CredentialStore(Protocol):
 
     async def get_many(self, identities: Iterable[str]) -> dict[str, Credential]:
         """Return those that exist, by identity."""
+        ...
+
+    async def grants(self, identities: Iterable[str]) -> dict[str, Grant]:
+        """Return what handshakes need of those that exist, by identity."""
         ...
 
     async def page(

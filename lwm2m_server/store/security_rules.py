@@ -1,7 +1,12 @@
 """What holds for every implementation of the security ports."""
 
 from lwm2m_server.errors import Conflict
-from lwm2m_server.store.records import Credential
+from lwm2m_server.store.records import Credential, Grant
+
+
+def grant_of(credential: Credential) -> Grant:
+    """Return what a handshake needs of a credential."""
+    return Grant(*(getattr(credential, name) for name in Grant._fields))
 
 
 def check_successor(old: Credential, new: Credential) -> None:

@@ -9,7 +9,8 @@ from sqlalchemy.exc import IntegrityError
 
 from lwm2m_server.campaigns.records import ACTIVE, Campaign, Deployment, DeploymentState, StateCount
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import BIND, AnySelect, Database, Prepared
+from lwm2m_server.store.database import Database
+from lwm2m_server.store.prepared import BIND, AnySelect, Prepared
 from lwm2m_server.store.records import NewEvent, Page
 from lwm2m_server.store.rows import (
     campaign_of,

@@ -9,7 +9,8 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import IntegrityError
 
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import AnySelect, Database
+from lwm2m_server.store.database import Database
+from lwm2m_server.store.prepared import AnySelect
 from lwm2m_server.store.records import NewEvent, Page, StoredImage, StoredManifest, Token, TrustedKey
 from lwm2m_server.store.rows import (
     key_of,

@@ -20,7 +20,8 @@ from lwm2m_server.devices.records import (
     Observation,
 )
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import AnySelect, Database
+from lwm2m_server.store.database import Database
+from lwm2m_server.store.prepared import AnySelect
 from lwm2m_server.store.records import NewEvent, Page
 from lwm2m_server.store.rows import (
     DEVICE_COLUMNS,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import CTE, Connection, delete, func, insert, select
 
-from lwm2m_server.store.database import AnySelect, Database, Prepared
+from lwm2m_server.store.database import Database
+from lwm2m_server.store.prepared import AnySelect, Prepared, PreparedQuery
 from lwm2m_server.store.records import Event, NewEvent
 from lwm2m_server.store.rows import event_of, event_row
 from lwm2m_server.store.schema import events
@@ -20,7 +21,7 @@ _BUCKET = 1024  # events
 _e = events.c
 _INSERT = Prepared(insert(events), ("kind", "at", "endpoint", "campaign_id", "data", "bucket"))
 _LAST = select(func.coalesce(func.max(_e.id), 0))
-_LAST_SQL = str(_LAST.compile(compile_kwargs={"literal_binds": True}))
+_LAST_NOW = PreparedQuery(_LAST)
 _COLUMNS = (_e.id, _e.kind, _e.at, _e.endpoint, _e.campaign_id, _e.data)
 
 
@@ -32,7 +33,7 @@ def append(connection: Connection, new: Sequence[NewEvent]) -> None:
 def append_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> None:
     """Write events that are rows already, see `rows.event_row`."""
     if rows:
-        last = connection.exec_driver_sql(_LAST_SQL).scalar_one()
+        last = _LAST_NOW.rows(connection)[0][0]
         bucket = last // _BUCKET
         _INSERT.many(connection, [(*row, bucket) for row in rows])
         connection.info[NEWEST] = last + len(rows)

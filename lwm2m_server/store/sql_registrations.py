@@ -15,7 +15,8 @@ from sqlalchemy.dialects.sqlite import insert
 from lwm2m_server.devices.records import Registration
 from lwm2m_server.errors import ForeignName
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import BIND, KEYS, Database, Prepared, PreparedQuery
+from lwm2m_server.store.database import Database
+from lwm2m_server.store.prepared import BIND, KEYS, Prepared, PreparedQuery
 from lwm2m_server.store.records import (
     LiveRegistration,
     NewEvent,
@@ -145,7 +146,7 @@ class SqlRegistrationStore:
         return registration_of(rows[0]) if rows else None
 
     async def live(self, *, after: str | None = None, limit: int = 1000) -> Page[LiveRegistration]:
-        rows = await self._database.read_page(_LIVE, after or "", limit + 1)
+        rows = await self._database.read_by(_LIVE, after or "", limit + 1)
         found = [LiveRegistration._make(row) for row in rows]
         return page_of(found, limit, lambda each: each.endpoint)
 

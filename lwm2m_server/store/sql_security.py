@@ -11,8 +11,17 @@ from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from lwm2m_server.store import sql_events
-from lwm2m_server.store.database import KEYS, AnyRow, AnySelect, Database, Prepared, PreparedQuery
-from lwm2m_server.store.records import Authority, ClaimedSession, Credential, NewEvent, Page, StoredSession
+from lwm2m_server.store.database import Database
+from lwm2m_server.store.prepared import KEYS, AnySelect, PlainRow, Prepared, PreparedQuery
+from lwm2m_server.store.records import (
+    Authority,
+    ClaimedSession,
+    Credential,
+    Grant,
+    NewEvent,
+    Page,
+    StoredSession,
+)
 from lwm2m_server.store.rows import event_row, page_of, plain_of, plain_values
 from lwm2m_server.store.schema import authorities, credentials, sealing, sessions
 from lwm2m_server.store.security_rules import (
@@ -33,6 +42,7 @@ _c = credentials.c
 _s = sessions.c
 _COLUMNS = tuple(field.name for field in fields(Credential))
 _MANY = PreparedQuery(select(*(_c[name] for name in _COLUMNS)).where(_c.identity.in_(KEYS)), "keys")
+_GRANTS = PreparedQuery(select(*(_c[name] for name in Grant._fields)).where(_c.identity.in_(KEYS)), "keys")
 _new = insert(credentials)
 # What is there was found replaceable before, in the same transaction.
 _PUT = Prepared(
@@ -51,7 +61,7 @@ _PAGE = PreparedQuery(
     "start",
     "limit",
 )
-_COUNTED = select(sealing.c.value).where(sealing.c.name == _CLAIMS)
+_COUNTED = PreparedQuery(select(sealing.c.value).where(sealing.c.name == _CLAIMS))
 _saved = insert(sessions)
 _SESSION_COLUMNS = ("record", "generation", "identity", "sealed", "updated_at")
 _SAVE = Prepared(
@@ -112,9 +122,12 @@ class SqlCredentialStore:
         return plain_of(Credential, rows[0]) if rows else None
 
     async def get_many(self, identities: Iterable[str]) -> dict[str, Credential]:
-        wanted = json.dumps(list(dict.fromkeys(identities)))
-        rows = await self._database.read_by(_MANY, wanted)
+        rows = await self._database.read_by(_MANY, json.dumps(list(dict.fromkeys(identities))))
         return {row[0]: Credential(**dict(zip(_COLUMNS, row, strict=True))) for row in rows}
+
+    async def grants(self, identities: Iterable[str]) -> dict[str, Grant]:
+        rows = await self._database.read_by(_GRANTS, json.dumps(list(dict.fromkeys(identities))))
+        return {row[0]: Grant._make(row) for row in rows}
 
     async def page(
         self,
@@ -258,8 +271,8 @@ class SqlSessionStore:
 
     async def page(self, *, after: str | None = None, limit: int = 1000) -> Page[ClaimedSession]:
         start = LOWEST if after is None else session_key(after) + 1
-        rows = await self._database.read_page(_PAGE, start, limit + 1)
-        claims = _number(await self._database.read(_COUNTED))
+        rows = await self._database.read_by(_PAGE, start, limit + 1)
+        claims = _number(await self._database.read_by(_COUNTED))
         found = [ClaimedSession(unsigned(record), below + claims, sealed) for record, below, sealed in rows]
         return page_of(found, limit, lambda row: str(signed(row.record)))
 
@@ -291,10 +304,10 @@ def _add(connection: Connection, items: Sequence[tuple[Credential, NewEvent]]) -
 
 
 def _claims(connection: Connection) -> int:
-    return _number(connection.execute(_COUNTED).all())
+    return _number(_COUNTED.rows(connection))
 
 
-def _number(rows: Sequence[AnyRow]) -> int:
+def _number(rows: Sequence[PlainRow]) -> int:
     return int.from_bytes(rows[0][0]) if rows else 0
 
 
@@ -304,13 +317,13 @@ def _save(connection: Connection, items: Sequence[StoredSession]) -> list[bool]:
     there: dict[int, int] = {row[0]: row[1] + claims for row in _GENERATIONS.rows(connection, wanted)}
     results = []
     rows: dict[int, tuple[object, ...]] = {}
-    for item in items:
-        record = signed(item.record)
-        is_newer = there.get(record, 0) <= item.generation
+    for number, generation, identity, sealed, updated_at in items:
+        record = signed(number)
+        is_newer = there.get(record, 0) <= generation
         results.append(is_newer)
         if is_newer:
-            there[record] = item.generation
-            rows[record] = (record, item.generation - claims, item.identity, item.sealed, item.updated_at)
+            there[record] = generation
+            rows[record] = (record, generation - claims, identity, sealed, updated_at)
     _SAVE.many(connection, rows.values())
     return results
 

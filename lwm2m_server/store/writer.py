@@ -7,8 +7,9 @@ each write is tried in a transaction of its own, so that only the wrong one fail
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from lwm2m_server.errors import Lwm2mError
 from lwm2m_server.store.errors import StoreError
+from lwm2m_server.store.prepared import driver_errors, driver_of
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -166,17 +168,33 @@ class GroupCommit:
     def _commit(self, jobs: Sequence[_Job]) -> list[list[Any]]:
         """Write all jobs in one transaction, neighbours of one lane in one call; answers a job."""
         answers: list[list[Any]] = []
-        self._connection.info.pop(NEWEST, None)
-        with self._connection.begin():
-            # The driver begins nothing by itself. The write lock is taken at once: a later upgrade may fail.
-            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+        info = self._connection.info
+        info.pop(NEWEST, None)
+        with self._transaction():
             for lane, group in groupby(jobs, key=lambda job: job.lane):
                 members = list(group)
                 items = members[0].items if len(members) == 1 else [i for job in members for i in job.items]
                 results = iter(lane(self._connection, items))
                 answers += [list(islice(results, len(job.items))) for job in members]
-        self.newest = self._connection.info.get(NEWEST, self.newest)
+        self.newest = info.get(NEWEST, self.newest)
         return answers
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Neither the driver nor SQLAlchemy begins or ends anything by itself on this connection."""
+        driver = driver_of(self._connection)
+        with driver_errors:
+            # The write lock is taken at once: a later upgrade may fail.
+            driver.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                driver.execute("COMMIT")
+            except BaseException:
+                if (
+                    driver.in_transaction
+                ):  # SQLite has not undone it already, as it does when the disk is full
+                    driver.execute("ROLLBACK")
+                raise
 
     def _translate(self, error: Exception) -> Exception:
         if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):

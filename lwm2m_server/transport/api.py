@@ -165,7 +165,7 @@ class Transport(Protocol):
     ) -> None:
         """Name the receivers. Requests come in batches, as drained; each must get a `respond`.
 
-        Security events come in batches too, in their order; each `LookUp` must get a `provide_psk` or
+        Security events come in batches too, in their order; each `LookUp` must get a `provide_psks` or
         `provide_verdict`. Without a receiver every identity is unknown.
         """
         ...
@@ -320,8 +320,8 @@ class Transport(Protocol):
         """
         ...
 
-    def provide_psk(self, handshake: int, keys: Sequence[bytes]) -> None:
-        """Answer a `LookUp` of a `psk:` identity: the current key, then at most one former; none: unknown.
+    def provide_psks(self, answers: Sequence[tuple[int, Sequence[bytes]]]) -> None:
+        """Answer `LookUp`s of `psk:` identities, each with the current key, then at most one former; none: unknown.
 
         Found keys are remembered, so that a later handshake of the identity does not ask again.
         """
@@ -347,8 +347,8 @@ class Transport(Protocol):
         """
         ...
 
-    def confirm_session(self, record: int, mark: int) -> None:
-        """Say that the `SessionExport` with this mark is durable."""
+    def confirm_sessions(self, marks: Sequence[tuple[int, int]]) -> None:
+        """Say which `SessionExport`s are durable: their records, with their marks."""
         ...
 
     def statistics(self) -> dict[str, int]:

@@ -364,12 +364,12 @@ class EngineTransport:
         with engine_errors:
             self._engine.secure(**vars(security))
 
-    def provide_psk(self, handshake: int, keys: Sequence[bytes]) -> None:
-        """Give the keys of an identity."""
+    def provide_psks(self, answers: Sequence[tuple[int, Sequence[bytes]]]) -> None:
+        """Give the keys of identities."""
         if self._closed:
             return
         with self._submission:
-            self._engine.provide_psk(handshake, keys)
+            self._engine.provide_psks(answers)
 
     def provide_verdict(self, handshake: int, *, accepted: bool) -> None:
         """Take a peer, or don't."""
@@ -397,12 +397,12 @@ class EngineTransport:
         with engine_errors:
             return self._engine.restore(sessions)
 
-    def confirm_session(self, record: int, mark: int) -> None:
-        """Say that an export is durable."""
+    def confirm_sessions(self, marks: Sequence[tuple[int, int]]) -> None:
+        """Say that exports are durable."""
         if self._closed:
             return
         with self._submission:
-            self._engine.confirm_session(record, mark)
+            self._engine.confirm_sessions(marks)
 
     def statistics(self) -> dict[str, int]:
         """Return the engine's counters and queue depths."""
@@ -451,7 +451,13 @@ class EngineTransport:
             return
         batch = _Batch()
         for event in events:
-            self._dispatch(event, batch)
+            # Most of what comes is of two classes: a chain of tests would cost as much as the rest of the drain.
+            if isinstance(event, Request):
+                batch.requests.append(event)
+            elif isinstance(event, SecurityEvent):
+                batch.security.append(event)
+            else:
+                self._dispatch(event, batch)
         if batch.security:
             self._security(batch.security)
         if batch.alive:
@@ -474,8 +480,6 @@ class EngineTransport:
 
     def _dispatch(self, event: Event, batch: _Batch) -> None:
         match event:
-            case Request():
-                batch.requests.append(event)
             case Alive():
                 batch.alive.extend(event.updates)
             case Response():
@@ -492,15 +496,13 @@ class EngineTransport:
                 self._handlers.call(self._handlers.on_download, event)
             case Cancelled():
                 self._handlers.call(self._handlers.on_cancelled, event.exchange)
-            case _:
-                batch.security.append(event)
 
     def _security(self, events: list[SecurityEvent]) -> None:
         """Deliver a batch; without a receiver, and when it breaks, nobody is known."""
         if self._handlers.on_security is None or not self._handlers.call(self._handlers.on_security, events):
             for event in events:
                 if isinstance(event, LookUp) and event.identity.startswith("psk:"):
-                    self.provide_psk(event.handshake, ())
+                    self.provide_psks([(event.handshake, ())])
                 elif isinstance(event, LookUp):
                     self.provide_verdict(event.handshake, accepted=False)
 

@@ -285,9 +285,10 @@ class MemoryTransport:
         self._sessions.secure(security)
         self._links.secure(security)
 
-    def provide_psk(self, handshake: int, keys: Sequence[bytes]) -> None:
-        """Give the keys of an identity."""
-        self._sessions.provide_psk(handshake, keys)
+    def provide_psks(self, answers: Sequence[tuple[int, Sequence[bytes]]]) -> None:
+        """Give the keys of identities."""
+        for handshake, keys in answers:
+            self._sessions.provide_psk(handshake, keys)
 
     def provide_verdict(self, handshake: int, *, accepted: bool) -> None:
         """Take a peer, or don't."""
@@ -305,7 +306,7 @@ class MemoryTransport:
         """Go on with stored sessions."""
         return self._sessions.restore(sessions, self._secure_addresses)
 
-    def confirm_session(self, record: int, mark: int) -> None:
+    def confirm_sessions(self, marks: Sequence[tuple[int, int]]) -> None:
         """Do nothing: the fake has no record numbers to run out of."""
 
     # inside

@@ -125,7 +125,7 @@ class Sessions:
             )
 
     def provide_psk(self, handshake: int, keys: Sequence[bytes]) -> None:
-        """See `Transport.provide_psk`."""
+        """See `Transport.provide_psks`."""
         hello = self._waiting.get(handshake)
         if hello is None or hello.shown.der:
             return

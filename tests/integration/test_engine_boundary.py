@@ -107,13 +107,13 @@ def test_when_python_stalls_new_requests_get_5_03_and_nothing_grows(engine) -> N
             client.send(Code.GET, mid, "/x")
             # 5.03 with Max-Age 17: option 14, one byte (RFC 7252 5.10.5)
             assert client.receive() == (Code.SERVICE_UNAVAILABLE, mid, b"\xd1\x01\x11")
-        statistics = server.statistics()
-        assert statistics["requests_waiting"] == 4
-        assert statistics["events_waiting"] == 4
-        assert statistics["busy_answers"] == 496
         # What needs no Python goes on.
         client.send(Code.POST, 1000, "/rd/x1")
         assert client.receive()[:2] == (Code.CHANGED, 1000)
+        statistics = server.statistics()  # of the turns before this answer
+        assert statistics["requests_waiting"] == 4
+        assert statistics["events_waiting"] == 4
+        assert statistics["busy_answers"] == 496
         # As soon as Python drains, new requests are taken; those that got 5.03 may come again.
         batch = server.drain()
         assert [type(event) for event in batch] == [Request] * 4

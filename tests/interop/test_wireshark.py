@@ -72,7 +72,7 @@ async def test_tshark_decodes_a_captured_session_with_the_key_log(tmp_path: Path
     def on_security(events: list[SecurityEvent]) -> None:
         for event in events:
             if isinstance(event, LookUp):
-                server.provide_psk(event.handshake, [KEY])
+                server.provide_psks([(event.handshake, [KEY])])
             elif isinstance(event, KeyLog):
                 log.append(event.line)
 

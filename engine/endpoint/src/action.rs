@@ -48,8 +48,8 @@ pub enum SecurityAction {
     ForgetKey(Identity),
     /// End all that an identity has.
     Revoke(Identity),
-    /// An export is durable.
-    Confirm { record: u64, mark: u64 },
+    /// Exports that are durable: record and mark.
+    Confirm(Vec<(u64, u64)>),
 }
 
 /// One action, applied in the order of submission.

@@ -207,7 +207,7 @@ pub enum SecurityEvent {
         /// Source of the latest.
         address: SocketAddr,
     },
-    /// To be stored; then [`crate::Engine::confirm_session`].
+    /// To be stored; then [`crate::Engine::confirm_sessions`].
     SessionExport {
         /// The row.
         record: u64,

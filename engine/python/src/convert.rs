@@ -130,7 +130,7 @@ fn request_object(
 ) -> PyResult<Py<values::Request>> {
     let object = values::Request {
         exchange,
-        peer: Peer::of(&peer),
+        peer: Py::new(py, Peer::of(&peer))?,
         code: request.code.0,
         path: request.path,
         query: request.query,

@@ -18,6 +18,9 @@ use crate::peer::{Peer, parse_address, parse_identity};
 use crate::values::BlockTuple;
 
 /// One `CoAP` endpoint, client and server at once.
+///
+/// Calls that only queue an action keep Python's lock: to give it up and take it back costs more than they do, and
+/// where they must wait, they wait for the engine's thread, which never needs it.
 #[pyclass(frozen, module = "lwm2m_server._engine")]
 pub struct Engine {
     engine: endpoint::Engine,
@@ -191,8 +194,8 @@ impl Engine {
             .map_err(error)
     }
 
-    fn cancel(&self, py: Python<'_>, handle: u64) -> PyResult<()> {
-        py.detach(|| self.engine.cancel(handle)).map_err(error)
+    fn cancel(&self, handle: u64) -> PyResult<()> {
+        self.engine.cancel(handle).map_err(error)
     }
 
     #[pyo3(signature = (peer, path, digest, *, offset = 0, block_size = 1024, code = 3, content_format = 42))]
@@ -232,7 +235,6 @@ impl Engine {
     #[allow(clippy::too_many_arguments)]
     fn respond(
         &self,
-        py: Python<'_>,
         exchange: u64,
         code: u8,
         payload: &[u8],
@@ -254,8 +256,7 @@ impl Engine {
             payload: payload.to_vec(),
             ..Response::default()
         };
-        py.detach(|| self.engine.respond(exchange, response))
-            .map_err(error)
+        self.engine.respond(exchange, response).map_err(error)
     }
 
     #[pyo3(
@@ -264,7 +265,6 @@ impl Engine {
     )]
     fn notify(
         &self,
-        py: Python<'_>,
         exchange: u64,
         code: u8,
         payload: &[u8],
@@ -277,12 +277,11 @@ impl Engine {
             payload: payload.to_vec(),
             ..Response::default()
         };
-        py.detach(|| self.engine.notify(exchange, response, confirmable))
-            .map_err(error)
+        self.engine.notify(exchange, response, confirmable).map_err(error)
     }
 
-    fn stream(&self, py: Python<'_>, path: Vec<String>) -> PyResult<()> {
-        py.detach(|| self.engine.stream(path)).map_err(error)
+    fn stream(&self, path: Vec<String>) -> PyResult<()> {
+        self.engine.stream(path).map_err(error)
     }
 
     fn add_blob(&self, py: Python<'_>, digest: &[u8], file: PathBuf) -> PyResult<u64> {
@@ -290,24 +289,24 @@ impl Engine {
         py.detach(|| self.engine.add_blob(digest, &file)).map_err(error)
     }
 
-    fn remove_blob(&self, py: Python<'_>, digest: &[u8]) -> PyResult<()> {
+    fn remove_blob(&self, digest: &[u8]) -> PyResult<()> {
         let digest = self::digest(digest)?;
-        py.detach(|| self.engine.remove_blob(digest)).map_err(error)
+        self.engine.remove_blob(digest).map_err(error)
     }
 
-    fn offer(&self, py: Python<'_>, path: Vec<String>, digest: &[u8], to: &Bound<'_, Peer>) -> PyResult<()> {
+    fn offer(&self, path: Vec<String>, digest: &[u8], to: &Bound<'_, Peer>) -> PyResult<()> {
         let (digest, to) = (self::digest(digest)?, to.get().target());
-        py.detach(|| self.engine.offer(path, &digest, &to)).map_err(error)
+        self.engine.offer(path, &digest, &to).map_err(error)
     }
 
-    fn withdraw(&self, py: Python<'_>, path: Vec<String>, to: &Bound<'_, Peer>) -> PyResult<()> {
+    fn withdraw(&self, path: Vec<String>, to: &Bound<'_, Peer>) -> PyResult<()> {
         let to = to.get().target();
-        py.detach(|| self.engine.withdraw(path, &to)).map_err(error)
+        self.engine.withdraw(path, &to).map_err(error)
     }
 
-    fn keep(&self, py: Python<'_>, location: String, peer: &Bound<'_, Peer>) -> PyResult<()> {
+    fn keep(&self, location: String, peer: &Bound<'_, Peer>) -> PyResult<()> {
         let target = peer.get().target();
-        py.detach(|| self.engine.keep(location, target)).map_err(error)
+        self.engine.keep(location, target).map_err(error)
     }
 
     /// `keep` for many: location, `host:port`, identity.
@@ -335,13 +334,13 @@ impl Engine {
         })
     }
 
-    fn drop(&self, py: Python<'_>, location: String) -> PyResult<()> {
-        py.detach(|| self.engine.forget(location)).map_err(error)
+    fn drop(&self, location: String) -> PyResult<()> {
+        self.engine.forget(location).map_err(error)
     }
 
-    fn forget(&self, py: Python<'_>, peer: &Bound<'_, Peer>) -> PyResult<()> {
+    fn forget(&self, peer: &Bound<'_, Peer>) -> PyResult<()> {
         let target = peer.get().target();
-        py.detach(|| self.engine.forget_peer(target)).map_err(error)
+        self.engine.forget_peer(target).map_err(error)
     }
 
     #[pyo3(
@@ -401,25 +400,26 @@ impl Engine {
         py.detach(|| self.engine.secure(&security)).map_err(error)
     }
 
-    fn provide_psk(&self, py: Python<'_>, handshake: u64, keys: Vec<Vec<u8>>) -> PyResult<()> {
-        let keys = keys.into_iter().map(Zeroizing::new).collect();
-        py.detach(|| self.engine.provide_psk(handshake, keys))
-            .map_err(error)
+    fn provide_psks(&self, answers: Vec<(u64, Vec<Vec<u8>>)>) -> PyResult<()> {
+        for (handshake, keys) in answers {
+            let keys = keys.into_iter().map(Zeroizing::new).collect();
+            self.engine.provide_psk(handshake, keys).map_err(error)?;
+        }
+        Ok(())
     }
 
-    fn provide_verdict(&self, py: Python<'_>, handshake: u64, accepted: bool) -> PyResult<()> {
-        py.detach(|| self.engine.provide_verdict(handshake, accepted))
-            .map_err(error)
+    fn provide_verdict(&self, handshake: u64, accepted: bool) -> PyResult<()> {
+        self.engine.provide_verdict(handshake, accepted).map_err(error)
     }
 
-    fn forget_key(&self, py: Python<'_>, identity: &str) -> PyResult<()> {
+    fn forget_key(&self, identity: &str) -> PyResult<()> {
         let identity = parse_identity(identity)?;
-        py.detach(|| self.engine.forget_key(identity)).map_err(error)
+        self.engine.forget_key(identity).map_err(error)
     }
 
-    fn revoke(&self, py: Python<'_>, identity: &str) -> PyResult<()> {
+    fn revoke(&self, identity: &str) -> PyResult<()> {
         let identity = parse_identity(identity)?;
-        py.detach(|| self.engine.revoke(identity)).map_err(error)
+        self.engine.revoke(identity).map_err(error)
     }
 
     fn restore<'py>(
@@ -434,9 +434,8 @@ impl Engine {
         Ok(counts)
     }
 
-    fn confirm_session(&self, py: Python<'_>, record: u64, mark: u64) -> PyResult<()> {
-        py.detach(|| self.engine.confirm_session(record, mark))
-            .map_err(error)
+    fn confirm_sessions(&self, marks: Vec<(u64, u64)>) -> PyResult<()> {
+        self.engine.confirm_sessions(marks).map_err(error)
     }
 
     fn __repr__(&self) -> String {

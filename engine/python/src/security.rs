@@ -19,7 +19,7 @@ fn checked(address: &str, identity: Option<&str>) -> PyResult<()> {
     Ok(())
 }
 
-/// A handshake that waits: for `Engine.provide_psk` when the identity begins with `psk:`, else for
+/// A handshake that waits: for `Engine.provide_psks` when the identity begins with `psk:`, else for
 /// `Engine.provide_verdict`.
 #[pyclass(frozen, eq, module = "lwm2m_server._engine")]
 #[derive(PartialEq)]
@@ -200,7 +200,7 @@ impl Suspicious {
     }
 }
 
-/// What is to be stored of an association; `Engine.confirm_session` when it is durable.
+/// What is to be stored of an association; `Engine.confirm_sessions` when it is durable.
 #[pyclass(frozen, eq, module = "lwm2m_server._engine")]
 #[derive(PartialEq)]
 pub struct SessionExport {

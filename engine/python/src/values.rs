@@ -25,7 +25,8 @@ fn dotted(code: u8) -> String {
 pub struct Request {
     #[pyo3(get)]
     pub exchange: u64,
-    pub peer: Peer,
+    #[pyo3(get)]
+    pub peer: Py<Peer>,
     #[pyo3(get)]
     pub code: u8,
     pub path: Vec<String>,
@@ -57,7 +58,7 @@ impl Request {
     fn new(
         py: Python<'_>,
         exchange: u64,
-        peer: &Bound<'_, Peer>,
+        peer: Py<Peer>,
         code: u8,
         path: Vec<String>,
         query: Vec<String>,
@@ -71,7 +72,7 @@ impl Request {
     ) -> Self {
         Self {
             exchange,
-            peer: peer.get().clone(),
+            peer,
             code,
             path,
             query,
@@ -83,11 +84,6 @@ impl Request {
             block1,
             size1,
         }
-    }
-
-    #[getter]
-    fn peer(&self) -> Peer {
-        self.peer.clone()
     }
 
     #[getter]
@@ -114,7 +110,7 @@ impl Request {
         format!(
             "Request(exchange={}, peer={}, code={}, path=/{}, query={}, payload={})",
             self.exchange,
-            self.peer.address,
+            self.peer.get().address,
             dotted(self.code),
             self.path.join("/"),
             self.query.join("&"),

@@ -123,8 +123,7 @@ async def test_an_update_changes_what_it_names(store):
         binding="UT",
     )
     (new,) = await store.registrations.update([update])
-    assert new == replace(
-        registration(),
+    assert new == registration()._replace(
         last_seen=1100.0,
         address="192.0.2.9:1",
         identity="psk",

@@ -7,6 +7,7 @@ from lwm2m_server.campaigns.records import DeploymentState
 from lwm2m_server.devices.attributes import AttributeType
 from lwm2m_server.devices.filter import parse
 from lwm2m_server.store import open_sqlite
+from lwm2m_server.store.prepared import driver_of
 from lwm2m_server.store.records import RegistrationUpdate
 
 
@@ -17,21 +18,25 @@ async def asked(tmp_path):
     database = store.events._database
     statements = []
 
-    def note(connection, cursor, statement, parameters, context, executemany):
+    def note(statement):
         if statement.startswith(("SELECT", "UPDATE", "WITH", "DELETE")):
-            statements.append((statement, parameters[0] if executemany else parameters))
+            statements.append(statement)
 
-    event.listen(database._engine, "before_cursor_execute", note)
+    def watch(raw, _=None):
+        raw.set_trace_callback(note)
+
+    for connection in database._connections:
+        watch(driver_of(connection))
+    event.listen(database._engine, "connect", watch)
 
     async def plans(call):
         statements.clear()
         await call(store)
-        event.remove(database._engine, "before_cursor_execute", note)
+        asked_for = list(statements)
         found = []
         with database._engine.connect() as connection:
-            for statement, parameters in statements:
-                rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", tuple(parameters))
-                found += [row[3] for row in rows]
+            for statement in asked_for:
+                found += [row[3] for row in driver_of(connection).execute(f"EXPLAIN QUERY PLAN {statement}")]
         assert found
         return found
 

@@ -90,11 +90,11 @@ class Site:
         self.events.extend(events)
         for event in events:
             if isinstance(event, LookUp) and event.identity.startswith("psk:"):
-                self.server.provide_psk(event.handshake, self.keys.get(event.identity, ()))
+                self.server.provide_psks([(event.handshake, self.keys.get(event.identity, ()))])
             elif isinstance(event, LookUp):
                 self.server.provide_verdict(event.handshake, accepted=event.identity in self.taken)
             elif isinstance(event, SessionExport):
-                self.server.confirm_session(event.record, event.mark)
+                self.server.confirm_sessions([(event.record, event.mark)])
         self.changed.set()
 
     def of(self, kind: type) -> list:

@@ -95,7 +95,7 @@ async def ends(request: pytest.FixtureRequest) -> AsyncIterator[Ends]:
     def on_security(events: list[SecurityEvent]) -> None:
         for event in events:
             if isinstance(event, LookUp):
-                server.provide_psk(event.handshake, (KEY,))
+                server.provide_psks([(event.handshake, (KEY,))])
 
     if scheme:
         server.secure(Security())

@@ -19,7 +19,8 @@ async def secured(world):
     def on_security(events: list[SecurityEvent]) -> None:
         for event in events:
             if isinstance(event, LookUp):
-                server.transport.provide_psk(event.handshake, [KEY] if event.identity == "psk:dev-1" else [])
+                keys = [KEY] if event.identity == "psk:dev-1" else []
+                server.transport.provide_psks([(event.handshake, keys)])
             elif isinstance(event, Established):
                 established.append(event.identity)
 

@@ -38,9 +38,10 @@ class Handshakes:
         self.answers = {}
         self.heard = []
 
-    def provide_psk(self, handshake, keys):
-        assert handshake not in self.answers
-        self.answers[handshake] = keys
+    def provide_psks(self, answers):
+        for handshake, keys in answers:
+            assert handshake not in self.answers
+            self.answers[handshake] = keys
 
     def provide_verdict(self, handshake, *, accepted):
         assert handshake not in self.answers
@@ -146,13 +147,13 @@ async def test_an_unknown_one_gets_no_key_and_one_event(desk):
 async def test_many_look_ups_are_one_read(desk, monkeypatch):
     identities = [await desk.psk(f"meter-{number}") for number in range(50)]
     reads = []
-    read = desk.store.credentials.get_many
+    read = desk.store.credentials.grants
 
     async def counted(wanted):
         reads.append(len(wanted))
         return await read(wanted)
 
-    monkeypatch.setattr(desk.store.credentials, "get_many", counted)
+    monkeypatch.setattr(desk.store.credentials, "grants", counted)
     assert await desk.ask_all(*((identity, b"") for identity in identities)) == [(KEY,)] * 50
     assert reads == [50]
 
@@ -183,7 +184,7 @@ async def test_a_removed_credential_ends_at_once_everywhere(desk):
 
 async def test_a_revocation_during_a_look_up_wins(desk, monkeypatch):
     identity = await desk.psk()
-    read = desk.store.credentials.get_many
+    read = desk.store.credentials.grants
     overtaken = []
 
     async def slow(wanted):
@@ -193,13 +194,13 @@ async def test_a_revocation_during_a_look_up_wins(desk, monkeypatch):
             await desk.credentials.remove(identity, actor="ann")
         return found
 
-    monkeypatch.setattr(desk.store.credentials, "get_many", slow)
+    monkeypatch.setattr(desk.store.credentials, "grants", slow)
     assert await desk.ask(identity) == ()
 
 
 async def test_a_revocation_while_the_endpoint_is_looked_up_is_not_forgotten(desk, monkeypatch):
     identity = await desk.psk()
-    read = desk.store.credentials.get_many
+    read = desk.store.credentials.grants
 
     async def slow(wanted):
         found = await read(wanted)
@@ -207,7 +208,7 @@ async def test_a_revocation_while_the_endpoint_is_looked_up_is_not_forgotten(des
         await desk.credentials.remove(identity, actor="ann")
         return found
 
-    monkeypatch.setattr(desk.store.credentials, "get_many", slow)
+    monkeypatch.setattr(desk.store.credentials, "grants", slow)
     await desk.endpoint_of(identity)
     assert await desk.endpoint_of(identity) is None
 
@@ -219,7 +220,7 @@ async def test_a_store_that_fails_refuses_nobody(desk, monkeypatch):
         raise StoreError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(desk.store.credentials, "get_many", fails)
+        patch.setattr(desk.store.credentials, "grants", fails)
         desk.identities.on_look_up([LookUp(100, identity)])
         for _ in range(5):
             await asyncio.sleep(0)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import pytest
 
 from lwm2m_server.clock import ManualClock
-from lwm2m_server.services.background import LoopTimers
 from lwm2m_server.services.sessions import SessionKeeper
 from lwm2m_server.store.errors import StoreError
 from lwm2m_server.store.memory import MemoryStore
@@ -29,20 +28,47 @@ class Transport:
         self.confirmed = []
         self.restored = []
 
-    def confirm_session(self, record, mark):
-        self.confirmed.append((record, mark))
+    def confirm_sessions(self, marks):
+        self.confirmed += marks
 
     def restore(self, sessions):
         self.restored += sessions
         return {"restored": len(sessions) - 1, "duplicate": 1}
 
 
+class Timers:
+    """What was asked for in so many seconds; a test lets the time pass."""
+
+    def __init__(self):
+        self.armed = {}
+
+    def later(self, seconds, callback):
+        timer = Timer(self.armed)
+        self.armed[timer] = callback
+        return timer
+
+    def pass_by(self):
+        armed = list(self.armed.values())
+        self.armed.clear()
+        for callback in armed:
+            callback()
+
+
+class Timer:
+    def __init__(self, armed):
+        self._armed = armed
+
+    def cancel(self):
+        self._armed.pop(self, None)
+
+
 class Desk:
     def __init__(self):
         self.sessions = MemoryStore().sessions
+        self.timers = Timers()
         self.transport = Transport()
         self.keeper = SessionKeeper(
-            self.sessions, self.transport, ManualClock(NOW), LoopTimers(), lifetime=100.0
+            self.sessions, self.transport, ManualClock(NOW), self.timers, lifetime=100.0
         )
 
     async def stored(self):
@@ -56,7 +82,8 @@ async def desk():
     await desk.keeper.close()
 
 
-async def turns():
+async def turns(desk):
+    desk.timers.pass_by()
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -71,10 +98,10 @@ async def test_an_export_is_confirmed_when_it_is_stored_and_not_before(desk, mon
 
     monkeypatch.setattr(desk.sessions, "save", slow)
     desk.keeper.exported(Export(2**64 - 1, mark=7))
-    await turns()
+    await turns(desk)
     assert desk.transport.confirmed == []
     gate.set()
-    await turns()
+    await turns(desk)
     assert desk.transport.confirmed == [(2**64 - 1, 7)]
     assert await desk.sessions.claim(since=NOW) == 1, "it is as old as it is"
 
@@ -84,9 +111,24 @@ async def test_only_the_last_word_on_a_session_counts(desk):
     desk.keeper.exported(Export(1, mark=2, sealed=b"newer"))
     desk.keeper.exported(Export(2))
     desk.keeper.gone(2)
-    await turns()
+    await turns(desk)
     assert {record: row.sealed for record, row in (await desk.stored()).items()} == {1: b"newer"}
     assert desk.transport.confirmed == [(1, 2)]
+
+
+async def test_exports_are_collected_for_a_moment(desk, monkeypatch):
+    saved = []
+    save = desk.sessions.save
+    monkeypatch.setattr(desk.sessions, "save", lambda rows: saved.append(len(rows)) or save(rows))
+    for record in range(1, 6):
+        desk.keeper.exported(Export(record))
+        await asyncio.sleep(0)
+    assert saved == []
+    await turns(desk)
+    assert saved == [5]
+    desk.keeper.exported(Export(6))
+    await turns(desk)
+    assert saved == [5, 1]
 
 
 async def test_what_somebody_else_has_claimed_is_not_confirmed(desk):
@@ -94,7 +136,7 @@ async def test_what_somebody_else_has_claimed_is_not_confirmed(desk):
         [StoredSession(record=1, generation=5, identity="psk:a", sealed=b"x", updated_at=NOW)]
     )
     desk.keeper.exported(Export(1, generation=4))
-    await turns()
+    await turns(desk)
     assert desk.transport.confirmed == []
     assert (await desk.stored())[1].sealed == b"x"
 
@@ -106,10 +148,10 @@ async def test_a_store_that_fails_confirms_nothing_and_loses_nothing(desk, monke
     with monkeypatch.context() as patch:
         patch.setattr(desk.sessions, "save", fails)
         desk.keeper.exported(Export(1, mark=1))
-        await turns()
+        await turns(desk)
     assert desk.transport.confirmed == []
     desk.keeper.exported(Export(1, mark=2))
-    await turns()
+    await turns(desk)
     assert desk.transport.confirmed == [(1, 2)]
 
 

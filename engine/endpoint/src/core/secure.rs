@@ -398,11 +398,13 @@ impl Core {
                     self.device_news(listener, now);
                 }
             }
-            SecurityAction::Confirm { record, mark } => {
-                if let Some((listener, id)) = self.secure.associations.by_record(record)
-                    && let Some(devices) = self.secure.devices(listener)
-                {
-                    devices.server.confirm(id, mark);
+            SecurityAction::Confirm(marks) => {
+                for (record, mark) in marks {
+                    if let Some((listener, id)) = self.secure.associations.by_record(record)
+                        && let Some(devices) = self.secure.devices(listener)
+                    {
+                        devices.server.confirm(id, mark);
+                    }
                 }
             }
         }

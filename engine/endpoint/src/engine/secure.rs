@@ -75,12 +75,12 @@ impl Engine {
         self.security(SecurityAction::Revoke(identity))
     }
 
-    /// Says that what was exported with this mark is durable.
+    /// Says that what was exported of these records with these marks is durable.
     ///
     /// # Errors
     /// The engine is closed.
-    pub fn confirm_session(&self, record: u64, mark: u64) -> Result<()> {
-        self.security(SecurityAction::Confirm { record, mark })
+    pub fn confirm_sessions(&self, marks: Vec<(u64, u64)>) -> Result<()> {
+        self.security(SecurityAction::Confirm(marks))
     }
 
     fn security(&self, action: SecurityAction) -> Result<()> {
