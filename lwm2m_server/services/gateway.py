@@ -265,14 +265,18 @@ class Gateway:
                     self._fail(request, error)
             return
         arrived: list[tuple[Registration, bool]] = []
+        welcome: list[tuple[int, str, Peer]] = []
         for (registration, requests), result in zip(items, results, strict=True):
             if isinstance(result, Registered):
-                self._welcome(registration, requests, result)
+                peer = requests[0].peer
+                self._moved_in(registration.endpoint, peer, result.replaced)
+                welcome += [(request.exchange, registration.registration_id, peer) for request in requests]
                 arrived.append((registration, result.created))
             else:
                 for request in requests:
                     self._fail(request, result)
         if arrived:
+            self._transport.welcome(welcome)
             self._on_registered(arrived)
 
     def _want(
@@ -319,18 +323,14 @@ class Gateway:
             objects=stated.objects,
         )
 
-    def _welcome(self, registration: Registration, requests: list[Request], result: Registered) -> None:
-        transport, peer = self._transport, requests[0].peer
-        if result.replaced is not None:
-            transport.drop(result.replaced)
-        left = self.addresses.put(registration.endpoint, peer)
+    def _moved_in(self, endpoint: str, peer: Peer, replaced: str | None) -> None:
+        """Note where a device lives now, and forget where it was."""
+        if replaced is not None:
+            self._transport.drop(replaced)
+        left = self.addresses.put(endpoint, peer)
         if left is not None:
             # Requests to where it was would hold up everything until their last retransmission.
-            transport.forget(left)
-        transport.keep(registration.registration_id, peer)
-        location = ("rd", registration.registration_id)
-        for request in requests:
-            transport.respond(request.exchange, Code.CREATED, location_path=location)
+            self._transport.forget(left)
 
     async def _update(self, batch: list[Request]) -> None:
         now = self._clock.now()

@@ -296,6 +296,10 @@ class Transport(Protocol):
         """Answer Updates of /rd/<location> that change nothing and come from this peer; see `on_alive`."""
         ...
 
+    def welcome(self, registrations: Sequence[tuple[int, str, Peer]]) -> None:
+        """Answer Registers with 2.01 and /rd/<location>, and `keep` the registrations: exchange, location, peer."""
+        ...
+
     def keep_all(self, registrations: Sequence[tuple[str, str, str | None]]) -> None:
         """Do so for many, as a start finds them: location, address and identity (None on plain CoAP) of each."""
         ...

@@ -338,6 +338,13 @@ class EngineTransport:
         with self._submission:
             self._engine.keep(location, peer)
 
+    def welcome(self, registrations: Sequence[tuple[int, str, Peer]]) -> None:
+        """Answer Registers, and keep the registrations."""
+        if self._closed:
+            return
+        with self._submission:
+            self._engine.welcome(registrations)
+
     def keep_all(self, registrations: Sequence[tuple[str, str, str | None]]) -> None:
         """Do so for many."""
         with self._submission:

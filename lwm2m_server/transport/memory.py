@@ -257,6 +257,12 @@ class MemoryTransport:
         """Answer bare Updates of this location from this peer."""
         self._server.keep(location, peer)
 
+    def welcome(self, registrations: Sequence[tuple[int, str, Peer]]) -> None:
+        """Answer Registers, and keep the registrations."""
+        for exchange, location, peer in registrations:
+            self.keep(location, peer)
+            self.respond(exchange, Code.CREATED, location_path=("rd", location))
+
     def keep_all(self, registrations: Sequence[tuple[str, str, str | None]]) -> None:
         """Do so for many."""
         for location, address, identity in registrations:

@@ -309,6 +309,20 @@ impl Engine {
         self.engine.keep(location, target).map_err(error)
     }
 
+    /// `keep`, and 2.01 to the Register, for a batch: exchange, location, peer.
+    fn welcome(&self, registrations: Vec<(u64, String, Py<Peer>)>) -> PyResult<()> {
+        for (exchange, location, peer) in registrations {
+            let response = Response {
+                code: Code::CREATED,
+                location_path: vec!["rd".to_owned(), location.clone()],
+                ..Response::default()
+            };
+            self.engine.keep(location, peer.get().target()).map_err(error)?;
+            self.engine.respond(exchange, response).map_err(error)?;
+        }
+        Ok(())
+    }
+
     /// `keep` for many: location, `host:port`, identity.
     fn keep_all(&self, py: Python<'_>, registrations: Vec<(String, String, Option<String>)>) -> PyResult<()> {
         py.detach(|| {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from lwm2m_server.firmware.deltas import bsdiff, detools_patches, thumb, whole
+from lwm2m_server.firmware.deltas import bsdiff, thumb, whole
 from lwm2m_server.firmware.deltas.streams import Output, PatchError, Source, Write
 
 
@@ -43,6 +43,7 @@ class Candidate:
 
 def create(method: Method, old: bytes, new: bytes) -> bytes:
     """Return the patch that makes `new` of `old`, which methods without a base leave alone."""
+    # Libraries are imported where they are used: a server makes its deltas elsewhere, and should start at once.
     match method:
         case Method.THUMB:
             return thumb.create(old, new)
@@ -53,6 +54,8 @@ def create(method: Method, old: bytes, new: bytes) -> bytes:
 
             return hdiffpatch.diff(old, new, "lzma2", validate=False)
         case Method.DETOOLS:
+            from lwm2m_server.firmware.deltas import detools_patches
+
             return detools_patches.create(old, new)
         case Method.LZMA:
             return whole.create_lzma(new)
@@ -74,6 +77,8 @@ def apply(method: Method, old: Source, patch: Source, write: Write, *, size: int
         case Method.HDIFFPATCH:
             output.write(_hdiffpatch(old, patch))
         case Method.DETOOLS:
+            from lwm2m_server.firmware.deltas import detools_patches
+
             detools_patches.apply(old, patch, output)
         case Method.LZMA:
             whole.apply_lzma(patch, output)

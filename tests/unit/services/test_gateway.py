@@ -228,6 +228,11 @@ class Wire(MemoryTransport):
     def keep(self, location: str, peer: Peer) -> None:
         self.kept[location] = peer
 
+    def welcome(self, registrations: Sequence[tuple[int, str, Peer]]) -> None:
+        for exchange, location, peer in registrations:
+            self.keep(location, peer)
+            self.respond(exchange, Code.CREATED, location_path=("rd", location))
+
     def keep_all(self, registrations: Sequence[tuple[str, str, str | None]]) -> None:
         for location, address, identity in registrations:
             self.keep(location, Peer(address, identity=identity))
