@@ -6,13 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from sqlalchemy import NullPool, create_engine, event
-from sqlalchemy.exc import OperationalError
+import sqlalchemy
+from sqlalchemy import Column, Integer, MetaData, NullPool, Table, create_engine, event
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from lwm2m_server.errors import Conflict
 from lwm2m_server.store import writer
 from lwm2m_server.store.errors import StoreError
+from lwm2m_server.store.prepared import Prepared, driver_of
 from lwm2m_server.store.writer import GroupCommit
+
+_DIRECT = Prepared(sqlalchemy.insert(Table("t", MetaData(), Column("x", Integer))), ("x",))
 
 
 class Bench:
@@ -60,6 +64,11 @@ def insert(connection, items):
     return [f"wrote {x}" for x in items]
 
 
+def insert_directly(connection, items):
+    _DIRECT.many(connection, [(x,) for x in items])
+    return [f"wrote {x}" for x in items]
+
+
 async def test_writes_that_wait_together_are_committed_together(bench):
     results = await asyncio.gather(*(bench.writer.submit(insert, [n]) for n in range(100)))
     assert results == [[f"wrote {n}"] for n in range(100)]
@@ -89,17 +98,29 @@ async def test_neighbours_of_one_lane_are_written_in_one_call(bench):
     assert results == [["wrote 1", "wrote 2"], ["wrote 3"], ["wrote 4"], ["wrote 5"]]
 
 
-async def test_what_the_database_refuses_fails_alone(bench):
-    await bench.writer.submit(insert, [7])
+@pytest.mark.parametrize("lane", [insert, insert_directly])
+async def test_what_the_database_refuses_fails_alone(bench, lane):
+    await bench.writer.submit(lane, [7])
     first, second, third = await asyncio.gather(
-        bench.writer.submit(insert, [1, 7, 2]),
-        bench.writer.submit(insert, [3]),
-        bench.writer.submit(insert, [7]),
+        bench.writer.submit(lane, [1, 7, 2]),
+        bench.writer.submit(lane, [3]),
+        bench.writer.submit(lane, [7]),
     )
     assert (first[0], first[2], second) == ("wrote 1", "wrote 2", ["wrote 3"])
-    assert isinstance(first[1], Exception)
-    assert isinstance(third[0], Exception)
+    assert isinstance(first[1], IntegrityError)
+    assert isinstance(third[0], IntegrityError)
     assert bench.rows() == [1, 2, 3, 7]
+
+
+async def test_a_database_that_another_holds_fails_the_batch_and_not_the_next(bench):
+    driver_of(bench.connection).execute("PRAGMA busy_timeout = 0")
+    with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked"):
+            await bench.writer.submit(insert_directly, [1])
+        other.execute("COMMIT")
+    assert await bench.writer.submit(insert_directly, [2]) == ["wrote 2"]
+    assert bench.rows() == [2]
 
 
 async def test_a_mistake_in_one_lane_leaves_the_others_alone(bench):
