@@ -256,12 +256,11 @@ impl<P: Peer> Assemblies<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
 
     const KEY: Key<u8> = (1, 2);
 
     fn table() -> Assemblies<u8> {
-        Assemblies::new(Keyed::new(&mut Random::new(1)))
+        Assemblies::new(Keyed::new([1, 2]))
     }
 
     fn block(num: u32, more: bool, payload: &[u8]) -> Incoming<'_> {

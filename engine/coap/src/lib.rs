@@ -47,5 +47,6 @@ pub use event::{
 pub use local::{Local, PassAll, Reply, Verdict};
 pub use message::{Delivery, Etag, Request, Response};
 pub use options::{Options, number};
+pub use random::{FoldHasher, Keyed, Map};
 pub use stack::{Stack, Statistics};
 pub use time::Instant;

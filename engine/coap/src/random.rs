@@ -1,11 +1,12 @@
 //! Everything that is drawn from the injected seed: tokens, message ids, back-off, hash keys.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
 use std::time::Duration;
 
-/// A hash map whose order and collisions a peer cannot foresee without the seed.
-pub(crate) type Map<K, V> = HashMap<K, V, Keyed>;
+/// A hash map whose order and collisions a peer cannot foresee without the key.
+pub type Map<K, V> = HashMap<K, V, Keyed>;
 
 /// `SipHash` over the seed and a counter: a peer cannot tell the tokens of others from its own (RFC 7252 11.4).
 #[derive(Clone, Debug)]
@@ -36,13 +37,22 @@ impl Random {
     }
 }
 
-/// Keys of the hash function.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Keyed(u64, u64);
+/// Keys of the hash function of a [`Map`].
+#[derive(Clone, Copy)]
+pub struct Keyed(u64, u64);
+
+impl fmt::Debug for Keyed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keyed")
+    }
+}
 
 impl Keyed {
-    pub(crate) fn new(random: &mut Random) -> Self {
-        Self(random.next(), random.next() | 1)
+    /// A hash function of secret random numbers.
+    #[must_use]
+    pub const fn new(random: [u64; 2]) -> Self {
+        let [start, factor] = random;
+        Self(start, factor | 1)
     }
 }
 
@@ -59,8 +69,8 @@ impl BuildHasher for Keyed {
 }
 
 /// Multiply and fold, 8 bytes a step.
-#[derive(Clone, Debug)]
-pub(crate) struct FoldHasher {
+#[derive(Clone)]
+pub struct FoldHasher {
     state: u64,
     key: u64,
 }
@@ -81,6 +91,12 @@ fn word(bytes: &[u8]) -> u64 {
             .iter()
             .rev()
             .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
+}
+
+impl fmt::Debug for FoldHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FoldHasher")
     }
 }
 

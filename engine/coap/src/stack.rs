@@ -96,7 +96,7 @@ impl<P: Peer> Stack<P> {
     #[must_use]
     pub fn new(config: Config, seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let keys = Keyed::new(&mut random);
+        let keys = Keyed::new([random.next(), random.next()]);
         Self {
             times: config.times(),
             szx: block::szx(config.block_size),

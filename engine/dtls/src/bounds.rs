@@ -6,10 +6,9 @@ use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use coap::Instant;
+use coap::{Instant, Keyed};
 
 use crate::config::Config;
-use crate::random::Keyed;
 
 const PLACES: usize = 1024;
 

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use coap::Instant;
+use coap::{Instant, Keyed, Map};
 
 use crate::bounds::{Prefix, prefix};
 use crate::config::Config;
-use crate::random::{Keyed, Map};
 use crate::server_handshake::ServerHandshake;
 
 #[derive(Debug)]

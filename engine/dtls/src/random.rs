@@ -1,8 +1,8 @@
 //! Randomness comes in from outside; hash maps are keyed by it.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, DefaultHasher, Hasher};
+
+use coap::Keyed;
 
 /// A cryptographically secure generator.
 ///
@@ -40,27 +40,9 @@ impl Source {
         let filled = self.0.fill(&mut bytes);
         (filled && (N < 8 || bytes.iter().any(|byte| *byte != 0))).then_some(bytes)
     }
-}
 
-/// A hash map whose collisions a peer cannot foresee.
-pub(crate) type Map<K, V> = HashMap<K, V, Keyed>;
-
-/// Key of the hash function.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Keyed(u64);
-
-impl Keyed {
-    pub(crate) fn new(random: &mut Source) -> Self {
-        Self(u64::from_be_bytes(random.array().unwrap_or_default()))
-    }
-}
-
-impl BuildHasher for Keyed {
-    type Hasher = DefaultHasher;
-
-    fn build_hasher(&self) -> DefaultHasher {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.0);
-        hasher
+    /// A hash function for tables whose keys peers choose.
+    pub(crate) fn keyed(&mut self) -> Keyed {
+        Keyed::new([(); 2].map(|()| u64::from_be_bytes(self.array().unwrap_or_default())))
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use coap::Instant;
+use coap::{Instant, Map};
 use slab::Slab;
 
 use crate::associations::{id_of, place_of};
@@ -16,7 +16,7 @@ use crate::cookie::Cookies;
 use crate::event::{Association, AssociationId, Event, Handler, Identity, Reason, SendError};
 use crate::half_open::HalfOpen;
 use crate::outbox::{Outbox, Transmit};
-use crate::random::{Keyed, Map, Random, Source};
+use crate::random::{Random, Source};
 use crate::record::{Record, Records, Refused};
 use crate::session::{Received, Session};
 use crate::ticket::Tickets;
@@ -101,7 +101,7 @@ impl Server {
     #[must_use]
     pub fn new(config: Arc<Config>, random: Box<dyn Random + Send>) -> Self {
         let mut random = Source(random);
-        let keyed = Keyed::new(&mut random);
+        let keyed = random.keyed();
         Self {
             out: Outbox::new(config.max_output),
             events: VecDeque::new(),
