@@ -24,6 +24,7 @@ use crate::reassembly::Message;
 use crate::server_handshake::draw_cid;
 use crate::suite::{KeyExchange, MacOrder, Suite};
 use crate::ticket::{MAX_KEPT, Resumable};
+use crate::transcript::Transcript;
 use crate::wire::{MAX_CONTENT, handshake};
 
 /// Cookies that are taken before giving up: a server may have changed its secret meanwhile.
@@ -141,7 +142,7 @@ impl ClientHandshake {
         };
         let body = offer.encode();
         // The hello without a cookie and its answer are not part of the transcript.
-        self.core.transcript.clear();
+        self.core.transcript = Transcript::new();
         self.core.flight.begin(config);
         self.core.say(handshake::CLIENT_HELLO, body);
         self.core.send(context, true);
@@ -222,8 +223,12 @@ impl ClientHandshake {
         };
         self.server_type = kind(extensions.server_certificate_type)?;
         self.client_type = kind(extensions.client_certificate_type)?;
+        let exchange = self.core.suite.key_exchange();
+        if exchange != KeyExchange::EcdheEcdsa {
+            self.core.transcript.has_no_signature();
+        }
         self.core.note(message.kind, message.seq, &message.body);
-        self.state = match self.core.suite.key_exchange() {
+        self.state = match exchange {
             KeyExchange::EcdheEcdsa => State::Certificate,
             KeyExchange::Psk | KeyExchange::EcdhePsk => State::KeyExchange,
         };
@@ -337,12 +342,14 @@ impl ClientHandshake {
         };
         self.core.derive(&premaster);
         if let Some(key) = signing {
-            let signature = key.sign(&self.core.transcript).ok_or(Alert::InternalError)?;
+            let signed = self.core.transcript.messages().ok_or(Alert::InternalError)?;
+            let signature = key.sign(signed).ok_or(Alert::InternalError)?;
             let mut body = Vec::new();
             put_signature(&mut body, &signature);
             self.core.say(handshake::CERTIFICATE_VERIFY, body);
         }
-        self.core.finish()?;
+        let prf = self.core.prf()?;
+        self.core.finish(&prf);
         self.core.send(context, true);
         self.state = self.before_finished();
         Ok(Step::Nothing)
@@ -372,10 +379,11 @@ impl ClientHandshake {
     }
 
     fn finished(&mut self, message: &Message, context: &mut Context<'_>) -> Result<Step, Failure> {
-        self.core.check_finished(message, context)?;
+        let prf = self.core.prf()?;
+        self.core.check_finished(message, &prf, context)?;
         self.core.flight.begin(context.config);
         if self.core.kind == Kind::Abbreviated {
-            self.core.finish()?;
+            self.core.finish(&prf);
             self.core.send(context, false);
         }
         self.state = State::Done;

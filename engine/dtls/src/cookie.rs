@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 use crate::hello::HelloStart;
 use crate::outbox::Outbox;
 use crate::random::Source;
-use crate::reassembly::{self, put_fragment};
+use crate::reassembly;
 use crate::record::put_header;
 use crate::wire::{VERSION_1_0, content, handshake, put_u16, put_vec8};
 use coap::Instant;
@@ -86,7 +86,8 @@ impl Cookies {
         let (start, buf) = out.open();
         let length = reassembly::HEADER + BODY;
         put_header(buf, content::HANDSHAKE, VERSION_1_0, numbers.0, length);
-        put_fragment(buf, handshake::HELLO_VERIFY_REQUEST, BODY, numbers.1, 0, BODY);
+        let header = reassembly::header(handshake::HELLO_VERIFY_REQUEST, BODY, numbers.1, 0, BODY);
+        buf.extend_from_slice(&header);
         put_u16(buf, VERSION_1_0.into());
         put_vec8(buf, &cookie);
         out.commit(address, start);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::outbox::Outbox;
-use crate::reassembly::{self, put_fragment};
+use crate::reassembly;
 use crate::record::{self, Protection, put_header};
 use crate::wire::{VERSION, content, handshake};
 use coap::Instant;
@@ -168,16 +168,15 @@ impl Flight {
                 let most = self.limit.saturating_sub(reassembly::HEADER).max(1);
                 let part = rest.get(..rest.len().min(room).min(most)).unwrap_or_default();
                 let (_, buf) = out.open();
+                let header = reassembly::header(*kind, body.len(), *seq, offset, part.len());
                 if let Some(keys) = keys.as_deref_mut() {
-                    let mut header = Vec::with_capacity(reassembly::HEADER);
-                    put_fragment(&mut header, *kind, body.len(), *seq, offset, part.len());
                     keys.seal(content::HANDSHAKE, &[&header, part], buf);
                 } else {
                     let sequence = self.record_seq;
                     self.record_seq += 1;
                     let length = reassembly::HEADER + part.len();
                     put_header(buf, content::HANDSHAKE, VERSION, sequence, length);
-                    put_fragment(buf, *kind, body.len(), *seq, offset, part.len());
+                    buf.extend_from_slice(&header);
                     buf.extend_from_slice(part);
                 }
                 offset += part.len();

@@ -17,12 +17,13 @@ use crate::event::{Handler, Identity, LookUp, Role};
 use crate::flight::Flight;
 use crate::keys::Ephemeral;
 use crate::outbox::Outbox;
-use crate::prf::{self, Master};
+use crate::prf::{self, Master, Prf};
 use crate::random::Source;
-use crate::reassembly::{Fragment, Message, Reassembly, Taken, put_fragment};
+use crate::reassembly::{self, Fragment, Message, Reassembly, Taken};
 use crate::record::{MAX_SENT, Opened, Protection, Record, Refused, put_header};
 use crate::suite::{MacOrder, Suite};
 use crate::ticket::Tickets;
+use crate::transcript::Transcript;
 use crate::window::Window;
 use crate::wire::{MAX_CONTENT, Reader, VERSION, content, handshake};
 
@@ -90,7 +91,7 @@ pub(crate) struct Core {
     pub(crate) progress: Instant,
     pub(crate) flight: Flight,
     pub(crate) reassembly: Reassembly,
-    pub(crate) transcript: Vec<u8>,
+    pub(crate) transcript: Transcript,
     pub(crate) client_random: [u8; 32],
     pub(crate) server_random: [u8; 32],
     pub(crate) suite: Suite,
@@ -137,7 +138,7 @@ impl Core {
             progress: now,
             flight: Flight::new(config),
             reassembly: Reassembly::new(next),
-            transcript: Vec::new(),
+            transcript: Transcript::new(),
             client_random: [0; 32],
             server_random: [0; 32],
             suite: Suite::PskCcm8,
@@ -175,8 +176,8 @@ impl Core {
 
     /// Notes a message as if it had not been fragmented (RFC 6347 4.2.6).
     pub(crate) fn note(&mut self, kind: u8, seq: u16, body: &[u8]) {
-        put_fragment(&mut self.transcript, kind, body.len(), seq, 0, body.len());
-        self.transcript.extend_from_slice(body);
+        let header = reassembly::header(kind, body.len(), seq, 0, body.len());
+        self.transcript.push(&header, body);
     }
 
     /// Appends a message to our flight.
@@ -248,7 +249,7 @@ impl Core {
 
     fn master_secret(&self, premaster: &[u8]) -> Master {
         if self.has_extended_master_secret {
-            prf::extended_master_secret(premaster, &prf::sha256(&self.transcript))
+            prf::extended_master_secret(premaster, &self.transcript.hash())
         } else {
             prf::master_secret(premaster, &self.client_random, &self.server_random)
         }
@@ -306,23 +307,29 @@ impl Core {
         matches!(self.former, Former::Proved)
     }
 
-    /// `verify_data` of one side over the transcript so far.
-    pub(crate) fn verify_data(&self, of: Role) -> Result<[u8; 12], Failure> {
+    /// For the Finished messages of both sides.
+    pub(crate) fn prf(&self) -> Result<Prf, Failure> {
         let master = self.master.as_ref().ok_or(Alert::InternalError)?;
+        Ok(Prf::new(master.as_slice()))
+    }
+
+    /// `verify_data` of one side over the transcript so far.
+    fn verify_data(&self, prf: &Prf, of: Role) -> [u8; prf::VERIFY_DATA] {
         let label: &[u8] = match of {
             Role::Client => b"client finished",
             Role::Server => b"server finished",
         };
-        Ok(prf::verify_data(master, label, &prf::sha256(&self.transcript)))
+        prf.verify_data(label, &self.transcript.hash())
     }
 
     /// Checks the peer's Finished.
     pub(crate) fn check_finished(
         &mut self,
         message: &Message,
+        prf: &Prf,
         context: &mut Context<'_>,
     ) -> Result<(), Failure> {
-        let expected = self.verify_data(self.role.other())?;
+        let expected = self.verify_data(prf, self.role.other());
         if !bool::from(expected.as_slice().ct_eq(&message.body)) {
             return Err(Failure::new(Alert::DecryptError, "bad-finished"));
         }
@@ -334,11 +341,10 @@ impl Core {
     }
 
     /// `ChangeCipherSpec` and Finished of ours.
-    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
-        let data = self.verify_data(self.role)?;
+    pub(crate) fn finish(&mut self, prf: &Prf) {
+        let data = self.verify_data(prf, self.role);
         self.flight.push_change_cipher_spec();
         self.say(handshake::FINISHED, data.to_vec());
-        Ok(())
     }
 }
 
@@ -470,23 +476,26 @@ fn fragments(
         }
         let core = machine.core();
         let budget = context.config.max_reassembly;
-        match core.reassembly.insert(&fragment, budget) {
-            Taken::Old => {
-                // Once per repetition of the flight, not per fragment.
-                if fragment.is_last() && fragment.seq.checked_add(1) == Some(core.reassembly.next()) {
-                    core.repeat(context);
-                }
-            }
-            Taken::Dropped => {}
-            Taken::New => {
-                while let Some(message) = machine.core().reassembly.pop() {
-                    machine.core().progress = context.now;
-                    let step = machine.message(message, context)?;
-                    if !matches!(step, Step::Nothing) {
-                        return Ok(step);
+        let mut next = core.reassembly.whole(&fragment, budget);
+        if next.is_none() {
+            match core.reassembly.insert(&fragment, budget) {
+                Taken::Old => {
+                    // Once per repetition of the flight, not per fragment.
+                    if fragment.is_last() && fragment.seq.checked_add(1) == Some(core.reassembly.next()) {
+                        core.repeat(context);
                     }
                 }
+                Taken::Dropped => {}
+                Taken::New => next = core.reassembly.pop(),
             }
+        }
+        while let Some(message) = next {
+            machine.core().progress = context.now;
+            let step = machine.message(message, context)?;
+            if !matches!(step, Step::Nothing) {
+                return Ok(step);
+            }
+            next = machine.core().reassembly.pop();
         }
     }
     Ok(Step::Nothing)

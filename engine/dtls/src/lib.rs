@@ -42,6 +42,7 @@ mod server_hello;
 mod session;
 mod suite;
 mod ticket;
+mod transcript;
 mod window;
 mod wire;
 

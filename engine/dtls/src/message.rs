@@ -2,7 +2,7 @@
 
 use crate::alert::Alert;
 use crate::hello::{ECDSA_SHA256, SECP256R1};
-use crate::wire::{Reader, put_u8, put_u16, put_u24, put_vec8, put_vec16, put_vec24};
+use crate::wire::{Reader, put_u8, put_u16, put_vec8, put_vec16, put_vec24, u24};
 
 /// Certificates in one message, the end entity first.
 pub(crate) const MAX_CHAIN: usize = 5;
@@ -34,10 +34,7 @@ pub fn parse_chain(body: &[u8]) -> Result<Vec<&[u8]>, Alert> {
 
 pub(crate) fn encode_chain(chain: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::new();
-    put_u24(
-        &mut out,
-        chain.iter().map(|certificate| certificate.len() + 3).sum(),
-    );
+    out.extend_from_slice(&u24(chain.iter().map(|certificate| certificate.len() + 3).sum()));
     for certificate in chain {
         put_vec24(&mut out, certificate);
     }

@@ -11,29 +11,43 @@ pub(crate) type Master = Zeroizing<[u8; 48]>;
 /// Length of `verify_data`.
 pub(crate) const VERIFY_DATA: usize = 12;
 
-/// PRF(secret, label, seed), as many bytes as `out` has.
-pub(crate) fn prf(secret: &[u8], label: &[u8], seeds: [&[u8]; 2], out: &mut [u8]) {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-    let mut a = {
-        let mut context = hmac::Context::with_key(&key);
-        context.update(label);
-        for seed in seeds {
-            context.update(seed);
+/// Longest label and seeds together: those of the keys.
+const MAX_SEED: usize = 13 + 64;
+
+/// The function with one secret. A lasting copy would not be zeroized, so it is made where it is used.
+pub(crate) struct Prf(hmac::Key);
+
+impl Prf {
+    pub(crate) fn new(secret: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// PRF(secret, label, seeds), as many bytes as `out` has.
+    pub(crate) fn fill(&self, label: &[u8], seeds: [&[u8]; 2], out: &mut [u8]) {
+        // A(i) ‖ label ‖ seeds
+        let mut text = [0; 32 + MAX_SEED];
+        let mut end = 32;
+        for part in [label, seeds[0], seeds[1]] {
+            text[end..end + part.len()].copy_from_slice(part);
+            end += part.len();
         }
-        context.sign()
-    };
-    for chunk in out.chunks_mut(32) {
-        let mut context = hmac::Context::with_key(&key);
-        context.update(a.as_ref());
-        context.update(label);
-        for seed in seeds {
-            context.update(seed);
+        let mut a = hmac::sign(&self.0, &text[32..end]);
+        let mut chunks = out.chunks_mut(32).peekable();
+        while let Some(chunk) = chunks.next() {
+            text[..32].copy_from_slice(a.as_ref());
+            let block = hmac::sign(&self.0, &text[..end]);
+            chunk.copy_from_slice(&block.as_ref()[..chunk.len()]);
+            if chunks.peek().is_some() {
+                a = hmac::sign(&self.0, a.as_ref());
+            }
         }
-        let block = context.sign();
-        for (to, from) in chunk.iter_mut().zip(block.as_ref()) {
-            *to = *from;
-        }
-        a = hmac::sign(&key, a.as_ref());
+    }
+
+    /// `verify_data` of the side that `label` names; the secret is the master secret.
+    pub(crate) fn verify_data(&self, label: &[u8], transcript: &[u8; 32]) -> [u8; VERIFY_DATA] {
+        let mut data = [0; VERIFY_DATA];
+        self.fill(label, [transcript, &[]], &mut data);
+        data
     }
 }
 
@@ -59,27 +73,17 @@ pub(crate) fn psk_premaster(shared: Option<&[u8]>, psk: &[u8]) -> Zeroizing<Vec<
 
 pub(crate) fn master_secret(premaster: &[u8], client: &[u8; 32], server: &[u8; 32]) -> Master {
     let mut master = Master::default_zeroed();
-    prf(premaster, b"master secret", [client, server], master.as_mut());
+    let seeds = [client.as_slice(), server];
+    Prf::new(premaster).fill(b"master secret", seeds, master.as_mut());
     master
 }
 
 /// `session_hash` covers the messages up to and with `ClientKeyExchange`.
 pub(crate) fn extended_master_secret(premaster: &[u8], session_hash: &[u8; 32]) -> Master {
     let mut master = Master::default_zeroed();
-    prf(
-        premaster,
-        b"extended master secret",
-        [session_hash, &[]],
-        master.as_mut(),
-    );
+    let seeds = [session_hash.as_slice(), &[]];
+    Prf::new(premaster).fill(b"extended master secret", seeds, master.as_mut());
     master
-}
-
-/// `verify_data` of the side that `label` names.
-pub(crate) fn verify_data(master: &Master, label: &[u8], transcript: &[u8; 32]) -> [u8; VERIFY_DATA] {
-    let mut data = [0; VERIFY_DATA];
-    prf(master.as_ref(), label, [transcript, &[]], &mut data);
-    data
 }
 
 /// The keys of one direction: the cipher's, the implicit part of the nonce with AEAD, the MAC's with CBC.
@@ -111,7 +115,7 @@ pub(crate) fn key_block(
     let mut block = Zeroizing::new([0; 96]);
     let length = if with_mac { 96 } else { 40 };
     let block = block.get_mut(..length).unwrap_or_default();
-    prf(master.as_ref(), b"key expansion", [server, client], block);
+    Prf::new(master.as_ref()).fill(b"key expansion", [server, client], block);
     let mut left = &*block;
     let mut macs = [None, None];
     if with_mac {
@@ -165,7 +169,7 @@ mod tests {
         let secret = hex("9bbe436ba940f017b17652849a71db35");
         let seed = hex("a0ba9f936cda311827a6f796ffd5198c");
         let mut out = [0; 100];
-        prf(&secret, b"test label", [&seed, &[]], &mut out);
+        Prf::new(&secret).fill(b"test label", [&seed, &[]], &mut out);
         let expected = hex("e3f229ba727be17b8d122620557cd453c2aab21d07c3d495329b52d4e61edb5a
              6b301791e90d35c9c9a46b4e14baf9af0fa022f7077def17abfd3797c0564bab
              4fbc91666e9def9b97fce34f796789baa48082d122ee42c5a72e5a5110fff701

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::alert::Alert;
-use crate::wire::{Reader, handshake, put_u16, put_u24};
+use crate::wire::{Reader, handshake, u24};
 
 /// Header of a handshake message.
 pub(crate) const HEADER: usize = 12;
@@ -51,20 +51,12 @@ impl<'a> Fragment<'a> {
     }
 }
 
-/// Writes the header of a fragment.
-pub(crate) fn put_fragment(
-    out: &mut Vec<u8>,
-    kind: u8,
-    total: usize,
-    seq: u16,
-    offset: usize,
-    length: usize,
-) {
-    out.push(kind);
-    put_u24(out, total);
-    put_u16(out, seq.into());
-    put_u24(out, offset);
-    put_u24(out, length);
+/// The header of a fragment.
+#[allow(clippy::many_single_char_names)]
+pub(crate) fn header(kind: u8, total: usize, seq: u16, offset: usize, length: usize) -> [u8; HEADER] {
+    let [[a, b, c], [f, g, h], [i, j, k]] = [total, offset, length].map(u24);
+    let [d, e] = seq.to_be_bytes();
+    [kind, a, b, c, d, e, f, g, h, i, j, k]
 }
 
 /// Longest body that is taken for a type; `None` for a type that does not exist.
@@ -216,6 +208,21 @@ impl Reassembly {
         Taken::New
     }
 
+    /// The next message when this fragment is all of it, as most are, and nothing of it is in memory.
+    pub(crate) fn whole(&mut self, fragment: &Fragment<'_>, budget: usize) -> Option<Message> {
+        let Fragment { kind, seq, total, .. } = *fragment;
+        let fits = max_length(kind).is_some_and(|max| total <= max) && self.bytes + total <= budget;
+        if seq != self.next || fragment.body.len() != total || !fits || !self.ahead.is_empty() {
+            return None;
+        }
+        self.next = self.next.checked_add(1)?;
+        Some(Message {
+            kind,
+            seq,
+            body: fragment.body.to_vec(),
+        })
+    }
+
     /// The next message when it is complete.
     pub fn pop(&mut self) -> Option<Message> {
         let complete = self.ahead.front()?.as_ref()?.is_complete();
@@ -271,6 +278,21 @@ mod tests {
                 prop_assert_eq!(reassembly.bytes(), 0);
             }
         }
+    }
+
+    #[test]
+    fn a_message_in_one_piece_is_taken_at_once_unless_some_of_it_is_kept() {
+        let body = b"0123456789".as_slice();
+        let mut reassembly = Reassembly::new(3);
+        assert_eq!(reassembly.whole(&fragment(body, 0, 9), 100), None);
+        assert_eq!(reassembly.whole(&fragment(body, 0, 10), 9), None);
+        let message = reassembly.whole(&fragment(body, 0, 10), 10).expect("whole");
+        assert_eq!((message.seq, message.body.as_slice()), (3, body));
+        assert_eq!(reassembly.whole(&fragment(body, 0, 10), 100), None);
+        assert_eq!(reassembly.insert(&fragment(body, 0, 10), 100), Taken::Old);
+        let mut reassembly = Reassembly::new(3);
+        assert_eq!(reassembly.insert(&fragment(body, 0, 4), 100), Taken::New);
+        assert_eq!(reassembly.whole(&fragment(body, 0, 10), 100), None);
     }
 
     #[test]

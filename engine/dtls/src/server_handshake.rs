@@ -263,7 +263,8 @@ impl ServerHandshake {
     }
 
     fn finished(&mut self, message: &Message, context: &mut Context<'_>) -> Result<Step, Failure> {
-        self.core.check_finished(message, context)?;
+        let prf = self.core.prf()?;
+        self.core.check_finished(message, &prf, context)?;
         self.core.flight.begin(context.config);
         self.state = State::Done;
         if self.core.kind == Kind::Abbreviated {
@@ -273,7 +274,7 @@ impl ServerHandshake {
             let ticket = self.ticket(terms, context).unwrap_or_default();
             self.core.say(handshake::NEW_SESSION_TICKET, ticket);
         }
-        self.core.finish()?;
+        self.core.finish(&prf);
         self.core.send(context, false);
         Ok(Step::Done)
     }
@@ -352,7 +353,8 @@ impl Machine for ServerHandshake {
             (State::CertificateVerify, handshake::CERTIFICATE_VERIFY) => {
                 let signature = parse_certificate_verify(&message.body)?;
                 let key = self.core.peer_key.take().ok_or(Alert::InternalError)?;
-                key.verify(&self.core.transcript, signature)?;
+                let signed = self.core.transcript.messages().ok_or(Alert::InternalError)?;
+                key.verify(signed, signature)?;
                 self.core.note(message.kind, message.seq, &message.body);
                 self.state = State::Finished;
                 Ok(Step::Nothing)

@@ -117,6 +117,9 @@ impl ServerHandshake {
         }
         let with_certificates = exchange == KeyExchange::EcdheEcdsa;
         let types = types.filter(|_| with_certificates);
+        if !with_certificates {
+            core.transcript.has_no_signature();
+        }
         let echo = |wanted: Option<&[u8]>, kind: Option<CertificateType>| {
             wanted.and(kind).map(|kind| vec![kind as u8])
         };
@@ -158,6 +161,7 @@ impl ServerHandshake {
         context: &mut Context<'_>,
     ) -> Result<Step, Failure> {
         self.core.suite = ticket.suite;
+        self.core.transcript.has_no_signature();
         // RFC 5077 3.4: the session id that came with the ticket tells that it was taken.
         self.answer(
             message,
@@ -168,7 +172,8 @@ impl ServerHandshake {
         )?;
         self.core.resume(ticket.master);
         self.core.identity = Some(Arc::new(ticket.identity));
-        self.core.finish()?;
+        let prf = self.core.prf()?;
+        self.core.finish(&prf);
         self.core.send(context, true);
         self.state = State::Finished;
         Ok(Step::Nothing)

@@ -74,11 +74,12 @@ impl Session {
     pub(crate) fn new(mut core: Core, serial: u32, now: Instant) -> Option<Self> {
         let limit = |limit: usize| u16::try_from(limit.min(MAX_CONTENT)).unwrap_or_default();
         let keys = *core.keys.take()?;
+        let send_limit = limit(core.flight.limit);
         // The last flight was ours: a server's in a full handshake, a client's in a resumed one.
         let linger = core.flight.is_changed().then(|| {
             Box::new(Linger {
                 finished: core.reassembly.next().wrapping_sub(1),
-                flight: core.flight.clone(),
+                flight: core.flight,
             })
         });
         Some(Self {
@@ -87,7 +88,7 @@ impl Session {
             identity: core.identity.take()?,
             serial,
             older: None,
-            send_limit: limit(core.flight.limit),
+            send_limit,
             receive_limit: limit(core.receive_limit),
             role: core.role,
             has_extended_master_secret: core.has_extended_master_secret,
@@ -221,7 +222,7 @@ mod tests {
     use super::*;
     use crate::cid::ConnectionId;
     use crate::prf::DirectionKey;
-    use crate::reassembly::put_fragment;
+    use crate::reassembly::header;
     use crate::record::Records;
     use crate::suite::Suite;
     use crate::window::Window;
@@ -291,9 +292,7 @@ mod tests {
     }
 
     fn message(kind: u8) -> Vec<u8> {
-        let mut message = Vec::new();
-        put_fragment(&mut message, kind, 0, 0, 0, 0);
-        message
+        header(kind, 0, 0, 0, 0).to_vec()
     }
 
     #[test]
@@ -303,8 +302,7 @@ mod tests {
         let mut flight = Flight::new(&config);
         flight.push_change_cipher_spec();
         us.linger = Some(Box::new(Linger { flight, finished: 3 }));
-        let mut finished = Vec::new();
-        put_fragment(&mut finished, handshake::FINISHED, 12, 3, 0, 12);
+        let mut finished = header(handshake::FINISHED, 12, 3, 0, 12).to_vec();
         finished.extend_from_slice(&[7; 12]);
         let mut other = finished.clone();
         other[5] = 4;

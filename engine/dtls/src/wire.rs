@@ -124,10 +124,10 @@ pub(crate) fn put_u16(out: &mut Vec<u8>, value: usize) {
 }
 
 #[allow(clippy::cast_possible_truncation)]
-pub(crate) fn put_u24(out: &mut Vec<u8>, value: usize) {
+pub(crate) fn u24(value: usize) -> [u8; 3] {
     debug_assert!(value < 1 << 24);
     let [_, bytes @ ..] = (value as u32).to_be_bytes();
-    out.extend_from_slice(&bytes);
+    bytes
 }
 
 pub(crate) fn put_vec8(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -141,6 +141,6 @@ pub(crate) fn put_vec16(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 pub(crate) fn put_vec24(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_u24(out, bytes.len());
+    out.extend_from_slice(&u24(bytes.len()));
     out.extend_from_slice(bytes);
 }
