@@ -179,15 +179,21 @@ impl Session {
         }
         let reserved = if clean { 0 } else { RESERVED };
         let mark = (self.keys.send_next + reserved).min(MAX_SENT);
-        let mut state = Zeroizing::new(Vec::with_capacity(384));
-        self.write(mark, clean, &mut state);
         let salt = random.array::<SALT>()?;
+        // Zeroized if it can't be sealed.
+        let mut sealed = Zeroizing::new(Vec::with_capacity(384));
+        sealed.push(VERSION);
+        sealed.extend_from_slice(&salt);
+        sealed.extend_from_slice(&self.generation.to_be_bytes());
+        let start = sealed.len();
+        self.write(mark, clean, &mut sealed);
         let nonce = aead::Nonce::assume_unique_for_key([0; 12]);
         let aad = aead::Aad::from(aad(self.record, self.generation));
         let tag = key
             .cipher(&salt)?
-            .seal_in_place_separate_tag(nonce, aad, &mut state)
+            .seal_in_place_separate_tag(nonce, aad, sealed.get_mut(start..)?)
             .ok()?;
+        sealed.extend_from_slice(tag.as_ref());
         // Once this may be stored, nothing above its mark may be sent before the next is.
         self.exported = mark;
         self.keys.send_below = self.keys.send_below.min(mark);
@@ -195,14 +201,7 @@ impl Session {
             record: self.record,
             generation: self.generation,
             mark,
-            sealed: [
-                [VERSION].as_slice(),
-                &salt,
-                &self.generation.to_be_bytes(),
-                &state,
-                tag.as_ref(),
-            ]
-            .concat(),
+            sealed: std::mem::take(&mut *sealed),
         })
     }
 

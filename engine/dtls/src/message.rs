@@ -186,7 +186,8 @@ pub fn parse_new_session_ticket(body: &[u8]) -> Result<(u32, &[u8]), Alert> {
 }
 
 pub(crate) fn encode_new_session_ticket(lifetime: u32, ticket: &[u8]) -> Vec<u8> {
-    let mut out = lifetime.to_be_bytes().to_vec();
+    let mut out = Vec::with_capacity(6 + ticket.len());
+    out.extend_from_slice(&lifetime.to_be_bytes());
     put_vec16(&mut out, ticket);
     out
 }

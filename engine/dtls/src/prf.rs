@@ -3,7 +3,7 @@
 use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
-use crate::wire::put_vec16;
+use crate::wire::{put_u16, put_vec16};
 
 /// 48 bytes from which all keys of an association come.
 pub(crate) type Master = Zeroizing<[u8; 48]>;
@@ -64,8 +64,8 @@ pub(crate) fn psk_premaster(shared: Option<&[u8]>, psk: &[u8]) -> Zeroizing<Vec<
     if let Some(shared) = shared {
         put_vec16(&mut premaster, shared);
     } else {
-        let zeros = Zeroizing::new(vec![0; psk.len()]);
-        put_vec16(&mut premaster, &zeros);
+        put_u16(&mut premaster, other);
+        premaster.resize(2 + other, 0);
     }
     put_vec16(&mut premaster, psk);
     premaster
