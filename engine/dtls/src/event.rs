@@ -142,8 +142,8 @@ pub enum Answer<T> {
 /// What is asked in [`Event::LookUp`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookUp {
-    /// The keys of an identity; answer with [`crate::Server::provide_psk`].
-    Psk(Box<[u8]>),
+    /// The keys of an identity, an [`Identity::Psk`]; answer with [`crate::Server::provide_psk`].
+    Psk(Arc<Identity>),
     /// Whether a peer is taken; answer with [`crate::Server::provide_verdict`].
     Peer {
         /// Fingerprint and names.

@@ -200,13 +200,14 @@ impl ServerHandshake {
         };
         self.state = State::Finished;
         self.shared = shared;
-        self.core.identity = Some(Arc::new(Identity::Psk(Box::from(identity))));
+        let claimed = Arc::new(Identity::Psk(Box::from(identity)));
+        self.core.identity = Some(Arc::clone(&claimed));
         match context.handler.psk(identity) {
             Answer::Known(keys) => self.set_psk(Some(&keys), context),
             Answer::Unknown => self.set_psk(None, context),
             Answer::Later => {
                 self.core.pending = true;
-                self.core.look_up = Some(LookUp::Psk(Box::from(identity)));
+                self.core.look_up = Some(LookUp::Psk(claimed));
                 Ok(Step::Nothing)
             }
         }
@@ -284,11 +285,11 @@ impl ServerHandshake {
         let lifetime = context.config.ticket_lifetime.unwrap_or_default();
         let good_for = lifetime.min(self.valid_for);
         let master = self.core.master.clone().ok_or(Alert::InternalError)?;
-        let identity = self.core.identity.as_deref().ok_or(Alert::InternalError)?;
+        let identity = self.core.identity.clone().ok_or(Alert::InternalError)?;
         let ticket = Ticket {
             suite: self.core.suite,
             master,
-            identity: identity.clone(),
+            identity,
             key: self.key_checks[usize::from(self.core.has_former())],
             terms,
             end: context.now + good_for,
@@ -303,7 +304,7 @@ impl ServerHandshake {
     }
 
     pub(crate) fn is_waiting_for_psk(&self) -> bool {
-        let resumes = self.resuming.as_deref().map(|(_, ticket)| &ticket.identity);
+        let resumes = self.resuming.as_deref().map(|(_, ticket)| &*ticket.identity);
         resumes.map_or(
             self.core.pending && self.state == State::Finished && self.core.keys.is_none(),
             |identity| matches!(identity, Identity::Psk(_)),

@@ -32,12 +32,12 @@ impl ServerHandshake {
             // RFC 7627 5.3: the session had it.
             return Err(Failure::new(Alert::HandshakeFailure, "no-extended-master-secret"));
         }
-        let identity = Arc::new(ticket.identity.clone());
+        let identity = Arc::clone(&ticket.identity);
         let (is_taken, look_up) = match &*identity {
             Identity::Psk(name) => match context.handler.psk(name) {
                 Answer::Known(keys) => (ticket.is_of(&keys), None),
                 Answer::Unknown => (false, None),
-                Answer::Later => (false, Some(LookUp::Psk(name.clone()))),
+                Answer::Later => (false, Some(LookUp::Psk(Arc::clone(&identity)))),
             },
             _ => match context.handler.peer(&identity, &[]) {
                 Answer::Known(()) => (true, None),
@@ -171,7 +171,7 @@ impl ServerHandshake {
             context,
         )?;
         self.core.resume(ticket.master);
-        self.core.identity = Some(Arc::new(ticket.identity));
+        self.core.identity = Some(ticket.identity);
         let prf = self.core.prf()?;
         self.core.finish(&prf);
         self.core.send(context, true);

@@ -42,7 +42,7 @@ pub(crate) fn check(bytes: &[u8]) -> Check {
 pub(crate) struct Ticket {
     pub(crate) suite: Suite,
     pub(crate) master: Master,
-    pub(crate) identity: Identity,
+    pub(crate) identity: Arc<Identity>,
     /// Of the pre-shared key; zeros without one.
     pub(crate) key: Check,
     /// Of the server name asked for (RFC 6066 3) and the fragment length agreed (RFC 6066 4), which must be the same.
@@ -67,15 +67,13 @@ impl Ticket {
             .any(|key| check(key) == self.key)
     }
 
-    fn write(&self) -> Zeroizing<Vec<u8>> {
-        let mut out = Zeroizing::new(Vec::with_capacity(256));
+    fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.suite.code().to_be_bytes());
         out.extend_from_slice(&self.end.as_micros().to_be_bytes());
         out.extend_from_slice(self.master.as_slice());
         out.extend_from_slice(&self.key);
         out.extend_from_slice(&self.terms);
-        put_identity(&mut out, &self.identity);
-        out
+        put_identity(out, &self.identity);
     }
 
     fn read(state: &[u8]) -> Option<Self> {
@@ -87,7 +85,7 @@ impl Ticket {
             master: Zeroizing::new(reader.array().ok()?),
             key: reader.array().ok()?,
             terms: reader.array().ok()?,
-            identity: read_identity(&mut reader).ok()?,
+            identity: Arc::new(read_identity(&mut reader).ok()?),
             end,
         };
         reader.end().ok()?;
@@ -139,11 +137,15 @@ impl Tickets {
         self.rotate(random, lifetime, now);
         let [Some(key), _] = &self.keys else { return None };
         let nonce = random.array::<NONCE>()?;
-        let mut state = ticket.write();
+        // Zeroized if it can't be sealed.
+        let mut sealed = Zeroizing::new(Vec::with_capacity(256));
+        sealed.extend_from_slice(&nonce);
+        ticket.write(&mut sealed);
+        let state = sealed.get_mut(NONCE..)?;
         let sealing = aead::Nonce::assume_unique_for_key(nonce);
-        let tag = key.seal_in_place_separate_tag(sealing, aead::Aad::empty(), &mut state);
-        let sealed = [nonce.as_slice(), &state, tag.ok()?.as_ref()].concat();
-        (sealed.len() <= MAX_TICKET).then_some(sealed)
+        let tag = key.seal_in_place_separate_tag(sealing, aead::Aad::empty(), state);
+        sealed.extend_from_slice(tag.ok()?.as_ref());
+        (sealed.len() <= MAX_TICKET).then(|| std::mem::take(&mut *sealed))
     }
 
     /// What a ticket of ours holds that has not come to its end.

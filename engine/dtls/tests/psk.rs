@@ -199,7 +199,8 @@ fn a_look_up_may_be_answered_later() {
         _ => None,
     });
     let (handshake, look_up) = found.expect("a look-up");
-    assert_eq!(look_up, dtls::LookUp::Psk(common::IDENTITY.into()));
+    let identity = dtls::Identity::Psk(common::IDENTITY.into());
+    assert_eq!(look_up, dtls::LookUp::Psk(identity.into()));
     let keys = dtls::PskKeys::new(dtls::Secret::new(common::KEY.to_vec()));
     let now = network.now;
     network

@@ -515,12 +515,6 @@ fn owner(target: &Target) -> Principal {
     }
 }
 
-/// A seed that nobody can guess.
-pub fn entropy() -> u64 {
-    // The standard library seeds its hashers from the system's entropy, which is all that is needed here.
-    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), process::id())
-}
-
 impl Drop for Engine {
     fn drop(&mut self) {
         self.close();

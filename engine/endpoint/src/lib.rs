@@ -26,9 +26,10 @@ mod socket;
 mod worker;
 
 pub use blob::Digest;
-pub use engine::{Engine, Target, entropy};
+pub use engine::{Engine, Target};
 pub use error::Error;
 pub use event::{Claim, Download, Event, Remote, SecurityEvent, reason};
 pub use key::{PeerKey, Principal, Route};
+pub use random::entropy;
 pub use security::{Security, default_suites};
 pub use settings::{SettingError, Settings};

@@ -1,9 +1,21 @@
 //! The system's randomness in large portions: a handshake draws many small pieces, and each would be a system call.
 
+use coap::Keyed;
 use dtls::{Random, SystemRandom};
 use zeroize::{Zeroize, Zeroizing};
 
 const PORTION: usize = 4096;
+
+/// A seed that nobody can guess.
+pub fn entropy() -> u64 {
+    // The standard library seeds its hashers from the system's entropy, which is all that is needed here.
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id())
+}
+
+/// A hash function for tables whose keys peers choose.
+pub fn keyed() -> Keyed {
+    Keyed::new([entropy(), entropy()])
+}
 
 /// Gives out each byte once and forgets it.
 pub struct Portions {

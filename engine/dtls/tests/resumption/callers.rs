@@ -9,7 +9,7 @@ fn an_answer_about_a_session_may_come_later() {
         let handler = &mut network.server_handler;
         match look_up {
             LookUp::Psk(identity) => {
-                assert_eq!(**identity, *IDENTITY);
+                assert_eq!(**identity, Identity::Psk((*IDENTITY).into()));
                 let keys = is_taken.then(|| PskKeys::new(Secret::new(common::KEY.to_vec())));
                 network.server.provide_psk(handshake, keys.as_ref(), now, handler);
             }

@@ -218,9 +218,9 @@ impl Core {
             } => {
                 let handshake = handshake_number(listener, handshake);
                 let (identity, der, verified) = match look_up {
-                    LookUp::Psk(name) => {
-                        self.secure.keys.ask(handshake, &name, now);
-                        (Arc::new(Identity::Psk(name)), Box::default(), true)
+                    LookUp::Psk(identity) => {
+                        self.secure.keys.ask(handshake, Arc::clone(&identity), now);
+                        (identity, Box::default(), true)
                     }
                     LookUp::Peer {
                         identity,

@@ -1,14 +1,14 @@
 //! What the engine keeps of each association beside DTLS: its key, its stored row, and which one an identity is
 //! reached by.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use coap::Instant;
+use coap::{Instant, Map};
 use dtls::{Association, AssociationId, Identity};
 
 use crate::identity;
 use crate::key::{IdentityHash, PeerKey};
+use crate::random::keyed;
 
 /// A question to a device of which a restart has left open whether it is there or a replay of what it sent before.
 pub struct Probe {
@@ -27,22 +27,31 @@ pub struct Entry {
     pub probe: Option<Box<Probe>>,
 }
 
-/// The associations of one identity.
-struct Live {
-    /// The one that registered last, or the newest.
-    current: PeerKey,
-    others: Vec<PeerKey>,
-}
-
 /// All associations of all listeners.
-#[derive(Default)]
 pub struct Associations {
     /// By listener and slot.
     tables: Vec<Vec<Option<Entry>>>,
     /// Entries whose slot was taken before their end was told.
     displaced: Vec<(u16, Entry)>,
-    by_identity: HashMap<IdentityHash, Live>,
-    by_record: HashMap<u64, (u16, AssociationId)>,
+    /// Of each identity, the one that registered last, or the newest.
+    current: Map<IdentityHash, PeerKey>,
+    /// The others of the few identities that have several, the newest last.
+    others: Map<IdentityHash, Vec<PeerKey>>,
+    /// Listener and slot.
+    by_record: Map<u64, (u16, u32)>,
+}
+
+impl Default for Associations {
+    fn default() -> Self {
+        let keyed = keyed();
+        Self {
+            tables: Vec::new(),
+            displaced: Vec::new(),
+            current: Map::with_hasher(keyed),
+            others: Map::with_hasher(keyed),
+            by_record: Map::with_hasher(keyed),
+        }
+    }
 }
 
 fn slot(id: AssociationId) -> usize {
@@ -81,11 +90,8 @@ impl Associations {
             self.displaced.push((listener, before));
         }
         let key = PeerKey::association(listener, id, hash);
-        if let Some(live) = self.by_identity.get_mut(&hash) {
-            live.others.push(std::mem::replace(&mut live.current, key));
-        } else {
-            let others = Vec::new();
-            self.by_identity.insert(hash, Live { current: key, others });
+        if let Some(before) = self.current.insert(hash, key) {
+            self.others.entry(hash).or_default().push(before);
         }
         key
     }
@@ -111,25 +117,28 @@ impl Associations {
 
     /// The association that an identity is reached by.
     pub fn current(&self, identity: IdentityHash) -> Option<PeerKey> {
-        self.by_identity.get(&identity).map(|live| live.current)
+        self.current.get(&identity).copied()
     }
 
     /// All associations of an identity.
     pub fn of(&self, identity: IdentityHash) -> Vec<PeerKey> {
-        let live = self.by_identity.get(&identity);
-        live.map_or_else(Vec::new, |live| {
-            [&[live.current], live.others.as_slice()].concat()
-        })
+        let others = self.others.get(&identity).into_iter().flatten();
+        self.current
+            .get(&identity)
+            .into_iter()
+            .chain(others)
+            .copied()
+            .collect()
     }
 
     /// From now on its identity is reached by this association.
     pub fn prefer(&mut self, key: PeerKey) {
-        let live = key.identity().and_then(|hash| self.by_identity.get_mut(&hash));
-        let Some(live) = live.filter(|live| live.current != key) else {
-            return;
-        };
-        if let Some(other) = live.others.iter_mut().find(|other| **other == key) {
-            *other = std::mem::replace(&mut live.current, key);
+        let Some(hash) = key.identity() else { return };
+        let mut others = self.others.get_mut(&hash).into_iter().flatten();
+        if let (Some(other), Some(current)) =
+            (others.find(|other| **other == key), self.current.get_mut(&hash))
+        {
+            std::mem::swap(other, current);
         }
     }
 
@@ -137,13 +146,20 @@ impl Associations {
     pub fn stored(&mut self, listener: u16, id: AssociationId, record: u64) {
         if let Some(entry) = self.get_mut(listener, id) {
             entry.record = record;
-            self.by_record.insert(record, (listener, id));
+            let slot = u32::try_from(id.slot()).unwrap_or(u32::MAX);
+            self.by_record.insert(record, (listener, slot));
         }
     }
 
     /// The association that is stored under a row.
     pub fn by_record(&self, record: u64) -> Option<(u16, AssociationId)> {
-        self.by_record.get(&record).copied()
+        let (listener, slot) = *self.by_record.get(&record)?;
+        let entry = self
+            .tables
+            .get(usize::from(listener))?
+            .get(slot as usize)?
+            .as_ref()?;
+        (entry.record == record).then_some((listener, entry.id))
     }
 
     /// Forgets an association that has ended.
@@ -158,16 +174,28 @@ impl Associations {
         };
         let key = PeerKey::association(listener, id, entry.hash);
         self.by_record.remove(&entry.record);
-        if let Some(live) = self.by_identity.get_mut(&entry.hash) {
-            if live.current != key {
-                live.others.retain(|other| *other != key);
-            } else if let Some(newest) = live.others.pop() {
-                live.current = newest;
-            } else {
-                self.by_identity.remove(&entry.hash);
-            }
-        }
+        self.unlink(entry.hash, key);
         Some((key, entry))
+    }
+
+    fn unlink(&mut self, hash: IdentityHash, key: PeerKey) {
+        let is_current = self.current.get(&hash) == Some(&key);
+        let Some(others) = self.others.get_mut(&hash) else {
+            if is_current {
+                self.current.remove(&hash);
+            }
+            return;
+        };
+        if is_current {
+            if let Some(newest) = others.pop() {
+                self.current.insert(hash, newest);
+            }
+        } else {
+            others.retain(|other| *other != key);
+        }
+        if others.is_empty() {
+            self.others.remove(&hash);
+        }
     }
 
     /// The associations of one listener.
@@ -213,7 +241,7 @@ mod tests {
         table.remove(1, id(1, 0));
         table.remove(0, id(2, 1));
         assert_eq!((table.current(hash), table.of(hash)), (None, vec![]));
-        assert!(table.by_identity.is_empty());
+        assert!(table.current.is_empty() && table.others.is_empty());
     }
 
     #[test]
