@@ -101,7 +101,8 @@ pub(crate) struct Core {
     pub(crate) peer_cid: ConnectionId,
     /// Content of a record that we take.
     pub(crate) receive_limit: usize,
-    pub(crate) ephemeral: Option<Ephemeral>,
+    /// Boxed, as most handshakes have none.
+    pub(crate) ephemeral: Option<Box<Ephemeral>>,
     pub(crate) master: Option<Master>,
     pub(crate) keys: Option<Box<Protection>>,
     former: Former,

@@ -97,7 +97,7 @@ impl ServerHandshake {
         }
         let ephemeral = Ephemeral::generate().ok_or(Alert::InternalError)?;
         let params = EcdheParams::encode(&ephemeral.point);
-        core.ephemeral = Some(ephemeral);
+        core.ephemeral = Some(Box::new(ephemeral));
         if exchange == KeyExchange::EcdhePsk {
             // The hint is empty.
             let mut body = Vec::new();
