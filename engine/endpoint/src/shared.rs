@@ -103,6 +103,13 @@ impl Depths {
     }
 }
 
+#[derive(Default)]
+struct Actions {
+    waiting: Vec<Action>,
+    /// Callers that wait for room.
+    callers: usize,
+}
+
 /// Both queues.
 pub struct Shared {
     events: Mutex<Events>,
@@ -110,7 +117,7 @@ pub struct Shared {
     pub depths: Depths,
     /// Readable while events wait.
     pub events_signal: Signal,
-    actions: Mutex<Vec<Action>>,
+    actions: Mutex<Actions>,
     actions_taken: Condvar,
     wake_signal: Signal,
     awake: AtomicBool,
@@ -179,29 +186,31 @@ impl Shared {
     /// The action.
     pub fn submit(&self, action: Action) -> Result<(), Box<Action>> {
         let mut actions = lock(&self.actions);
-        if actions.len() >= self.max_actions {
+        if actions.waiting.len() >= self.max_actions {
             return Err(Box::new(action));
         }
-        actions.push(action);
+        actions.waiting.push(action);
         Ok(())
     }
 
     /// Queues an action that must not be lost; when the queue is full it waits until the thread has taken it.
     pub fn submit_or_wait(&self, action: Action) {
         let mut actions = lock(&self.actions);
-        while actions.len() >= self.max_actions && !self.is_finished() {
+        while actions.waiting.len() >= self.max_actions && !self.is_finished() {
             self.wake();
+            actions.callers += 1;
             actions = self
                 .actions_taken
                 .wait(actions)
                 .unwrap_or_else(PoisonError::into_inner);
+            actions.callers -= 1;
         }
-        actions.push(action);
+        actions.waiting.push(action);
     }
 
     /// Number of actions not yet taken.
     pub fn actions_waiting(&self) -> usize {
-        lock(&self.actions).len()
+        lock(&self.actions).waiting.len()
     }
 
     /// Lets the thread run, when it does not know yet that it should.
@@ -240,13 +249,15 @@ impl Shared {
         }
     }
 
-    /// Takes all actions, in order.
-    pub fn take_actions(&self) -> Vec<Action> {
-        let taken = std::mem::take(&mut *lock(&self.actions));
-        if !taken.is_empty() {
+    /// Takes all actions, in order, for an empty list, whose memory serves the next ones.
+    pub fn take_actions(&self, taken: &mut Vec<Action>) {
+        debug_assert!(taken.is_empty());
+        let mut actions = lock(&self.actions);
+        std::mem::swap(&mut actions.waiting, taken);
+        // A notification is a system call, whether somebody waits or not.
+        if actions.callers > 0 {
             self.actions_taken.notify_all();
         }
-        taken
     }
 
     /// What the thread waits on besides its sockets.

@@ -13,10 +13,12 @@ use std::ptr;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// Datagrams moved by one system call.
-pub const BATCH: usize = 64;
+/// Most datagrams moved by one system call.
+const BATCH: usize = 64;
+/// Room that a call to receive has at least.
+const FEW: usize = 8;
 /// Largest datagram taken; `CoAP` expects 1152 (RFC 7252 4.6), real clients send a little more.
 const MAX_DATAGRAM: usize = 4096;
 /// Wanted kernel buffers in bytes: some thousand datagrams, for bursts of devices that wake together.
@@ -46,6 +48,8 @@ pub struct Inbox {
     buffers: Vec<[u8; MAX_DATAGRAM]>,
     names: Vec<libc::sockaddr_storage>,
     received: Vec<(SocketAddr, usize)>,
+    /// What the next call may take: to prepare for many costs as much as to take one.
+    room: usize,
 }
 
 impl Inbox {
@@ -56,36 +60,39 @@ impl Inbox {
             // SAFETY: `sockaddr_storage` is plain integers, for which all-zero bytes are a value (AF_UNSPEC).
             names: vec![unsafe { zeroed() }; BATCH],
             received: Vec::with_capacity(BATCH),
+            room: BATCH,
         }
     }
 
-    /// Takes what waits, at most [`BATCH`]; returns how many datagrams came, those over the size included.
+    /// Takes what waits, as far as there is room; returns how many datagrams came, those over the size included, and
+    /// whether there may be more.
     ///
     /// # Errors
     /// What the socket reports; that nothing waits is not an error.
-    pub fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: &Socket) -> io::Result<(usize, bool)> {
         self.received.clear();
-        let mut parts: Vec<libc::iovec> = Vec::with_capacity(BATCH);
-        parts.extend(self.buffers.iter_mut().map(|buffer| libc::iovec {
-            iov_base: buffer.as_mut_ptr().cast(),
-            iov_len: buffer.len(),
-        }));
-        let mut headers: Vec<libc::mmsghdr> = Vec::with_capacity(BATCH);
-        headers.extend(self.names.iter_mut().zip(&mut parts).map(|(name, part)| {
-            header(
+        let room = self.room;
+        let (mut parts, mut headers) = ([NO_PART; BATCH], [no_header(); BATCH]);
+        let places = self.buffers.iter_mut().zip(&mut self.names);
+        for (header, (part, (buffer, name))) in
+            headers.iter_mut().zip(parts.iter_mut().zip(places)).take(room)
+        {
+            part.iov_base = buffer.as_mut_ptr().cast();
+            part.iov_len = buffer.len();
+            *header = self::header(
                 ptr::from_mut(name).cast(),
                 size_of::<libc::sockaddr_storage>(),
                 part,
-            )
-        }));
-        // SAFETY: `headers` has BATCH valid entries; each points to a name and an iovec that outlive the call, and
-        // each iovec to its own buffer of `self.buffers`. The pointers were taken from unique borrows, nothing else
+            );
+        }
+        // SAFETY: the first `room` of `headers` are valid; each points to a name and an iovec that outlive the call,
+        // and each iovec to its own buffer of `self.buffers`. The pointers were taken from unique borrows, nothing else
         // touches that memory before the call returns, and the kernel writes no further than the given lengths.
         let count = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
-                libc::c_uint::try_from(headers.len()).unwrap_or(0),
+                libc::c_uint::try_from(room).unwrap_or(0),
                 libc::MSG_DONTWAIT,
                 ptr::null_mut(),
             )
@@ -93,7 +100,7 @@ impl Inbox {
         let Ok(count) = usize::try_from(count) else {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::WouldBlock {
-                Ok(0)
+                Ok((0, false))
             } else {
                 Err(error)
             };
@@ -107,7 +114,8 @@ impl Inbox {
                     .push((address, index << 16 | length.min(MAX_DATAGRAM)));
             }
         }
-        Ok(count)
+        self.room = (2 * count).clamp(FEW, BATCH);
+        Ok((count, count == room))
     }
 
     /// The datagrams of the last `receive` with their senders.
@@ -119,10 +127,10 @@ impl Inbox {
 }
 
 /// A batch of datagrams for one socket, collected without copying.
-#[derive(Default)]
 pub struct Outbox<'a> {
-    names: Vec<socket2::SockAddr>,
-    datagrams: Vec<&'a [u8]>,
+    /// Empty, lent for its memory.
+    names: &'a mut Vec<SockAddr>,
+    datagrams: [&'a [u8]; BATCH],
 }
 
 /// What became of a batch.
@@ -146,15 +154,26 @@ impl Sent {
 }
 
 impl<'a> Outbox<'a> {
-    /// Adds a datagram.
-    pub fn push(&mut self, address: SocketAddr, datagram: &'a [u8]) {
-        self.names.push(address.into());
-        self.datagrams.push(datagram);
+    /// An empty box.
+    pub fn new(names: &'a mut Vec<SockAddr>) -> Self {
+        names.clear();
+        Self {
+            names,
+            datagrams: [&[]; BATCH],
+        }
     }
 
-    /// True when a call should be made before more is added.
+    /// Adds a datagram; there is room for [`BATCH`].
+    pub fn push(&mut self, address: SocketAddr, datagram: &'a [u8]) {
+        if let Some(place) = self.datagrams.get_mut(self.names.len()) {
+            *place = datagram;
+            self.names.push(address.into());
+        }
+    }
+
+    /// True when a call must be made before more is added.
     pub fn is_full(&self) -> bool {
-        self.datagrams.len() >= BATCH
+        self.names.len() >= BATCH
     }
 
     /// Sends all and empties the box.
@@ -162,7 +181,7 @@ impl<'a> Outbox<'a> {
         let mut sent = Sent::default();
         let mut start = 0;
         let mut waited = false;
-        while start < self.datagrams.len() {
+        while start < self.names.len() {
             match self.send_from(socket, start) {
                 Ok(count) => {
                     let taken = self.datagrams.iter().skip(start).take(count);
@@ -175,7 +194,7 @@ impl<'a> Outbox<'a> {
                     waited = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    sent.lost += (self.datagrams.len() - start) as u64;
+                    sent.lost += (self.names.len() - start) as u64;
                     break;
                 }
                 Err(_) => {
@@ -186,38 +205,44 @@ impl<'a> Outbox<'a> {
             }
         }
         self.names.clear();
-        self.datagrams.clear();
         sent
     }
 
     fn send_from(&self, socket: &Socket, start: usize) -> io::Result<usize> {
-        let names = self.names.get(start..).unwrap_or_default();
-        let datagrams = self.datagrams.get(start..).unwrap_or_default();
-        let mut parts: Vec<libc::iovec> = Vec::with_capacity(datagrams.len());
-        parts.extend(datagrams.iter().map(|datagram| libc::iovec {
-            iov_base: datagram.as_ptr().cast_mut().cast(),
-            iov_len: datagram.len(),
-        }));
-        let mut headers: Vec<libc::mmsghdr> = Vec::with_capacity(datagrams.len());
-        headers.extend(
-            names
-                .iter()
-                .zip(&mut parts)
-                .map(|(name, part)| header(name.as_ptr().cast_mut().cast(), name.len() as usize, part)),
-        );
-        // SAFETY: each header points to a name in `self.names` and an iovec in `parts`, each iovec to a borrowed
-        // datagram; all outlive the call. The kernel only reads through msg_name and msg_iov when it sends, so that
-        // the pointers come from shared borrows does no harm. It writes msg_len of `headers`, which is ours.
+        let (mut parts, mut headers) = ([NO_PART; BATCH], [no_header(); BATCH]);
+        let mut count: libc::c_uint = 0;
+        let datagrams = self.names.iter().zip(self.datagrams).skip(start);
+        for (header, (part, (name, datagram))) in headers.iter_mut().zip(parts.iter_mut().zip(datagrams)) {
+            part.iov_base = datagram.as_ptr().cast_mut().cast();
+            part.iov_len = datagram.len();
+            *header = self::header(name.as_ptr().cast_mut().cast(), name.len() as usize, part);
+            count += 1;
+        }
+        // SAFETY: each of the first `count` headers points to a name in `self.names` and an iovec in `parts`, each of
+        // these to a borrowed datagram; all outlive the call. The kernel only reads through msg_name and msg_iov when
+        // it sends, so that the pointers come from shared borrows does no harm. It writes msg_len of `headers`, which
+        // is ours.
         let count = unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
-                libc::c_uint::try_from(headers.len()).unwrap_or(0),
+                count,
                 libc::MSG_DONTWAIT,
             )
         };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
     }
+}
+
+// Lists for a call stand on the stack: they would be the largest allocations of a turn by far.
+
+const NO_PART: libc::iovec = libc::iovec {
+    iov_base: ptr::null_mut(),
+    iov_len: 0,
+};
+
+fn no_header() -> libc::mmsghdr {
+    header(ptr::null_mut(), 0, ptr::null_mut())
 }
 
 fn header(name: *mut libc::c_void, name_len: usize, part: *mut libc::iovec) -> libc::mmsghdr {
@@ -281,14 +306,15 @@ mod tests {
             let bodies: Vec<Vec<u8>> = (0..BATCH)
                 .map(|i| vec![u8::try_from(i).unwrap(); i + 1])
                 .collect();
-            let mut outbox = Outbox::default();
+            let mut names = Vec::new();
+            let mut outbox = Outbox::new(&mut names);
             for body in &bodies {
                 outbox.push(to, body);
             }
             assert!(outbox.is_full());
             assert_eq!(outbox.send(&a).datagrams, BATCH as u64);
             let mut inbox = Inbox::new();
-            assert_eq!(inbox.receive(&b).unwrap(), BATCH);
+            assert_eq!(inbox.receive(&b).unwrap().0, BATCH);
             let from = a.local_addr().unwrap().as_socket().unwrap();
             let got: Vec<_> = inbox
                 .datagrams()
@@ -298,7 +324,7 @@ mod tests {
                 got,
                 bodies.into_iter().map(|body| (from, body)).collect::<Vec<_>>()
             );
-            assert_eq!(inbox.receive(&b).unwrap(), 0);
+            assert_eq!(inbox.receive(&b).unwrap().0, 0);
         }
     }
 
@@ -308,7 +334,7 @@ mod tests {
         a.send_to(&[1; MAX_DATAGRAM + 1], &to.into()).unwrap();
         a.send_to(&[2; MAX_DATAGRAM], &to.into()).unwrap();
         let mut inbox = Inbox::new();
-        assert_eq!(inbox.receive(&b).unwrap(), 2);
+        assert_eq!(inbox.receive(&b).unwrap().0, 2);
         assert_eq!(
             inbox.datagrams().map(|(_, body)| body.len()).collect::<Vec<_>>(),
             [MAX_DATAGRAM]
@@ -318,7 +344,8 @@ mod tests {
     #[test]
     fn a_refused_datagram_does_not_hold_up_the_others() {
         let (a, b, to) = pair("127.0.0.1");
-        let mut outbox = Outbox::default();
+        let mut names = Vec::new();
+        let mut outbox = Outbox::new(&mut names);
         outbox.push(SocketAddr::new(to.ip(), 0), b"no port");
         outbox.push(to, b"fine");
         assert_eq!(
@@ -330,6 +357,6 @@ mod tests {
             }
         );
         let mut inbox = Inbox::new();
-        assert_eq!(inbox.receive(&b).unwrap(), 1);
+        assert_eq!(inbox.receive(&b).unwrap().0, 1);
     }
 }

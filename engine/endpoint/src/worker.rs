@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use coap::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 
 use crate::action::Action;
 use crate::core::Core;
@@ -18,6 +18,8 @@ use crate::socket::{Inbox, Outbox, Sent};
 
 /// Batches read from one socket before the others, the actions and the timers get their turn.
 const BATCHES_A_TURN: usize = 4;
+/// Room for actions that is kept between turns.
+const KEEP_ACTIONS: usize = 1024;
 /// Times that what DTLS says to what is sent may lead to more that is to be sent, in one turn.
 const ROUNDS: usize = 4;
 
@@ -46,6 +48,10 @@ pub struct Worker {
     shared: Arc<Shared>,
     sockets: Vec<Socket>,
     inbox: Inbox,
+    /// Memory for addresses to send to.
+    names: Vec<SockAddr>,
+    /// Empty between turns.
+    actions: Vec<Action>,
     traffic: Traffic,
 }
 
@@ -65,6 +71,8 @@ impl Worker {
             shared,
             sockets: Vec::new(),
             inbox: Inbox::new(),
+            names: Vec::new(),
+            actions: Vec::new(),
             traffic: Traffic::default(),
         }
     }
@@ -136,7 +144,7 @@ impl Worker {
             let Some(socket) = self.sockets.get(usize::from(listener)) else {
                 return;
             };
-            let Ok(count) = self.inbox.receive(socket) else {
+            let Ok((count, more)) = self.inbox.receive(socket) else {
                 self.traffic.errors += 1;
                 return;
             };
@@ -150,7 +158,7 @@ impl Worker {
             }
             self.traffic.received += count as u64;
             self.traffic.unusable += (count as u64).saturating_sub(usable);
-            if count < crate::socket::BATCH {
+            if !more {
                 return;
             }
         }
@@ -158,7 +166,9 @@ impl Worker {
 
     /// Carries out what Python asks.
     fn actions(&mut self, now: Instant) {
-        for action in self.shared.take_actions() {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.shared.take_actions(&mut actions);
+        for action in actions.drain(..) {
             match action {
                 Action::Listen(listener) => {
                     self.sockets.push(listener.socket);
@@ -167,6 +177,8 @@ impl Worker {
                 action => self.core.act(action, now),
             }
         }
+        actions.shrink_to(KEEP_ACTIONS);
+        self.actions = actions;
     }
 
     /// Carries out Python's actions, the timers, and everything that is to go out.
@@ -187,11 +199,11 @@ impl Worker {
             self.core.stack.sent(count);
             self.core.sent(now);
         }
-        let (sockets, traffic) = (&self.sockets, &mut self.traffic);
+        let (sockets, traffic, names) = (&self.sockets, &mut self.traffic, &mut self.names);
         self.core.secure.transmit(|listener, outgoing| {
             let (count, sent) = match outgoing {
-                Outgoing::Devices(server) => send_all(sockets, listener, server.transmits()),
-                Outgoing::Server(client) => send_all(sockets, listener, client.transmits()),
+                Outgoing::Devices(server) => send_all(sockets, names, listener, server.transmits()),
+                Outgoing::Server(client) => send_all(sockets, names, listener, client.transmits()),
             };
             traffic.add(sent);
             count
@@ -202,7 +214,7 @@ impl Worker {
     /// others to DTLS. Returns how many there were.
     fn stack_outbound(&mut self, now: Instant) -> usize {
         let mut count = 0;
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(&mut self.names);
         let mut current = None;
         let secure = &mut self.core.secure;
         for transmit in self.core.stack.transmits() {
@@ -252,12 +264,13 @@ fn flush(sockets: &[Socket], listener: Option<u16>, outbox: &mut Outbox<'_>) -> 
 /// Sends the datagrams of one listener; returns how many there were.
 fn send_all<'a>(
     sockets: &[Socket],
+    names: &'a mut Vec<SockAddr>,
     listener: u16,
     transmits: impl Iterator<Item = dtls::Transmit<'a>>,
 ) -> (usize, Sent) {
     let mut total = Sent::default();
     let mut count = 0;
-    let mut outbox = Outbox::default();
+    let mut outbox = Outbox::new(names);
     for transmit in transmits {
         count += 1;
         outbox.push(transmit.address, transmit.datagram);
