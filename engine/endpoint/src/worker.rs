@@ -107,7 +107,7 @@ impl Worker {
 
     /// Sleeps until a socket is readable, Python calls, or a timer is due; says which sockets are readable.
     fn wait(&mut self, ready: &mut Vec<u16>) {
-        let now = self.now();
+        let now = self.shared.now();
         let patience = self
             .core
             .next_timeout()

@@ -165,26 +165,33 @@ impl Secure {
 
     /// Counters and table sizes by name.
     pub fn statistics(&self, into: &mut Vec<(&'static str, u64)>) {
-        let all = self.gates.iter().filter_map(|gate| match gate {
-            Gate::Devices(devices) => Some(devices.server.statistics()),
-            Gate::Plain | Gate::Servers => None,
-        });
-        let all: Vec<Statistics> = all.collect();
-        let sum = |count: fn(&Statistics) -> u64| all.iter().map(count).sum::<u64>();
+        let mut sum = Statistics::default();
+        for gate in &self.gates {
+            if let Gate::Devices(devices) = gate {
+                let each = devices.server.statistics();
+                sum.established += each.established;
+                sum.failed += each.failed;
+                sum.half_open += each.half_open;
+                sum.sessions += each.sessions;
+                sum.cookies += each.cookies;
+                sum.shed += each.shed;
+                sum.forged += each.forged;
+                sum.replayed += each.replayed;
+                sum.foreign += each.foreign;
+                sum.dropped += each.dropped;
+            }
+        }
         into.extend([
-            ("dtls_handshakes", sum(|each| each.established)),
-            ("dtls_failed", sum(|each| each.failed)),
-            ("dtls_half_open", sum(|each| each.half_open as u64)),
-            ("dtls_sessions", sum(|each| each.sessions as u64)),
-            ("dtls_cookies", sum(|each| each.cookies)),
-            ("dtls_shed", sum(|each| each.shed) + self.shed),
-            ("dtls_forged", sum(|each| each.forged)),
-            ("dtls_replayed", sum(|each| each.replayed)),
-            ("dtls_foreign", sum(|each| each.foreign)),
-            (
-                "dtls_dropped",
-                sum(|each| each.dropped) + self.unsent + self.links.lost,
-            ),
+            ("dtls_handshakes", sum.established),
+            ("dtls_failed", sum.failed),
+            ("dtls_half_open", sum.half_open as u64),
+            ("dtls_sessions", sum.sessions as u64),
+            ("dtls_cookies", sum.cookies),
+            ("dtls_shed", sum.shed + self.shed),
+            ("dtls_forged", sum.forged),
+            ("dtls_replayed", sum.replayed),
+            ("dtls_foreign", sum.foreign),
+            ("dtls_dropped", sum.dropped + self.unsent + self.links.lost),
             ("dtls_keys", self.keys.len() as u64),
             ("dtls_servers", self.links.len() as u64),
         ]);
