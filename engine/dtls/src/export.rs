@@ -149,6 +149,19 @@ pub(crate) fn put_identity(out: &mut Vec<u8>, identity: &Identity) {
     }
 }
 
+/// A buffer for secrets beside an identity. What a vector leaves behind when it grows is not zeroized: this one has
+/// room from the start.
+pub(crate) fn roomy(others: usize, identity: &Identity) -> Zeroizing<Vec<u8>> {
+    let identity = match identity {
+        Identity::Psk(name) => name.len(),
+        Identity::RawPublicKey(fingerprint) => fingerprint.len(),
+        Identity::Certificate { fingerprint, names } => {
+            fingerprint.len() + names.iter().map(|name| 1 + name.len()).sum::<usize>()
+        }
+    };
+    Zeroizing::new(Vec::with_capacity(others + identity))
+}
+
 pub(crate) fn read_identity(reader: &mut Reader<'_>) -> Result<Identity, Alert> {
     Ok(match reader.u8()? {
         0 => Identity::Psk(reader.vec8()?.into()),
@@ -181,7 +194,7 @@ impl Session {
         let mark = (self.keys.send_next + reserved).min(MAX_SENT);
         let salt = random.array::<SALT>()?;
         // Zeroized if it can't be sealed.
-        let mut sealed = Zeroizing::new(Vec::with_capacity(384));
+        let mut sealed = roomy(384, &self.identity);
         sealed.push(VERSION);
         sealed.extend_from_slice(&salt);
         sealed.extend_from_slice(&self.generation.to_be_bytes());
@@ -503,5 +516,28 @@ impl Client {
         let id = id_of(0, session.serial);
         self.session = Some(Box::new(session));
         Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_written_where_there_is_room_for_the_longest_identity() {
+        let names = (0..8_u8).map(|_| "x".repeat(253).into()).collect();
+        for identity in [
+            Identity::Psk([0; 128].into()),
+            Identity::RawPublicKey([0; 32]),
+            Identity::Certificate {
+                fingerprint: [0; 32],
+                names,
+            },
+        ] {
+            let mut buffer = roomy(3, &identity);
+            let room = buffer.capacity();
+            put_identity(&mut buffer, &identity);
+            assert_eq!(buffer.capacity(), room, "{identity:?}");
+        }
     }
 }

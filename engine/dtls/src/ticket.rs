@@ -15,7 +15,7 @@ use ring::aead;
 use zeroize::Zeroizing;
 
 use crate::event::{Identity, PskKeys};
-use crate::export::{put_identity, read_identity};
+use crate::export::{put_identity, read_identity, roomy};
 use crate::prf::{Master, sha256};
 use crate::random::Source;
 use crate::suite::Suite;
@@ -138,7 +138,7 @@ impl Tickets {
         let [Some(key), _] = &self.keys else { return None };
         let nonce = random.array::<NONCE>()?;
         // Zeroized if it can't be sealed.
-        let mut sealed = Zeroizing::new(Vec::with_capacity(256));
+        let mut sealed = roomy(256, &ticket.identity);
         sealed.extend_from_slice(&nonce);
         ticket.write(&mut sealed);
         let state = sealed.get_mut(NONCE..)?;
