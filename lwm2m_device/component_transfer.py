@@ -4,7 +4,6 @@ One package is on its way at a time. It goes to one instance and may be for seve
 together once every image is stored and proven.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
@@ -19,16 +18,13 @@ from lwm2m_device.flash import Flash
 from lwm2m_device.judges import Judges
 from lwm2m_device.layout import Layout, LayoutKind
 from lwm2m_device.machine import Result, State, Trigger, step
-from lwm2m_device.slots import ImageHeader, Slot
-from lwm2m_device.transfer import check_version_text
+from lwm2m_device.slots import ImageHeader, Slot, check_version_text
 from lwm2m_device.update_machine import fresh
 from lwm2m_device.update_state import UpdateState
 from lwm2m_device.updater import Updater
 from lwm2m_server.clock import Clock
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode
 from lwm2m_server.firmware.refusals import refusal as refuse
-
-_PIECE = 4096
 
 
 class PackageJudge(Protocol):
@@ -139,7 +135,7 @@ class ComponentTransfer(Updater):
         """Get ready for an image. What was loaded before it is sealed."""
         offer = item.offer
         self._aim(self.banks.download(item.instance))
-        self._payload = offer.payload
+        self._download.payload = offer.payload
         self._download.begin()
         self._keep(
             replace(
@@ -163,9 +159,7 @@ class ComponentTransfer(Updater):
 
     def _complete(self) -> None:
         """Prove the whole package once more as it is stored; then all its instances are Downloaded."""
-        envelope = self._envelopes.load()
-        if envelope is None:
-            raise refuse(RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
+        envelope = self._envelopes.require()
         stored = {item.instance: self._stored(item) for item in self._items}
         self._judge.complete_package(envelope, self._expected(), stored)
         # Its instance waits with the others though its own image is installed already.
@@ -198,13 +192,8 @@ class ComponentTransfer(Updater):
         if slot.header() != header or not slot.is_intact():
             name = self.relations.names[item.instance]
             raise refuse(RefusalCode.DIGEST_MISMATCH, f"The image stored for {name} is no longer intact.")
-        fetched = offer.digest
-        if offer.payload is not None:
-            digest = hashlib.sha256()
-            for offset in range(0, offer.size, _PIECE):
-                plain = slot.read(offset, min(_PIECE, offer.size - offset))
-                digest.update(offer.payload.cipher.apply(offset, plain))
-            fetched = digest.digest()
+        payload = offer.payload
+        fetched = offer.digest if payload is None else payload.digest_of(slot.read, offer.size)
         return Stored(offer.digest, offer.size, fetched)
 
     def _check(self, package: Package) -> None:

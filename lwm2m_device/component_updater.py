@@ -16,7 +16,6 @@ from lwm2m_device.update_machine import fresh
 from lwm2m_device.update_state import UpdateRecord, UpdateState
 from lwm2m_device.updater import STATE_LOST
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode
-from lwm2m_server.firmware.refusals import refusal as refuse
 
 
 class ComponentUpdater(ComponentTransfer):
@@ -128,7 +127,8 @@ class ComponentUpdater(ComponentTransfer):
             for package in left:
                 members = self._members(together, package)
                 try:
-                    self._judge.package(self._envelope(members), tuple(installed))
+                    envelope = self.banks.download(members[0]).envelope.require()
+                    self._judge.package(envelope, tuple(installed))
                 except Refusal as error:
                     if error.code != RefusalCode.DEPENDENCY_MISSING:
                         raise
@@ -149,12 +149,6 @@ class ComponentUpdater(ComponentTransfer):
         """Return the instances for which a package has an image, in its order."""
         members = [i for i in together if self.states[i].package == package and self.states[i].digest]
         return sorted(members, key=lambda i: self.states[i].order)
-
-    def _envelope(self, members: list[int]) -> bytes:
-        envelope = self.banks.download(members[0]).envelope.load()
-        if envelope is None:
-            raise refuse(RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
-        return envelope
 
     def _begin(self, together: set[int], entries: tuple[Entry, ...]) -> None:
         states = {
@@ -197,7 +191,7 @@ class ComponentUpdater(ComponentTransfer):
         self._items = package.items
         for item in package.items:
             if item.instance == self.state.target:
-                self._payload = item.offer.payload
+                self._download.payload = item.offer.payload
                 return (item.offer.digest, item.offer.size) == (self.state.digest, self.state.size)
         return False
 

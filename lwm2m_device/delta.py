@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from lwm2m_device.download import ImageDownload
+from lwm2m_device.download import Download
 from lwm2m_device.fetcher import Fetcher, FetchFailed
 from lwm2m_device.flash import Flash
 from lwm2m_device.layout import Layout
@@ -97,7 +97,7 @@ class PatchArea:
         """Return the header, or None when there is no valid one."""
         return _decode(self._slot.read(self._header_at, _HEADER_LENGTH))
 
-    def begin(self, header: PatchHeader) -> ImageDownload:
+    def begin(self, header: PatchHeader) -> Download:
         """Make room for a patch; the slot becomes unbootable."""
         download = self.download(header)
         download.begin()
@@ -107,9 +107,9 @@ class PatchArea:
         self._flash.sync()
         return download
 
-    def download(self, header: PatchHeader) -> ImageDownload:
+    def download(self, header: PatchHeader) -> Download:
         """Return the writer of the patch."""
-        return ImageDownload(self._flash, self._layout, self._place(header))
+        return Download(self._flash, self._layout, self._place(header))
 
     def source(self, header: PatchHeader) -> Source:
         """Return the stored patch."""
@@ -175,7 +175,7 @@ class _Tail:
 class PatchTarget:
     """The patch as something that a `Fetcher` fills."""
 
-    def __init__(self, download: ImageDownload, size: int) -> None:
+    def __init__(self, download: Download, size: int) -> None:
         self._download = download
         self.state = UpdateState(size=size)
         self.package_limit = size

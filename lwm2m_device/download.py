@@ -1,4 +1,4 @@
-"""An image on its way into the slot for downloads, such that a restart goes on.
+"""An image, or other bytes, on their way into the slot for downloads, such that a restart goes on.
 
 After each stretch of stored bytes a mark (end offset, CRC of the stretch) is appended. After a restart
 the marks are checked against the slot: what they cover is kept, and at most the page under way is
@@ -10,7 +10,9 @@ import zlib
 from typing import Protocol
 
 from lwm2m_device.flash import Flash
+from lwm2m_device.judges import Payload
 from lwm2m_device.layout import Layout
+from lwm2m_server.firmware.refusals import RefusalCode, refusal
 
 _MARK = struct.Struct("<II")
 _STRETCH = 256  # bytes that are worth a mark of their own
@@ -45,7 +47,7 @@ class Place(Protocol):
         ...
 
 
-class ImageDownload:
+class Download:
     """Writer of one slot. `offset` is the next byte that it wants.
 
     Bytes that don't fill a unit of the flash wait in memory until more come, or `flush`.
@@ -163,3 +165,57 @@ class ImageDownload:
 
     def _page_align(self, length: int) -> int:
         return -(-length // self._page_size) * self._page_size
+
+
+class ImageDownload(Download):
+    """A download with a size to hold to, of bytes that may be encrypted: what is stored is decrypted.
+
+    `payload` is there while the bytes that come are encrypted. Refusals call them `what`, and the room for them
+    `where`. A size of 0 is one that is not known.
+    """
+
+    def __init__(
+        self, flash: Flash, layout: Layout, slot: Place, *, what: str = "image", where: str = "the slot"
+    ) -> None:
+        super().__init__(flash, layout, slot)
+        self.payload: Payload | None = None
+        self._what = what
+        self._where = where
+
+    def check_room(self, size: int) -> None:
+        """Refuse what does not fit; raises Refusal."""
+        if size > self.slot.capacity:
+            raise refusal(
+                RefusalCode.STORAGE_FULL,
+                f"The {self._what} has {size} bytes, {self._where} {self.slot.capacity}.",
+                field="image-size",
+            )
+
+    def start_over(self, size: int) -> None:
+        """Want other bytes than before, `size` of them, from byte 0; raises Refusal when they don't fit."""
+        if self.offset:
+            self.begin()
+        self.check_room(size)
+
+    def take(self, data: bytes, size: int) -> None:
+        """Store the bytes that follow as they are fetched; raises Refusal beyond `size`, or the end of the slot."""
+        end = self.offset + len(data)
+        if size and end > size:
+            raise refusal(
+                RefusalCode.SIZE_MISMATCH,
+                f"The {self._what} is longer than the {size} bytes of its manifest.",
+            )
+        self.check_room(end)
+        self.store(data if self.payload is None else self.payload.cipher.apply(self.offset, data))
+
+    def check_whole(self, size: int) -> None:
+        """Refuse what has not as many bytes as it should; raises Refusal."""
+        if size and self.offset != size:
+            raise refusal(
+                RefusalCode.SIZE_MISMATCH,
+                f"The {self._what} has {self.offset} bytes, its manifest says {size}.",
+            )
+
+    def fetched_digest(self, digest: bytes, size: int) -> bytes:
+        """Return the SHA-256 of what was fetched; `digest` is that of the `size` bytes that were stored."""
+        return digest if self.payload is None else self.payload.digest_of(self.slot.read, size)

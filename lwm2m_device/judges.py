@@ -4,6 +4,7 @@ A plain image has to name its version itself: by an MCUboot header, an ESP-IDF a
 or a first line `firmware-version: 1.2.0`. Either way the version must be newer than the running one.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,6 +48,8 @@ from lwm2m_server.firmware.trust import Role, TrustAnchor
 Read = Callable[[int, int], bytes]
 """Reads bytes of the stored image: offset, length."""
 
+_PIECE = 4096  # bytes that are read at once
+
 
 @dataclass(frozen=True)
 class Payload:
@@ -57,6 +60,13 @@ class Payload:
 
     digest: bytes
     cipher: ContentCipher
+
+    def digest_of(self, read: Read, size: int) -> bytes:
+        """Return the SHA-256 of the bytes as they were fetched, by encrypting the first `size` of the image again."""
+        digest = hashlib.sha256()
+        for offset in range(0, size, _PIECE):
+            digest.update(self.cipher.apply(offset, read(offset, min(_PIECE, size - offset))))
+        return digest.digest()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from lwm2m_device.flash import Flash
 from lwm2m_device.layout import MANIFEST_LIMIT, Layout, Region
+from lwm2m_server.firmware.refusals import RefusalCode, refusal
 
 VERSION_LIMIT = 64  # bytes of a version's text
 
@@ -44,6 +45,16 @@ class ImageHeader:
     digest: bytes
     size: int
     sequence: int
+
+
+def check_version_text(version: str) -> None:
+    """Refuse a version whose text has no room in a header; raises Refusal."""
+    if len(version.encode()) > VERSION_LIMIT:
+        raise refusal(
+            RefusalCode.UNSUPPORTED,
+            f"The version's text is longer than {VERSION_LIMIT} bytes.",
+            field="version",
+        )
 
 
 @dataclass(frozen=True)
@@ -213,6 +224,13 @@ class EnvelopeStore:
             return None
         envelope = self._flash.read(self._region.start + _ENVELOPE.size, length)
         return envelope if hashlib.sha256(envelope).digest() == digest else None
+
+    def require(self) -> bytes:
+        """Return the envelope; raises Refusal when there is none or it is damaged."""
+        envelope = self.load()
+        if envelope is None:
+            raise refusal(RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
+        return envelope
 
     def _read_header(self) -> tuple[bytes, int, bytes]:
         magic, length, digest = _ENVELOPE.unpack(self._flash.read(self._region.start, _ENVELOPE.size))

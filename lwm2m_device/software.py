@@ -13,10 +13,9 @@ from dataclasses import replace
 
 from lwm2m_device.download import ImageDownload
 from lwm2m_device.flash import Flash
-from lwm2m_device.judges import Payload
 from lwm2m_device.layout import Layout
 from lwm2m_device.places import Place
-from lwm2m_device.slots import VERSION_LIMIT, ImageHeader, Slot
+from lwm2m_device.slots import ImageHeader, Slot, check_version_text
 from lwm2m_device.software_judges import RESULTS, PackageJudge, Present
 from lwm2m_device.software_machine import METHOD_NOT_ALLOWED, Result, Stage, Trigger, step
 from lwm2m_device.software_state import TEXT_LIMIT, SoftwareState, SoftwareStore
@@ -24,8 +23,6 @@ from lwm2m_server.firmware.applications import PREFIX
 from lwm2m_server.firmware.images import VERSION_LINE
 from lwm2m_server.firmware.refusals import Refusal, RefusalCode
 from lwm2m_server.firmware.refusals import refusal as refuse
-
-_PIECE = 4096  # bytes that are read at once
 
 
 class Application:
@@ -44,7 +41,6 @@ class Application:
         self._layout = layout
         self._judge = judge
         self._store = SoftwareStore(flash, layout)
-        self._payload: Payload | None = None
         self._begin_in_free_slot()
 
     # what is known
@@ -135,10 +131,9 @@ class Application:
     def accept_envelope(self, envelope: bytes) -> None:
         """Verify an envelope and get ready for what it names; raises Refusal, see `refused`."""
         name, offer = self._judge.offer(envelope, self._present())
-        if offer.size > self._slot.capacity:
-            raise _too_large(offer.size, self._slot.capacity)
-        _check_version_text(offer.version)
-        self._payload = offer.payload
+        self._download.check_room(offer.size)
+        check_version_text(offer.version)
+        self._download.payload = offer.payload
         self._download.begin()
         self._slot.envelope.store(envelope)
         self._keep(
@@ -158,24 +153,13 @@ class Application:
         """Note entity tag and size (0: unknown) of the bytes that come next; a changed tag starts over."""
         if etag == self.state.etag:
             return
-        if self.offset:
-            self._download.begin()
         known = size if self.plain else self.state.size
-        if known > self._slot.capacity:
-            raise _too_large(known, self._slot.capacity)
+        self._download.start_over(known)
         self._keep(replace(self.state, etag=etag, size=known))
 
     def store(self, data: bytes) -> None:
         """Store the next bytes, decrypted where they are not plain; raises Refusal when there are too many."""
-        end = self.offset + len(data)
-        if self.state.size and end > self.state.size:
-            raise refuse(
-                RefusalCode.SIZE_MISMATCH,
-                f"The application is longer than the {self.state.size} bytes of its manifest.",
-            )
-        if end > self._slot.capacity:
-            raise _too_large(end, self._slot.capacity)
-        self._download.store(data if self._payload is None else self._payload.cipher.apply(self.offset, data))
+        self._download.take(data, self.state.size)
 
     def holds(self, offset: int, data: bytes) -> bool:
         """Say whether these bytes are already stored at this offset: a repeated block."""
@@ -184,11 +168,7 @@ class Application:
     def finish(self) -> None:
         """All bytes are there: show that, then verify them and make the package installable; raises Refusal."""
         self._download.flush()
-        if self.state.size and self.offset != self.state.size:
-            raise refuse(
-                RefusalCode.SIZE_MISMATCH,
-                f"The application has {self.offset} bytes, its manifest says {self.state.size}.",
-            )
+        self._download.check_whole(self.state.size)
         self._happen(Trigger.RECEIVED, replace(self.state, size=self.offset))
         self._verify()
 
@@ -289,7 +269,9 @@ class Application:
 
     def _begin_in_free_slot(self) -> None:
         self._slot = self.slots[1 if self.state.place == 0 else 0]
-        self._download = ImageDownload(self._flash, self._layout, self._slot)
+        self._download = ImageDownload(
+            self._flash, self._layout, self._slot, what="application", where="its place"
+        )
 
     def _present(self) -> Present:
         taken = frozenset(other.name for other in self.others)
@@ -314,15 +296,12 @@ class Application:
                 self.fail(Result.CONNECTION_LOST, RefusalCode.FETCH_FAILED, text)
             return
         if not self.plain:
-            envelope = self._slot.envelope.load()
             try:
-                if envelope is None:
-                    raise refuse(RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
-                _, offer = self._judge.offer(envelope, self._present())
+                _, offer = self._judge.offer(self._slot.envelope.require(), self._present())
             except Refusal as error:
                 self.refused(error)
                 return
-            self._payload = offer.payload
+            self._download.payload = offer.payload
         kept = self._download.resume()
         notes.append(f"The download of application {self.name} goes on at byte {kept}.")
 
@@ -332,7 +311,7 @@ class Application:
         try:
             if not self.plain:
                 envelope = self._slot.envelope.load() or b""
-                self._payload = self._judge.offer(envelope, self._present())[1].payload
+                self._download.payload = self._judge.offer(envelope, self._present())[1].payload
             self._verify()
         except Refusal as error:
             self.refused(error)
@@ -342,7 +321,7 @@ class Application:
         digest = self._slot.digest_of(state.size)
         if self.plain:
             version = self._judge.version(self._slot.read, state.size, self._present())
-            _check_version_text(version)
+            check_version_text(version)
             # Nothing numbers plain packages: count them.
             state = replace(
                 state,
@@ -366,18 +345,9 @@ class Application:
                 "What was stored does not have the digest that its manifest names.",
                 field="image-digest",
             )
-        envelope = self._slot.envelope.load()
-        if envelope is None:
-            raise refuse(RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
-        fetched = digest if self._payload is None else self._encrypted_digest(self._payload)
+        envelope = self._slot.envelope.require()
+        fetched = self._download.fetched_digest(digest, state.size)
         self._judge.complete(envelope, self._present(), digest, state.size, fetched)
-
-    def _encrypted_digest(self, payload: Payload) -> bytes:
-        digest = hashlib.sha256()
-        for offset in range(0, self.state.size, _PIECE):
-            plain = self._slot.read(offset, min(_PIECE, self.state.size - offset))
-            digest.update(payload.cipher.apply(offset, plain))
-        return digest.digest()
 
     def _is_sealed(self) -> bool:
         return self._slot.header() == _header_of(self.state) and self._slot.is_intact()
@@ -414,20 +384,3 @@ def _fresh(state: SoftwareState) -> SoftwareState:
 
 def _header_of(state: SoftwareState) -> ImageHeader:
     return ImageHeader(state.version, state.digest, state.size, state.sequence)
-
-
-def _check_version_text(version: str) -> None:
-    if len(version.encode()) > VERSION_LIMIT:
-        raise refuse(
-            RefusalCode.UNSUPPORTED,
-            f"The version's text is longer than {VERSION_LIMIT} bytes.",
-            field="version",
-        )
-
-
-def _too_large(size: int, capacity: int) -> Refusal:
-    return refuse(
-        RefusalCode.STORAGE_FULL,
-        f"The application has {size} bytes, its place {capacity}.",
-        field="image-size",
-    )

@@ -4,17 +4,16 @@ Every method commits to flash before it returns, in an order that makes a power 
 either before or after it.
 """
 
-import hashlib
 from dataclasses import replace
 
 from lwm2m_device.bootloader import Boot, BootLoader
 from lwm2m_device.download import ImageDownload
 from lwm2m_device.flash import Flash
 from lwm2m_device.inplace import InPlaceDelta
-from lwm2m_device.judges import Delta, Judges, Payload
+from lwm2m_device.judges import Delta, Judges
 from lwm2m_device.layout import Layout
 from lwm2m_device.machine import Result, State, Trigger
-from lwm2m_device.slots import VERSION_LIMIT, ImageHeader, Slot, StagedDelta
+from lwm2m_device.slots import ImageHeader, Slot, StagedDelta, check_version_text
 from lwm2m_device.update_machine import UpdateMachine, fresh
 from lwm2m_device.update_state import UpdateState
 from lwm2m_server.clock import Clock
@@ -36,7 +35,6 @@ class Transfer(UpdateMachine):
         self.boot = boot
         self.loader = loader
         self._judges = judges
-        self._payload: Payload | None = None
         self._delta: Delta | None = None
         self._aim(loader.download_slot(boot))
 
@@ -63,7 +61,7 @@ class Transfer(UpdateMachine):
     @property
     def encrypted(self) -> bool:
         """Say whether the bytes that are wanted are encrypted; `store` decrypts them."""
-        return self._payload is not None
+        return self._download.payload is not None
 
     @property
     def takes_delta(self) -> bool:
@@ -73,10 +71,9 @@ class Transfer(UpdateMachine):
     def accept_envelope(self, envelope: bytes) -> None:
         """Verify an envelope and get ready for its image; raises Refusal, see `refused`."""
         offer = self._judges.manifest(envelope)
-        if offer.fetched_size > self.slot.capacity:
-            raise too_large(offer.fetched_size, self.slot.capacity)
+        self._download.check_room(offer.fetched_size)
         check_version_text(offer.version)
-        self._payload, self._delta = offer.payload, offer.delta
+        self._download.payload, self._delta = offer.payload, offer.delta
         self._download.begin()
         self._envelopes.store(envelope)
         self._keep(
@@ -95,26 +92,13 @@ class Transfer(UpdateMachine):
         """Note entity tag and size (0: unknown) of the bytes that come next; a changed tag starts over."""
         if etag == self.state.etag:
             return
-        if self.offset:
-            self._download.begin()
         known = size if self.plain else self.state.size
-        if known > self.slot.capacity:
-            raise too_large(known, self.slot.capacity)
+        self._download.start_over(known)
         self._keep(replace(self.state, etag=etag, size=known))
 
     def store(self, data: bytes) -> None:
         """Store the next bytes as the image has them; raises Refusal when there are too many of them."""
-        end = self.offset + len(data)
-        if self.state.size and end > self.state.size:
-            raise refuse(
-                RefusalCode.SIZE_MISMATCH,
-                f"The image is longer than the {self.state.size} bytes of its manifest.",
-            )
-        if end > self.slot.capacity:
-            raise too_large(end, self.slot.capacity)
-        if self._payload is not None:
-            data = self._payload.cipher.apply(self.offset, data)
-        self._download.store(data)
+        self._download.take(data, self.state.size)
 
     def restart(self) -> None:
         """Give up what is stored of the image: it comes from byte 0 again."""
@@ -160,11 +144,7 @@ class Transfer(UpdateMachine):
 
     def _whole(self) -> bytes:
         """Return the SHA-256 of all that was fetched; raises Refusal when it is too short."""
-        size = self.state.size
-        if size and self.offset != size:
-            raise refuse(
-                RefusalCode.SIZE_MISMATCH, f"The image has {self.offset} bytes, its manifest says {size}."
-            )
+        self._download.check_whole(self.state.size)
         self._download.flush()
         return self._download.digest()
 
@@ -180,10 +160,8 @@ class Transfer(UpdateMachine):
     def _check_against_manifest(self, digest: bytes) -> None:
         if digest != self.state.digest:
             raise refuse(RefusalCode.DIGEST_MISMATCH, self._why_another(), field="image-digest")
-        envelope = self._envelopes.load()
-        if envelope is None:
-            raise refuse(RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
-        fetched = digest if self._payload is None else self._encrypted_digest(self._payload)
+        envelope = self._envelopes.require()
+        fetched = self._download.fetched_digest(digest, self.offset)
         self._judges.complete(envelope, digest, self.offset, fetched)
 
     def _check_delta(self, staged: StagedDelta, named: Delta) -> tuple[bytes, int]:
@@ -199,9 +177,7 @@ class Transfer(UpdateMachine):
             digest, size = delta.result()
         except PatchError as error:
             raise refuse(RefusalCode.DIGEST_MISMATCH, error.message, field="image-digest") from None
-        envelope = self._envelopes.load()
-        if envelope is None:
-            raise refuse(RefusalCode.MALFORMED, "The stored manifest is no longer intact.")
+        envelope = self._envelopes.require()
         if digest != self.state.digest:
             raise refuse(
                 RefusalCode.DIGEST_MISMATCH,
@@ -213,18 +189,12 @@ class Transfer(UpdateMachine):
 
     def _why_another(self) -> str:
         """Say what is wrong with an image of another digest: encrypted again it is what was fetched."""
-        if self._payload is None:
+        payload = self._download.payload
+        if payload is None:
             return "The stored image does not have the digest that its manifest names."
-        if self._encrypted_digest(self._payload) != self._payload.digest:
+        if payload.digest_of(self.slot.read, self.offset) != payload.digest:
             return "The encrypted image is not the one that its manifest names."
         return "The decrypted image does not have the digest that its manifest names."
-
-    def _encrypted_digest(self, payload: Payload) -> bytes:
-        digest = hashlib.sha256()
-        for offset in range(0, self.offset, _PIECE):
-            plain = self.slot.read(offset, min(_PIECE, self.offset - offset))
-            digest.update(payload.cipher.apply(offset, plain))
-        return digest.digest()
 
     def _wanted(self) -> ImageHeader:
         state = self.state
@@ -237,23 +207,3 @@ class Transfer(UpdateMachine):
         return replace(
             self.state, digest=digest, size=self.offset, version=version, sequence=self.loader.floor + 1
         )
-
-
-_PIECE = 4096  # bytes that are read at once
-
-
-def check_version_text(version: str) -> None:
-    """Refuse a version whose text has no room in a header."""
-    if len(version.encode()) > VERSION_LIMIT:
-        raise refuse(
-            RefusalCode.UNSUPPORTED,
-            f"The version's text is longer than {VERSION_LIMIT} bytes.",
-            field="version",
-        )
-
-
-def too_large(size: int, capacity: int) -> Refusal:
-    """Return the refusal of an image that does not fit."""
-    return refuse(
-        RefusalCode.STORAGE_FULL, f"The image has {size} bytes, the slot {capacity}.", field="image-size"
-    )

@@ -165,7 +165,7 @@ class Updater(Transfer):
             if error.code in (RefusalCode.NO_DECRYPTION_KEY, RefusalCode.DECRYPTION_KEY):
                 raise
             return False
-        self._payload, self._delta = offer.payload, offer.delta
+        self._download.payload, self._delta = offer.payload, offer.delta
         return offer.digest == self.state.digest and offer.fetched_size == self.state.size
 
 
