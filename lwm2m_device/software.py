@@ -105,7 +105,7 @@ class Application:
         return self._slot.capacity if self.plain else self._slot.envelope.limit
 
     @property
-    def fetching_software(self) -> bool:
+    def fetching_image(self) -> bool:
         """Say whether the bytes that are wanted belong to the software, not to an envelope."""
         return self.state.stage is Stage.DOWNLOADING and (self.plain or bool(self.state.digest))
 
@@ -290,7 +290,7 @@ class Application:
         self._begin_in_free_slot()
 
     def _resume_download(self, notes: list[str]) -> None:
-        if not self.fetching_software:
+        if not self.fetching_image:
             if not self.state.source:
                 text = "The package was still on its way at power loss."
                 self.fail(Result.CONNECTION_LOST, RefusalCode.FETCH_FAILED, text)

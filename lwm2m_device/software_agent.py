@@ -4,33 +4,34 @@ Requests change State at once and are answered; what takes time runs in one task
 at the next start: downloads where they were, installations and removals by calling the hook again.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 
-from lwm2m_device import uri
-from lwm2m_device.dispatch import Answer
-from lwm2m_device.faults import DeathByProgress
-from lwm2m_device.fetcher import Fetcher, FetchFailed
-from lwm2m_device.flash import FlashFault
+from lwm2m_device import machine, uri
 from lwm2m_device.hooks import Action, ComponentHook, HookOrder
 from lwm2m_device.pace import Pace
+from lwm2m_device.package_agent import PackageAgent
 from lwm2m_device.settings import Delivery, DeviceSettings, Log
 from lwm2m_device.slots import ImageHeader, Slot
 from lwm2m_device.software import Application
 from lwm2m_device.software_machine import CHANGED, METHOD_NOT_ALLOWED, Result, Stage, Trigger
 from lwm2m_device.tree import BAD_REQUEST, RequestError
 from lwm2m_device.uri import CoapUri
-from lwm2m_server.errors import InvalidInput, Lwm2mError
-from lwm2m_server.firmware.refusals import Refusal, RefusalCode
-from lwm2m_server.lwm2m.formats import ContentFormat
-from lwm2m_server.transport import Code, Peer, Request, Transport
+from lwm2m_server.errors import InvalidInput
+from lwm2m_server.transport import Code, Peer, Transport
 
 SOFTWARE = 9
 PACKAGE = 2
+# What ends a download is told as a result of object 5; the same thing has another number here.
+_RESULTS = {
+    machine.Result.NO_FLASH: Result.NO_STORAGE,
+    machine.Result.NO_MEMORY: Result.NO_MEMORY,
+    machine.Result.CONNECTION_LOST: Result.CONNECTION_LOST,
+    machine.Result.INVALID_URI: Result.INVALID_URI,
+}
 _REMOVAL = {"": Trigger.UNINSTALL, "0": Trigger.UNINSTALL, "1": Trigger.FOR_UPDATE}
 
 
-class SoftwareAgent:
+class SoftwareAgent(PackageAgent):
     """Drives one `Application`. `changed` is called when software has come or gone and the server wants to know."""
 
     def __init__(
@@ -44,26 +45,10 @@ class SoftwareAgent:
         changed: Callable[[], None],
         log: Log,
     ) -> None:
+        super().__init__(application, settings, transport, pace, find, log)
         self.application = application
-        self._settings = settings
         self._hook = hook
         self._changed = changed
-        self._log = log
-        self._task: asyncio.Task[None] | None = None
-        self._envelope: bytearray | None = None
-        self._death = DeathByProgress(settings.faults.die_at_percent, log)
-        self._percent = -1
-        self._announced = 0  # bytes of a pushed file, by its Size1
-        self._fetcher = Fetcher(
-            transport,
-            application,
-            pace,
-            find,
-            log,
-            block_size=settings.block_size,
-            patience=settings.fetch_patience,
-            stored=self._progress,
-        )
 
     @property
     def package_path(self) -> tuple[str, ...]:
@@ -75,7 +60,7 @@ class SoftwareAgent:
         state = self.application.state
         if state.stage is Stage.DOWNLOADING and state.source:
             self._death.spare()
-            self._start(self._fetch())
+            self._start_fetching()
         elif state.stage is Stage.INSTALLING:
             self._log(
                 f"The installation of application {self.application.name} was cut short; it is done again"
@@ -86,28 +71,7 @@ class SoftwareAgent:
         elif state.stage in (Stage.STARTING, Stage.ACTIVE):
             self._start(self._run())
 
-    def stop(self) -> None:
-        """End the task; what is stored stays for `resume`."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-
     # requests
-
-    def package_block(self, request: Request) -> tuple[Answer, tuple[int, bool, int] | None]:
-        """Take a block of a pushed package, or all of it; return the answer and the Block1 in it."""
-        number, more, size = request.block1 or (0, False, 0)
-        if request.content_format not in (None, ContentFormat.OPAQUE):
-            return Answer(Code.UNSUPPORTED_CONTENT_FORMAT, b"Packages are opaque (42)."), request.block1
-        try:
-            self._take(number * size, request.payload, more=more, announced=request.size1)
-        except RequestError as error:
-            return Answer(error.code, error.text.encode()), request.block1
-        return Answer(Code.CONTINUE if more else Code.CHANGED), request.block1
-
-    def write_package(self, package: bytes) -> None:
-        """Take a package that came in one piece, as TLV or SenML."""
-        self._take(0, package, more=False, announced=len(package))
 
     def write_uri(self, text: str) -> None:
         """Start a pull."""
@@ -121,7 +85,7 @@ class SoftwareAgent:
             raise RequestError(Code.BAD_REQUEST, error.message) from None
         self._request(Trigger.URI, source=absolute)
         self._log(f"Download from {absolute}")
-        self._start(self._fetch())
+        self._start_fetching()
 
     def install(self) -> None:
         """Have the hook install what was delivered."""
@@ -213,122 +177,29 @@ class SoftwareAgent:
         stage = self.application.state.stage
         code = self.application.request(trigger, source=source)
         if code == CHANGED and trigger is not Trigger.PACKAGE:
-            self._envelope = None
+            self._push.forget()
         if code != CHANGED and trigger is not Trigger.URI_INVALID:
             raise RequestError(code, f"Not possible in state {stage.state.name.lower()}: {trigger.value}.")
 
-    def _take(self, offset: int, data: bytes, *, more: bool, announced: int | None) -> None:
-        if self._settings.delivery is Delivery.PULL:
-            raise RequestError(METHOD_NOT_ALLOWED, "This device takes packages by pull only.")
-        if not self._is_repeated(offset, data):
-            if offset == 0:
-                self._request(Trigger.PACKAGE)
-                self._announced, self._percent = announced or 0, -1
-                self._envelope = None if self.application.plain else bytearray()
-                self._check_room(max(announced or 0, len(data)))
-            self._append(offset, data)
-        if not more:
-            self._complete()
-
-    def _is_pushing(self) -> bool:
+    def _is_pushing(self, instance: int) -> bool:  # noqa: ARG002  there is one
         state = self.application.state
-        return (
-            state.stage is Stage.DOWNLOADING
-            and not state.source
-            and (self.application.plain or self._envelope is not None)
-        )
+        return state.stage is Stage.DOWNLOADING and not state.source
 
-    def _is_repeated(self, offset: int, data: bytes) -> bool:
-        """Say whether a block is stored already: the answer to it got lost."""
-        if not self._is_pushing():
-            return False
-        if self._envelope is not None:
-            return bool(data) and self._envelope[offset : offset + len(data)] == data
-        return self.application.holds(offset, data)
+    def _begin_push(self, instance: int) -> None:  # noqa: ARG002  there is one
+        self._request(Trigger.PACKAGE)
+        self._percent = -1
 
-    def _check_room(self, size: int) -> None:
-        limit = self.application.package_limit
-        if size <= limit:
-            return
-        text = f"The package has {size} bytes; at most {limit} fit."
-        self.application.fail(Result.NO_STORAGE, RefusalCode.STORAGE_FULL, text)
-        self._log(f"Refused (storage-full): {text}")
-        raise RequestError(Code.REQUEST_ENTITY_TOO_LARGE, text)
+    def _fail(self, result: machine.Result, code: str, text: str) -> None:
+        self.application.fail(_RESULTS[result], code, text)
 
-    def _append(self, offset: int, data: bytes) -> None:
-        held = self.application.offset if self._envelope is None else len(self._envelope)
-        if not self._is_pushing() or offset != held:
-            raise RequestError(Code.REQUEST_ENTITY_INCOMPLETE, f"Byte {offset} does not follow byte {held}.")
-        self._check_room(offset + len(data))
-        if self._envelope is not None:
-            self._envelope += data
-            return
-        self.application.store(data)
-        self._progress()
-
-    def _complete(self) -> None:
-        if self._envelope is None:
-            self._judge(self.application.finish)
-            return
-        envelope, self._envelope = bytes(self._envelope), None
-        if self._judge(lambda: self.application.accept_envelope(envelope)):
-            self._start(self._fetch())
-
-    def _judge(self, action: Callable[[], None]) -> bool:
-        """Do something that may refuse the package; then State and Result tell."""
-        try:
-            action()
-        except Refusal as error:
-            self.application.refused(error)
-            self._log(f"Refused ({error.code}): {error.message}")
-            return False
+    def _finish(self) -> None:
+        self.application.finish()
         state = self.application.state
         if state.stage is Stage.DELIVERED:
             self._log(f"Application {state.package} {state.version} is delivered: {state.size} bytes")
-        return True
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        self.stop()
-        self._task = asyncio.get_running_loop().create_task(work)
-
-    async def _fetch(self) -> None:
-        application = self.application
-        self._percent = -1
-        try:
-            if not application.fetching_software:
-                envelope = await self._fetcher.envelope(uri.parse(application.state.source))
-                if not self._judge(lambda: application.accept_envelope(envelope)):
-                    return
-            state = application.state
-            self._log(f"Fetching application from {state.source}, from byte {application.offset}")
-            await self._fetcher.image(uri.parse(state.source))
-        except (FetchFailed, Lwm2mError) as error:
-            self._give_up(error)
-        else:
-            self._judge(application.finish)
-
-    def _give_up(self, error: FetchFailed | Lwm2mError) -> None:
-        application = self.application
-        if isinstance(error, FetchFailed):
-            # The fetcher speaks of object 5; the same thing has another number here.
-            application.fail(Result[error.result.name], error.code, error.text)
-            self._log(f"Download failed: {error.text}")
-        elif isinstance(error, Refusal):
-            application.refused(error)
-            self._log(f"Refused ({error.code}): {error.message}")
-        else:
-            broken = isinstance(error, FlashFault)
-            result = Result.NO_STORAGE if broken else Result.INVALID_URI
-            code = RefusalCode.STORAGE_FULL if broken else RefusalCode.FETCH_FAILED
-            application.fail(result, code, error.message)
-            self._log(f"Download failed: {error.message}")
-
-    def _progress(self) -> None:
-        size = self.application.state.size or self._announced
-        if not size:
-            return
-        percent = self.application.offset * 100 // size
-        if percent // 10 != self._percent // 10:
-            self._log(f"Stored {self.application.offset} of {size} bytes ({percent} %)")
-        self._percent = percent
-        self._death.at(percent)
+    async def _fetch_images(self) -> None:
+        source = self.application.state.source
+        self._log(f"Fetching application from {source}, from byte {self.application.offset}")
+        await self._fetcher.image(uri.parse(source))
+        self._judge(self._finish)
