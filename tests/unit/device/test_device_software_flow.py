@@ -5,10 +5,12 @@ import hashlib
 
 import pytest
 
+from lwm2m_device.flash import FlashFault
 from lwm2m_device.hooks import Action, HookFailed, HookFunction, HookProgram, named_hook
 from lwm2m_device.places import Place, read_places, storage_file
 from lwm2m_device.report import describe
 from lwm2m_device.settings import Delivery
+from lwm2m_device.software import Application
 from lwm2m_server.errors import InvalidInput
 from lwm2m_server.firmware.cose import SigningKey
 from lwm2m_server.firmware.description import EncryptedPayload
@@ -153,6 +155,27 @@ async def test_a_foreign_or_older_application_is_refused_with_its_reason(world, 
     await delivered(world, **changes)
     assert (await status(world))[:3] == (0, result, "1.0.0")
     assert (await world.server.text("/9/0/16")).startswith(f"{code}: ")
+
+
+@pytest.mark.parametrize(("plain", "limit"), [(True, 65536), (False, 8192)])
+async def test_a_package_without_room_is_refused_and_says_so(world, plain, limit):
+    await run(world, plain=plain)
+    assert await execute(world, "/9/0/6", "1") == CHANGED
+    assert await push(world, bytes(limit + 1)) == Code.REQUEST_ENTITY_TOO_LARGE
+    assert (await status(world))[:2] == (0, 50)
+    expected = f"storage-full: The package has {limit + 1} bytes; at most {limit} fit."
+    assert await world.server.text("/9/0/16") == expected
+
+
+async def test_a_flash_that_fails_at_the_last_byte_of_a_pull_ends_the_download(world, monkeypatch):
+    def fail(self):
+        raise FlashFault("The cells are not erased.")
+
+    await run(world)
+    monkeypatch.setattr(Application, "finish", fail)
+    await delivered(world)
+    assert (await status(world))[:2] == (0, 50)
+    assert await world.server.text("/9/0/16") == "storage-full: The cells are not erased."
 
 
 async def test_a_sequence_number_that_was_passed_is_refused_even_after_a_removal(world):
