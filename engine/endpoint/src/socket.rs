@@ -279,6 +279,27 @@ fn parse_name(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
+/// Index in what `SO_MEMINFO` answers (`SK_MEMINFO_DROPS` of `linux/sock_diag.h`), which ends with it.
+const DROPS: usize = 8;
+
+/// Datagrams that the kernel has thrown away at this socket since it is there, for want of room as a rule; 0 where it
+/// does not tell.
+pub fn dropped(socket: &Socket) -> u32 {
+    let mut answer = [0_u32; DROPS + 1];
+    let mut length = libc::socklen_t::try_from(size_of_val(&answer)).unwrap_or(0);
+    // SAFETY: the kernel writes at most `length` bytes to `answer`, which has as many, and how many to `length`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            answer.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { answer[DROPS] } else { 0 }
+}
+
 fn wait_writable(socket: BorrowedFd<'_>) {
     let patience = Timespec::try_from(SEND_PATIENCE).ok();
     // An error here means the same as no room: the next attempt decides.
@@ -339,6 +360,23 @@ mod tests {
             inbox.datagrams().map(|(_, body)| body.len()).collect::<Vec<_>>(),
             [MAX_DATAGRAM]
         );
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let (a, b, to) = pair("127.0.0.1");
+        b.set_recv_buffer_size(4096).unwrap();
+        for _ in 0..1000 {
+            a.send_to(&[0; 100], &to.into()).unwrap();
+        }
+        let mut inbox = Inbox::new();
+        let mut received = 0;
+        while let (count @ 1.., _) = inbox.receive(&b).unwrap() {
+            received += count;
+        }
+        assert!(received < 1000);
+        assert_eq!(received + usize::try_from(dropped(&b)).unwrap(), 1000);
+        assert_eq!(dropped(&a), 0);
     }
 
     #[test]

@@ -14,10 +14,12 @@ use crate::core::Core;
 use crate::key::Route;
 use crate::secure::Outgoing;
 use crate::shared::{Shared, lock};
-use crate::socket::{Inbox, Outbox, Sent};
+use crate::socket::{Inbox, Outbox, Sent, dropped};
 
 /// Batches read from one socket before the others, the actions and the timers get their turn.
 const BATCHES_A_TURN: usize = 4;
+/// The kernel is not asked more often what it dropped.
+const LOOK_GAP: Duration = Duration::from_secs(1);
 /// Room for actions that is kept between turns.
 const KEEP_ACTIONS: usize = 1024;
 /// Times that what DTLS says to what is sent may lead to more that is to be sent, in one turn.
@@ -31,6 +33,8 @@ struct Traffic {
     sent: u64,
     sent_bytes: u64,
     lost: u64,
+    /// By the kernel, before we read them.
+    dropped: u64,
     errors: u64,
 }
 
@@ -53,6 +57,8 @@ pub struct Worker {
     /// Empty between turns.
     actions: Vec<Action>,
     traffic: Traffic,
+    /// When to ask the kernel again.
+    look: Instant,
 }
 
 /// Marks the engine as ended however the thread ends, so that nobody waits for it.
@@ -74,6 +80,7 @@ impl Worker {
             names: Vec::new(),
             actions: Vec::new(),
             traffic: Traffic::default(),
+            look: Instant::from_micros(0),
         }
     }
 
@@ -186,6 +193,10 @@ impl Worker {
         self.actions(now);
         self.core.timeout(now);
         self.outbound(now);
+        if now >= self.look {
+            self.look = now + LOOK_GAP;
+            self.traffic.dropped = self.sockets.iter().map(|socket| u64::from(dropped(socket))).sum();
+        }
         self.report();
     }
 
@@ -246,6 +257,7 @@ impl Worker {
             ("datagrams_sent", self.traffic.sent),
             ("bytes_sent", self.traffic.sent_bytes),
             ("datagrams_lost", self.traffic.lost),
+            ("datagrams_dropped", self.traffic.dropped),
             ("socket_errors", self.traffic.errors),
             ("listeners", self.sockets.len() as u64),
         ]);
