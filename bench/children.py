@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -270,8 +271,12 @@ class Server(Child):
     def _await(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            # The port opens before the REST interface is loaded, whose cost is not the devices'.
-            with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{self._api}/health/ready"):
+            # The port opens before the REST interface is loaded, whose cost is not the devices'. As long as nobody
+            # listens, a connection to a port of this range may meet itself, and gets its own request for an answer.
+            with (
+                contextlib.suppress(OSError, HTTPException),
+                urlopen(f"http://127.0.0.1:{self._api}/health/ready"),
+            ):
                 return
             if self._process.poll() is not None:
                 break
