@@ -60,8 +60,8 @@ class Receiver(Protocol):
         """The device."""
         ...
 
-    def offer_patch(self, delta: StoredDelta) -> None:
-        """Let the device fetch the patch. Raises `NotFound` when its file is gone."""
+    async def offer_patch(self, delta: StoredDelta) -> None:
+        """Let the device fetch the patch, also after a restart. Raises `NotFound` when its file is gone."""
         ...
 
 
@@ -167,7 +167,7 @@ class DeltaService:
         if delta is None:
             respond(request.exchange, Code.NOT_FOUND)
             return
-        receiver.offer_patch(delta)
+        await receiver.offer_patch(delta)
         answer = Description(delta.method, blob_path(delta.digest), delta.size, delta.digest)
         respond(request.exchange, Code.CONTENT, payload=answer.encode(), content_format=_CBOR)
 

@@ -152,12 +152,12 @@ class UpdateActor:
         if job.kind is Kind.IMAGE or digest != job.digest:
             self.post(update_events.DownloadProgress(self._transfers.fetched(digest, offset)))
 
-    def offer_patch(self, delta: StoredDelta) -> None:
+    async def offer_patch(self, delta: StoredDelta) -> None:
         """Let the device fetch a patch too. Raises `NotFound` when its file is gone."""
         self._offers.add(delta.digest)
         self._transfers.offered(delta)
-        # Known to be offered, so that it is open again after a restart before the device asks for its next block.
-        self._tasks.spawn(self._transfers.save())
+        # Before the device hears of it: a server that is killed then opens it again at its start.
+        await self._transfers.save()
 
     def cancel(self) -> None:
         """Ask for the end of the update; once it installs, the outcome is awaited all the same."""

@@ -1,5 +1,6 @@
 """The reference device takes deltas from the whole server, in virtual time."""
 
+import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -232,6 +233,26 @@ async def test_a_patch_goes_on_after_a_restart_of_the_server_and_of_the_device(m
     assert int(line.rsplit(" ", 1)[1]) > 0
     savings = await meeting.world.server.services.deltas.savings(campaign_id=campaign.id)
     assert savings.deltas == 1
+
+
+async def test_a_patch_is_stored_as_offered_before_the_device_hears_of_it(
+    meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = await meeting.prepare()
+    store = meeting.world.store.deltas
+    record, heard = store.record, []
+
+    async def slow(rows: Any) -> None:
+        passed = asyncio.get_running_loop().create_future()
+        meeting.world.network.later(1.0, lambda: passed.set_result(None))
+        await passed
+        heard.append(meeting.device.said("Delta by"))
+        await record(rows)
+
+    monkeypatch.setattr(store, "record", slow)
+    await meeting.outcome(manifest)
+    assert meeting.device.said("Delta by")
+    assert heard[0] is False
 
 
 async def test_methods_are_compared_with_the_smallest_first(meeting: Meeting) -> None:
