@@ -33,7 +33,7 @@ __all__ = [
     "Request",
     "Response",
     "SecurityEvent",
-    "SessionExport",
+    "SessionExports",
     "SessionGone",
     "Suspicious",
 ]
@@ -350,22 +350,14 @@ class Suspicious:
     def __eq__(self, value: object, /) -> bool: ...
 
 @final
-class SessionExport:
-    """What is to be stored of an association; `Engine.confirm_sessions` when it is durable."""
+class SessionExports:
+    """Associations that are to be stored; `Engine.confirm_sessions` when they are durable."""
 
-    def __new__(
-        cls, *, record: int, generation: int, mark: int, sealed: bytes, identity: str
-    ) -> SessionExport: ...
+    def __new__(cls, *, rows: Sequence[tuple[int, int, int, bytes]]) -> SessionExports: ...
     @property
-    def record(self) -> int: ...  # unsigned, 64 bits
-    @property
-    def generation(self) -> int: ...
-    @property
-    def mark(self) -> int: ...
-    @property
-    def sealed(self) -> bytes: ...
-    @property
-    def identity(self) -> str: ...
+    def rows(
+        self,
+    ) -> list[tuple[int, int, int, bytes]]: ...  # record (64 bits), generation, mark, what is sealed
     def __eq__(self, value: object, /) -> bool: ...
 
 @final
@@ -387,7 +379,7 @@ class KeyLog:
     def __eq__(self, value: object, /) -> bool: ...
 
 SecurityEvent: TypeAlias = (
-    LookUp | Established | Ended | HandshakeFailed | Suspicious | SessionExport | SessionGone | KeyLog
+    LookUp | Established | Ended | HandshakeFailed | Suspicious | SessionExports | SessionGone | KeyLog
 )
 Event: TypeAlias = (
     Request
@@ -403,7 +395,7 @@ Event: TypeAlias = (
     | Ended
     | HandshakeFailed
     | Suspicious
-    | SessionExport
+    | SessionExports
     | SessionGone
     | KeyLog
 )

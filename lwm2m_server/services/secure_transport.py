@@ -24,7 +24,7 @@ from lwm2m_server.transport import (
     LookUp,
     Security,
     SecurityEvent,
-    SessionExport,
+    SessionExports,
     SessionGone,
     Suspicious,
     Transport,
@@ -114,8 +114,8 @@ class SecureTransport:
             match event:
                 case LookUp():
                     look_ups.append(event)
-                case SessionExport():
-                    self.sessions.exported(event)
+                case SessionExports():
+                    self.sessions.exported(event.rows)
                 case Established():
                     pass
                 case SessionGone():

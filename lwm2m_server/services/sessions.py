@@ -17,7 +17,6 @@ import structlog
 from lwm2m_server.clock import Clock
 from lwm2m_server.errors import Lwm2mError
 from lwm2m_server.services.background import Cancellable, Pump, Timers
-from lwm2m_server.store.records import StoredSession
 from lwm2m_server.store.security_ports import SessionStore
 
 _log = structlog.get_logger(__name__)
@@ -27,33 +26,10 @@ _HELD = 0.1  # seconds
 _PAGE = 10_000  # sessions restored at once
 
 
-class SessionExport(Protocol):
-    """A session to be stored, as the transport tells of it."""
-
-    @property
-    def record(self) -> int:
-        """Its number, 64 bits."""
-        ...
-
-    @property
-    def generation(self) -> int:
-        """The claim that it came from."""
-        ...
-
-    @property
-    def mark(self) -> int:
-        """What is confirmed."""
-        ...
-
-    @property
-    def sealed(self) -> bytes:
-        """The session, sealed."""
-        ...
-
-    @property
-    def identity(self) -> str:
-        """Whose."""
-        ...
+SessionExport = tuple[int, int, int, bytes]
+"""A session to be stored, as the transport tells of it: its number (64 bits), the claim that it came from, the mark
+to confirm it with, and what is sealed.
+"""
 
 
 class Confirms(Protocol):
@@ -84,9 +60,9 @@ class SessionKeeper:
         self._timer: Cancellable | None = None
         self._pump = Pump("sessions", self._save, timers=timers)
 
-    def exported(self, export: SessionExport) -> None:
-        """Store this; only the last export of a session counts."""
-        self._waiting[export.record] = export
+    def exported(self, exports: Sequence[SessionExport]) -> None:
+        """Store these; only the last export of a session counts."""
+        self._waiting.update((export[0], export) for export in exports)
         self._soon()
 
     def gone(self, record: int) -> None:
@@ -149,11 +125,10 @@ class SessionKeeper:
         now = self._clock.now()
         exports = [export for export in batch.values() if export is not None]
         saved = await self._store.save(
-            [
-                StoredSession(export.record, export.generation, export.identity, export.sealed, now)
-                for export in exports
-            ]
+            [(record, generation, sealed, now) for record, generation, _, sealed in exports]
         )
-        durable = [each for each, is_durable in zip(exports, saved, strict=True) if is_durable]
-        self._transport.confirm_sessions([(export.record, export.mark) for export in durable])
-        await self._store.remove([record for record, export in batch.items() if export is None])
+        self._transport.confirm_sessions(
+            [(export[0], export[2]) for export, is_durable in zip(exports, saved, strict=True) if is_durable]
+        )
+        if len(exports) < len(batch):
+            await self._store.remove([record for record, export in batch.items() if export is None])

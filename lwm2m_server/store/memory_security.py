@@ -183,25 +183,26 @@ class MemorySessionStore:
             self._rows.pop(record, None)
 
     async def claim(self, *, since: float) -> int:
-        for record, row in list(self._rows.items()):
-            if row.updated_at < since:
+        for record, (_, generation, sealed, updated_at) in list(self._rows.items()):
+            if updated_at < since:
                 del self._rows[record]
             else:
-                self._rows[record] = row._replace(generation=row.generation + 1)
+                self._rows[record] = record, generation + 1, sealed, updated_at
         return len(self._rows)
 
     async def page(self, *, after: str | None = None, limit: int = 1000) -> Page[ClaimedSession]:
         from_ = None if after is None else session_key(after)
         rest = sorted(
-            (row for row in self._rows.values() if from_ is None or signed(row.record) > from_),
-            key=lambda row: signed(row.record),
+            (row for row in self._rows.values() if from_ is None or signed(row[0]) > from_),
+            key=lambda row: signed(row[0]),
         )
-        found = tuple(ClaimedSession(row.record, row.generation, row.sealed) for row in rest[:limit])
+        found = tuple(ClaimedSession(*row[:3]) for row in rest[:limit])
         return Page(found, str(signed(found[-1].record)) if len(rest) > limit else None)
 
     def _save(self, session: StoredSession) -> bool:
-        there = self._rows.get(session.record)
-        if there is not None and there.generation > session.generation:
+        record, generation, _, _ = session
+        there = self._rows.get(record)
+        if there is not None and there[1] > generation:
             return False
-        self._rows[session.record] = session
+        self._rows[record] = session
         return True

@@ -59,12 +59,13 @@ class Prepared:
         # A slice, because an itemgetter of one index would give the value alone.
         places = [columns.index(name) for name in order]
         self._pick = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
+        self._is_in_order = order == list(columns)
 
-    def many(self, connection: Connection, rows: Iterable[tuple[object, ...]]) -> None:
-        """Execute for each row. Raises `DBAPIError`."""
-        if values := [self._pick(row) for row in rows]:
-            with driver_errors:
-                driver_of(connection).executemany(self._sql, values)
+    def many(self, connection: Connection, rows: Iterable[tuple[object, ...]]) -> int:
+        """Execute for each row; return how many rows of the table that changed. Raises `DBAPIError`."""
+        values = rows if self._is_in_order else [self._pick(row) for row in rows]
+        with driver_errors:
+            return max(driver_of(connection).executemany(self._sql, values).rowcount, 0)
 
 
 class PreparedQuery:

@@ -254,14 +254,11 @@ class Authority:
     created_by: str = ""
 
 
-class StoredSession(NamedTuple):
-    """A session of the secure transport, as it was exported: `record` is 64 bits, `sealed` opaque."""
+StoredSession = tuple[int, int, bytes, float]
+"""A session of the secure transport, as it was exported: record (64 bits), generation, what is sealed, and when.
 
-    record: int
-    generation: int
-    identity: str
-    sealed: bytes
-    updated_at: float
+A plain tuple, as each handshake makes one.
+"""
 
 
 class ClaimedSession(NamedTuple):

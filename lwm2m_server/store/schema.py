@@ -409,7 +409,6 @@ sessions = Table(
     metadata,
     Column("record", Big, primary_key=True, autoincrement=False),
     Column("generation", Big, nullable=False),
-    Column("identity", String, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("updated_at", Double, nullable=False),
 )

@@ -63,11 +63,12 @@ _PAGE = PreparedQuery(
 )
 _COUNTED = PreparedQuery(select(sealing.c.value).where(sealing.c.name == _CLAIMS))
 _saved = insert(sessions)
-_SESSION_COLUMNS = ("record", "generation", "identity", "sealed", "updated_at")
+_SESSION_COLUMNS = ("record", "generation", "sealed", "updated_at")
 _SAVE = Prepared(
     _saved.on_conflict_do_update(
         index_elements=["record"],
         set_={name: _saved.excluded[name] for name in _SESSION_COLUMNS if name != "record"},
+        where=_s.generation <= _saved.excluded.generation,
     ),
     _SESSION_COLUMNS,
 )
@@ -313,19 +314,14 @@ def _number(rows: Sequence[PlainRow]) -> int:
 
 def _save(connection: Connection, items: Sequence[StoredSession]) -> list[bool]:
     claims = _claims(connection)
-    wanted = json.dumps([signed(item.record) for item in items])
-    there: dict[int, int] = {row[0]: row[1] + claims for row in _GENERATIONS.rows(connection, wanted)}
-    results = []
-    rows: dict[int, tuple[object, ...]] = {}
-    for number, generation, identity, sealed, updated_at in items:
-        record = signed(number)
-        is_newer = there.get(record, 0) <= generation
-        results.append(is_newer)
-        if is_newer:
-            there[record] = generation
-            rows[record] = (record, generation - claims, identity, sealed, updated_at)
-    _SAVE.many(connection, rows.values())
-    return results
+    rows = [
+        (signed(record), generation - claims, sealed, updated_at)
+        for record, generation, sealed, updated_at in items
+    ]
+    if _SAVE.many(connection, rows) == len(rows):
+        return [True] * len(rows)
+    there: dict[int, int] = dict(_GENERATIONS.rows(connection, json.dumps([row[0] for row in rows])))
+    return [there[record] <= generation for record, generation, _, _ in rows]
 
 
 def _remove(connection: Connection, items: Sequence[int]) -> Sequence[None]:

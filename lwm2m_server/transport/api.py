@@ -24,7 +24,7 @@ from lwm2m_server._engine import (
     Request,
     Response,
     SecurityEvent,
-    SessionExport,
+    SessionExports,
     SessionGone,
     Suspicious,
 )
@@ -52,7 +52,7 @@ __all__ = [
     "Response",
     "Security",
     "SecurityEvent",
-    "SessionExport",
+    "SessionExports",
     "SessionGone",
     "Suspicious",
     "TransferFailed",
@@ -352,7 +352,7 @@ class Transport(Protocol):
         ...
 
     def confirm_sessions(self, marks: Sequence[tuple[int, int]]) -> None:
-        """Say which `SessionExport`s are durable: their records, with their marks."""
+        """Say which exports are durable: their records, with their marks."""
         ...
 
     def statistics(self) -> dict[str, int]:

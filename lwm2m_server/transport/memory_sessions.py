@@ -20,7 +20,7 @@ from lwm2m_server.transport.api import (
     LookUp,
     Peer,
     SecurityEvent,
-    SessionExport,
+    SessionExports,
     SessionGone,
     TransportError,
 )
@@ -304,15 +304,8 @@ class Sessions:
             "generation": session.generation,
             "seal": self._seal(session.record),
         }
-        self._emit(
-            SessionExport(
-                record=session.record,
-                generation=session.generation,
-                mark=_RESERVED,
-                sealed=json.dumps(stored).encode(),
-                identity=session.identity,
-            )
-        )
+        export = (session.record, session.generation, _RESERVED, json.dumps(stored).encode())
+        self._emit(SessionExports(rows=[export]))
 
     def _emit(self, event: SecurityEvent) -> None:
         if not self._events:

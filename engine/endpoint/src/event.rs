@@ -161,6 +161,19 @@ pub enum Event {
     Security(SecurityEvent),
 }
 
+/// An association as it is to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionExport {
+    /// The row.
+    pub record: u64,
+    /// Its generation.
+    pub generation: u64,
+    /// To confirm with.
+    pub mark: u64,
+    /// What to store.
+    pub sealed: Vec<u8>,
+}
+
 /// News of handshakes and associations. A `handshake` is a number to answer with.
 #[derive(Debug)]
 pub enum SecurityEvent {
@@ -207,19 +220,8 @@ pub enum SecurityEvent {
         /// Source of the latest.
         address: SocketAddr,
     },
-    /// To be stored; then [`crate::Engine::confirm_sessions`].
-    SessionExport {
-        /// The row.
-        record: u64,
-        /// Its generation.
-        generation: u64,
-        /// To confirm with.
-        mark: u64,
-        /// What to store.
-        sealed: Vec<u8>,
-        /// Whose.
-        identity: Arc<Identity>,
-    },
+    /// What one turn of the engine's thread exported, to be stored; then [`crate::Engine::confirm_sessions`].
+    SessionExports(Vec<SessionExport>),
     /// What is stored of it has no use any more.
     SessionGone {
         /// The row.

@@ -28,7 +28,7 @@ mod worker;
 pub use blob::Digest;
 pub use engine::{Engine, Target};
 pub use error::Error;
-pub use event::{Claim, Download, Event, Remote, SecurityEvent, reason};
+pub use event::{Claim, Download, Event, Remote, SecurityEvent, SessionExport, reason};
 pub use key::{PeerKey, Principal, Route};
 pub use random::entropy;
 pub use security::{Security, default_suites};

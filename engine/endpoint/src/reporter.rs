@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::event::Event;
+use crate::event::{Event, SecurityEvent, SessionExport};
 use crate::key::PeerKey;
 use crate::shared::Shared;
 
@@ -33,6 +33,8 @@ fn subject(event: &Event) -> Option<Subject> {
 pub struct Reporter {
     shared: Arc<Shared>,
     batch: Vec<Event>,
+    /// Exports that are not in `batch` yet.
+    exports: Vec<SessionExport>,
     held_back: HashMap<Subject, Event>,
     max_news: usize,
     /// News in `batch`.
@@ -51,6 +53,7 @@ impl Reporter {
         Self {
             shared,
             batch,
+            exports: Vec::new(),
             held_back: HashMap::new(),
             max_news,
             news: 0,
@@ -68,6 +71,11 @@ impl Reporter {
     pub fn emit(&mut self, event: Event) {
         match &event {
             Event::Request { .. } => self.requests += 1,
+            // A session that ends after its export stays ended.
+            Event::Security(SecurityEvent::SessionGone { .. }) => {
+                self.add_exports();
+                self.security += 1;
+            }
             Event::Security(_) => self.security += 1,
             Event::Response { handle, .. } | Event::Failure { handle, .. } if !self.held_back.is_empty() => {
                 let last = self.held_back.remove(&Subject::Handle(*handle));
@@ -87,6 +95,18 @@ impl Reporter {
         }
     }
 
+    /// Adds an export; those of a turn are one event.
+    pub fn export(&mut self, export: SessionExport) {
+        self.exports.push(export);
+    }
+
+    fn add_exports(&mut self) {
+        if !self.exports.is_empty() {
+            let exports = std::mem::take(&mut self.exports);
+            self.emit(Event::Security(SecurityEvent::SessionExports(exports)));
+        }
+    }
+
     /// How much news of DTLS waits for Python.
     pub fn security(&self) -> usize {
         self.security + self.shared.depths.security.load(Ordering::Relaxed)
@@ -99,6 +119,7 @@ impl Reporter {
 
     /// Hands everything over, and what was held back as far as there is room.
     pub fn publish(&mut self) {
+        self.add_exports();
         if !self.held_back.is_empty() {
             let room = self
                 .max_news

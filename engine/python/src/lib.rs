@@ -37,7 +37,7 @@ mod _engine {
     use crate::peer::Peer;
     #[pymodule_export]
     use crate::security::{
-        Ended, Established, HandshakeFailed, KeyLog, LookUp, SessionExport, SessionGone, Suspicious,
+        Ended, Established, HandshakeFailed, KeyLog, LookUp, SessionExports, SessionGone, Suspicious,
     };
     #[pymodule_export]
     use crate::simulator::{Fleet, Load};
@@ -50,7 +50,7 @@ mod _engine {
         "Ended",
         "HandshakeFailed",
         "Suspicious",
-        "SessionExport",
+        "SessionExports",
         "SessionGone",
         "KeyLog",
     ];

@@ -1,8 +1,8 @@
 //! News of handshakes and associations as Python sees them: frozen classes, built in `drain` and by tests.
 
-use endpoint::{SecurityEvent, identity};
+use endpoint::{SecurityEvent, SessionExport, identity};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use crate::peer::{parse_address, parse_identity};
 
@@ -200,46 +200,35 @@ impl Suspicious {
     }
 }
 
-/// What is to be stored of an association; `Engine.confirm_sessions` when it is durable.
+/// A session to be stored: record, generation, mark, and what is sealed.
+type Export = (u64, u64, u64, Vec<u8>);
+
+/// Associations that are to be stored; `Engine.confirm_sessions` when they are durable.
 #[pyclass(frozen, eq, module = "lwm2m_server._engine")]
 #[derive(PartialEq)]
-pub struct SessionExport {
-    #[pyo3(get)]
-    record: u64,
-    #[pyo3(get)]
-    generation: u64,
-    #[pyo3(get)]
-    mark: u64,
-    sealed: Vec<u8>,
-    #[pyo3(get)]
-    identity: String,
+pub struct SessionExports {
+    rows: Vec<Export>,
 }
 
 #[pymethods]
-impl SessionExport {
+impl SessionExports {
     #[new]
-    #[pyo3(signature = (*, record, generation, mark, sealed, identity))]
-    fn new(record: u64, generation: u64, mark: u64, sealed: Vec<u8>, identity: String) -> PyResult<Self> {
-        parse_identity(&identity)?;
-        Ok(Self {
-            record,
-            generation,
-            mark,
-            sealed,
-            identity,
-        })
+    #[pyo3(signature = (*, rows))]
+    fn new(rows: Vec<Export>) -> Self {
+        Self { rows }
     }
 
     #[getter]
-    fn sealed<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.sealed)
+    fn rows<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let rows = self.rows.iter();
+        let rows = rows.map(|(record, generation, mark, sealed)| {
+            (*record, *generation, *mark, PyBytes::new(py, sealed))
+        });
+        PyList::new(py, rows)
     }
 
     fn __repr__(&self) -> String {
-        format!(
-            "SessionExport(record={}, generation={}, mark={}, identity={:?})",
-            self.record, self.generation, self.mark, self.identity
-        )
+        format!("SessionExports({} sessions)", self.rows.len())
     }
 }
 
@@ -335,21 +324,10 @@ pub fn object(py: Python<'_>, event: SecurityEvent) -> PyResult<Py<PyAny>> {
             };
             Py::new(py, suspicious)?.into_any()
         }
-        SecurityEvent::SessionExport {
-            record,
-            generation,
-            mark,
-            sealed,
-            identity,
-        } => {
-            let export = SessionExport {
-                record,
-                generation,
-                mark,
-                sealed,
-                identity: identity::text(&identity),
-            };
-            Py::new(py, export)?.into_any()
+        SecurityEvent::SessionExports(exports) => {
+            let row = |each: SessionExport| (each.record, each.generation, each.mark, each.sealed);
+            let rows = exports.into_iter().map(row).collect();
+            Py::new(py, SessionExports { rows })?.into_any()
         }
         SecurityEvent::SessionGone { record } => Py::new(py, SessionGone { record })?.into_any(),
         SecurityEvent::KeyLog(line) => Py::new(py, KeyLog { line })?.into_any(),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lwm2m_server.errors import Conflict
-from lwm2m_server.store.records import Authority, Credential, NewEvent, StoredSession
+from lwm2m_server.store.records import Authority, Credential, NewEvent
 
 PSK = Credential(
     identity="psk:meter-1", kind="psk", endpoint="meter-1", created_at=1.0, created_by="ann", secret=b"sealed"
@@ -162,9 +162,7 @@ async def test_an_authority_goes_with_what_it_vouched_for(store):
 
 
 def session(record, generation=0, *, at=10.0, sealed=b"sealed"):
-    return StoredSession(
-        record=record, generation=generation, identity="psk:meter-1", sealed=sealed, updated_at=at
-    )
+    return record, generation, sealed, at
 
 
 RECORDS = (0, 1, 2**63 - 1, 2**63, 2**64 - 1)

@@ -27,7 +27,7 @@ from lwm2m_server.transport import (
     Request,
     Security,
     SecurityEvent,
-    SessionExport,
+    SessionExports,
     SessionGone,
     Transport,
     TransportError,
@@ -74,8 +74,8 @@ class Site:
         """Stop the server and start another one with these sessions, or those that the first one exported."""
         await self.server.close()
         if stored is None:
-            exports = {event.record: event for event in self.of(SessionExport)}
-            stored = [(each.record, each.generation + 1, each.sealed) for each in exports.values()]
+            latest = {row[0]: row for row in self.exports}
+            stored = [(record, generation + 1, sealed) for record, generation, _, sealed in latest.values()]
         self.server = self.make()
         return await self.open(SEALED, stored=stored)
 
@@ -93,12 +93,16 @@ class Site:
                 self.server.provide_psks([(event.handshake, self.keys.get(event.identity, ()))])
             elif isinstance(event, LookUp):
                 self.server.provide_verdict(event.handshake, accepted=event.identity in self.taken)
-            elif isinstance(event, SessionExport):
-                self.server.confirm_sessions([(event.record, event.mark)])
+            elif isinstance(event, SessionExports):
+                self.server.confirm_sessions([(record, mark) for record, _, mark, _ in event.rows])
         self.changed.set()
 
     def of(self, kind: type) -> list:
         return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def exports(self) -> list[tuple[int, int, int, bytes]]:
+        return [row for event in self.of(SessionExports) for row in event.rows]
 
     async def until(self, condition: Callable[[], object]) -> None:
         while not condition():
@@ -313,7 +317,7 @@ async def test_revoking_ends_what_an_identity_has_at_once(site: Site) -> None:
         await waiting
     await site.until(lambda: site.of(SessionGone))
     assert site.of(Ended) == [Ended(identity="psk:dev", reason="closed")]
-    assert site.of(SessionGone) == [SessionGone(record=site.of(SessionExport)[0].record)]
+    assert site.of(SessionGone) == [SessionGone(record=site.exports[0][0])]
     with pytest.raises(PeerGone):
         await site.server.request(site.requests[0].peer, Code.GET, ("3", "0"))
     with pytest.raises(HandshakeError):
@@ -388,11 +392,11 @@ async def test_sessions_outlive_a_restart_without_a_handshake(site: Site) -> Non
 async def test_rows_that_cannot_be_restored_are_counted_by_reason(site: Site) -> None:
     await site.open(SEALED)
     await site.get(await site.psk_client())
-    export = site.of(SessionExport)[0]
-    good = (export.record, export.generation + 1, export.sealed)
-    damaged = (export.record, export.generation + 1, export.sealed[:-9] + bytes(9))
-    foreign = (export.record ^ 1, export.generation + 1, export.sealed)
-    unclaimed = (export.record, export.generation, export.sealed)
+    record, generation, _, sealed = site.exports[0]
+    good = (record, generation + 1, sealed)
+    damaged = (record, generation + 1, sealed[:-9] + bytes(9))
+    foreign = (record ^ 1, generation + 1, sealed)
+    unclaimed = (record, generation, sealed)
     rows = [damaged, foreign, (1, 1, b""), unclaimed, good, good]
     assert await site.restart(rows) == {"unreadable": 3, "unclaimed": 1, "restored": 1, "duplicate": 1}
 

@@ -1,7 +1,6 @@
 """Sessions are confirmed only after they are durable, and handed back once."""
 
 import asyncio
-from dataclasses import dataclass
 
 import pytest
 
@@ -9,18 +8,12 @@ from lwm2m_server.clock import ManualClock
 from lwm2m_server.services.sessions import SessionKeeper
 from lwm2m_server.store.errors import StoreError
 from lwm2m_server.store.memory import MemoryStore
-from lwm2m_server.store.records import StoredSession
 
 NOW = 1_000_000.0
 
 
-@dataclass(frozen=True)
-class Export:
-    record: int
-    mark: int = 1
-    generation: int = 0
-    sealed: bytes = b"sealed"
-    identity: str = "psk:meter-1"
+def export(record, mark=1, *, generation=0, sealed=b"sealed"):
+    return record, generation, mark, sealed
 
 
 class Transport:
@@ -97,7 +90,7 @@ async def test_an_export_is_confirmed_when_it_is_stored_and_not_before(desk, mon
         return await save(sessions)
 
     monkeypatch.setattr(desk.sessions, "save", slow)
-    desk.keeper.exported(Export(2**64 - 1, mark=7))
+    desk.keeper.exported([export(2**64 - 1, mark=7)])
     await turns(desk)
     assert desk.transport.confirmed == []
     gate.set()
@@ -107,9 +100,9 @@ async def test_an_export_is_confirmed_when_it_is_stored_and_not_before(desk, mon
 
 
 async def test_only_the_last_word_on_a_session_counts(desk):
-    desk.keeper.exported(Export(1, mark=1))
-    desk.keeper.exported(Export(1, mark=2, sealed=b"newer"))
-    desk.keeper.exported(Export(2))
+    desk.keeper.exported([export(1, mark=1)])
+    desk.keeper.exported([export(1, mark=2, sealed=b"newer")])
+    desk.keeper.exported([export(2)])
     desk.keeper.gone(2)
     await turns(desk)
     assert {record: row.sealed for record, row in (await desk.stored()).items()} == {1: b"newer"}
@@ -121,21 +114,19 @@ async def test_exports_are_collected_for_a_moment(desk, monkeypatch):
     save = desk.sessions.save
     monkeypatch.setattr(desk.sessions, "save", lambda rows: saved.append(len(rows)) or save(rows))
     for record in range(1, 6):
-        desk.keeper.exported(Export(record))
+        desk.keeper.exported([export(record)])
         await asyncio.sleep(0)
     assert saved == []
     await turns(desk)
     assert saved == [5]
-    desk.keeper.exported(Export(6))
+    desk.keeper.exported([export(6)])
     await turns(desk)
     assert saved == [5, 1]
 
 
 async def test_what_somebody_else_has_claimed_is_not_confirmed(desk):
-    await desk.sessions.save(
-        [StoredSession(record=1, generation=5, identity="psk:a", sealed=b"x", updated_at=NOW)]
-    )
-    desk.keeper.exported(Export(1, generation=4))
+    await desk.sessions.save([(1, 5, b"x", NOW)])
+    desk.keeper.exported([export(1, generation=4)])
     await turns(desk)
     assert desk.transport.confirmed == []
     assert (await desk.stored())[1].sealed == b"x"
@@ -147,16 +138,16 @@ async def test_a_store_that_fails_confirms_nothing_and_loses_nothing(desk, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(desk.sessions, "save", fails)
-        desk.keeper.exported(Export(1, mark=1))
+        desk.keeper.exported([export(1, mark=1)])
         await turns(desk)
     assert desk.transport.confirmed == []
-    desk.keeper.exported(Export(1, mark=2))
+    desk.keeper.exported([export(1, mark=2)])
     await turns(desk)
     assert desk.transport.confirmed == [(1, 2)]
 
 
 async def test_the_last_exports_are_stored_at_the_end(desk):
-    desk.keeper.exported(Export(1))
+    desk.keeper.exported([export(1)])
     await desk.keeper.close()
     assert list(await desk.stored()) == [1]
 
@@ -164,10 +155,7 @@ async def test_the_last_exports_are_stored_at_the_end(desk):
 async def test_a_start_claims_what_is_young_enough_and_hands_it_over_in_pages(desk, monkeypatch):
     monkeypatch.setattr("lwm2m_server.services.sessions._PAGE", 2)
     await desk.sessions.save(
-        [
-            StoredSession(record=n, generation=n, identity="psk:a", sealed=b"s", updated_at=at)
-            for n, at in ((1, NOW), (2, NOW - 100), (3, NOW - 101), (4, NOW), (5, NOW))
-        ]
+        [(n, n, b"s", at) for n, at in ((1, NOW), (2, NOW - 100), (3, NOW - 101), (4, NOW), (5, NOW))]
     )
     assert await desk.keeper.restore() == {"restored": 2, "duplicate": 2}
     assert desk.transport.restored == [(n, n + 1, b"s") for n in (1, 2, 4, 5)]

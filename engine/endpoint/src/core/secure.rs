@@ -9,7 +9,7 @@ use dtls::{AssociationId, Identity, LookUp, Random, SystemRandom};
 
 use super::Core;
 use crate::action::SecurityAction;
-use crate::event::{Claim, Event, Remote, SecurityEvent, reason};
+use crate::event::{Claim, Event, Remote, SecurityEvent, SessionExport, reason};
 use crate::key::{PeerKey, Route};
 use crate::secure::{
     Gate, Inward, News, Probe, Secure, Side, handshake_number, handshake_of, may_ask, psk_keys,
@@ -265,20 +265,16 @@ impl Core {
         };
         let sealed = devices.placed(&exported);
         self.secure.associations.stored(listener, id, exported.record);
-        self.exported(listener, id, &exported, sealed);
+        self.exported(&exported, sealed);
     }
 
-    fn exported(&mut self, listener: u16, id: AssociationId, exported: &dtls::Exported, sealed: Vec<u8>) {
-        if let Some(entry) = self.secure.associations.get(listener, id) {
-            let identity = Arc::clone(&entry.identity);
-            self.tell(SecurityEvent::SessionExport {
-                record: exported.record,
-                generation: exported.generation,
-                mark: exported.mark,
-                sealed,
-                identity,
-            });
-        }
+    fn exported(&mut self, exported: &dtls::Exported, sealed: Vec<u8>) {
+        self.reporter.export(SessionExport {
+            record: exported.record,
+            generation: exported.generation,
+            mark: exported.mark,
+            sealed,
+        });
     }
 
     /// An association is over: what is under way with it fails while it is still known whose it was.
@@ -445,7 +441,7 @@ impl Core {
                 };
                 if let Some(exported) = devices.server.suspend(id, &key) {
                     let sealed = devices.placed(&exported);
-                    self.exported(listener, id, &exported, sealed);
+                    self.exported(&exported, sealed);
                 }
             }
         }

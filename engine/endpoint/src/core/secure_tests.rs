@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::action::SecurityAction;
-use crate::event::SecurityEvent;
+use crate::event::{SecurityEvent, SessionExport};
 use crate::secure::{Devices, Gate, Outgoing, Place};
 use crate::security::Security;
 use crate::settings::Settings;
@@ -245,16 +245,16 @@ impl Rig {
     /// The latest export, as a claim makes it.
     fn claimed(&mut self) -> (u64, u64, Vec<u8>) {
         self.listen();
-        let mut exports = self.told.iter().filter_map(|event| match event {
-            SecurityEvent::SessionExport {
-                record,
-                generation,
-                sealed,
-                ..
-            } => Some((*record, generation + 1, sealed.clone())),
+        let latest = self.exports().last().unwrap();
+        (latest.record, latest.generation + 1, latest.sealed.clone())
+    }
+
+    fn exports(&self) -> impl Iterator<Item = &SessionExport> {
+        let exports = self.told.iter().filter_map(|event| match event {
+            SecurityEvent::SessionExports(exports) => Some(exports),
             _ => None,
         });
-        exports.next_back().unwrap()
+        exports.flatten()
     }
 
     fn respond_all(&mut self, code: Code) {
@@ -382,11 +382,7 @@ fn half_of_the_reserved_numbers_used_asks_for_another_export() {
         rig.now = rig.now + Duration::from_millis(10);
     }
     rig.listen();
-    let exports = rig
-        .told
-        .iter()
-        .filter(|event| matches!(event, SecurityEvent::SessionExport { .. }));
-    assert_eq!(exports.count(), 1);
+    assert_eq!(rig.exports().count(), 1);
 }
 
 #[test]
