@@ -307,20 +307,21 @@ class Gateway:
         endpoint, stated = parse_statement(request.query, request.payload, owner)
         if identity is not None and owner != endpoint:
             raise ForeignName(endpoint)
+        # By position: by name it takes twice as long, and each device that registers makes one.
         return Registration(
-            registration_id=location,
-            endpoint=endpoint,
-            address=peer.address,
-            registered_at=now,
-            last_seen=now,
-            expires_at=self._expires_at(now, stated.lifetime),
-            lifetime=stated.lifetime,
-            lwm2m_version=stated.version,
-            binding=stated.binding,
-            queue_mode=stated.queue_mode,
-            identity=identity,
-            links=stated.links,
-            objects=stated.objects,
+            location,
+            endpoint,
+            peer.address,
+            now,
+            now,
+            self._expires_at(now, stated.lifetime),
+            stated.lifetime,
+            stated.version,
+            stated.binding,
+            stated.queue_mode,
+            identity,
+            stated.links,
+            stated.objects,
         )
 
     def _moved_in(self, endpoint: str, peer: Peer, replaced: str | None) -> None:
@@ -423,8 +424,9 @@ class Gateway:
 
     def _expires_at(self, now: float, lifetime: int) -> float:
         # Lifetime 0 means for ever; what is out of bounds is moved to them for the expiry alone, never refused.
-        bounded = self._max_lifetime if lifetime == 0 else lifetime
-        return now + min(max(bounded, self._min_lifetime), self._max_lifetime) + self._grace
+        if lifetime == 0 or lifetime > self._max_lifetime:
+            return now + self._max_lifetime + self._grace
+        return now + (max(lifetime, self._min_lifetime)) + self._grace
 
 
 def _owner(identity: str | None, owners: Owners) -> str | None:

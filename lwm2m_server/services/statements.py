@@ -64,13 +64,15 @@ def parse_statement(
 
     `default` is the name that the sender's identity may use: it need not be said then (OMA LwM2M Core 1.1 6.2.1).
     """
-    if default is not None and not any(item.startswith("ep=") for item in query):
-        query = (f"ep={default}", *query)
     if len(payload) <= _REMEMBERED_PAYLOAD:
         for at, item in enumerate(query):
             if item.startswith("ep="):
                 statement = _remembered(query[:at] + query[at + 1 :], payload)
                 return checked_endpoint(item[3:]), statement
+        if default is not None:
+            return checked_endpoint(default), _remembered(query, payload)
+    elif default is not None and not any(item.startswith("ep=") for item in query):
+        query = (f"ep={default}", *query)
     return _parsed(query, payload)
 
 

@@ -6,7 +6,6 @@ every batch of devices goes by here; all other statements are SQLAlchemy's.
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
 from types import TracebackType
 from typing import Any, cast
 
@@ -48,24 +47,20 @@ def driver_of(connection: Connection) -> sqlite3.Connection:
 class Prepared:
     """A statement of Core that changes rows; the driver gets plain tuples.
 
-    `columns` are the names of the values in the rows that `many` takes: columns, and parameters of
-    conditions.
+    `columns` are the names of the values in the rows that `many` takes: columns, and parameters of conditions. They
+    must stand as they do in the statement (columns in the table's order), because rows go to the driver as they are.
     """
 
     def __init__(self, statement: UpdateBase, columns: Sequence[str]) -> None:
         compiled = statement.compile(dialect=dialect(paramstyle="qmark"), column_keys=list(columns))
-        order = compiled.positiontup or []
+        if compiled.positiontup != list(columns):
+            raise ValueError(f"the statement takes {compiled.positiontup}, not {list(columns)}")
         self._sql = str(compiled)
-        # A slice, because an itemgetter of one index would give the value alone.
-        places = [columns.index(name) for name in order]
-        self._pick = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
-        self._is_in_order = order == list(columns)
 
     def many(self, connection: Connection, rows: Iterable[tuple[object, ...]]) -> int:
         """Execute for each row; return how many rows of the table that changed. Raises `DBAPIError`."""
-        values = rows if self._is_in_order else [self._pick(row) for row in rows]
         with driver_errors:
-            return max(driver_of(connection).executemany(self._sql, values).rowcount, 0)
+            return max(driver_of(connection).executemany(self._sql, rows).rowcount, 0)
 
 
 class PreparedQuery:

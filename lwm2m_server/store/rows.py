@@ -81,34 +81,35 @@ def registration_of(row: Sequence[Any]) -> Registration:
     )
 
 
-# What a Register writes, `created_at` (of a device that is new) apart.
+# What a Register writes, in the order of the table: so the rows go to the driver as they are.
 REGISTERED_COLUMNS = (
-    *(column.name for column in REGISTRATION_COLUMNS),
-    "lwm2m_key",
-    "registered",
-    "due_at",
-)
+    "endpoint", "created_at", "registered", "registration_id", "address", "identity", "lwm2m_version", "lwm2m_key",
+    "lifetime", "binding", "queue_mode", "links", "objects", "registered_at", "last_seen", "lease", "due_at",
+)  # fmt: skip
 
 
 def registered_row(registration: Registration) -> tuple[object, ...]:
     """Return the columns of a live registration, in the order of `REGISTERED_COLUMNS`."""
+    (id_, endpoint, address, registered_at, last_seen, expires_at, lifetime, version, binding, queue_mode,
+     identity, links, objects) = registration  # fmt: skip
     return (
-        registration.registration_id,
-        registration.endpoint,
-        registration.address,
-        registration.registered_at,
-        registration.last_seen,
-        registration.expires_at - registration.last_seen,
-        registration.lifetime,
-        registration.lwm2m_version,
-        registration.binding,
-        registration.queue_mode,
-        registration.identity,
-        registration.links,
-        " ".join(registration.objects),
-        _version_key(registration.lwm2m_version),
+        endpoint,
+        registered_at,
         True,
-        registration.expires_at,
+        id_,
+        address,
+        identity,
+        version,
+        _version_key(version),
+        lifetime,
+        binding,
+        queue_mode,
+        links,
+        " ".join(objects),
+        registered_at,
+        last_seen,
+        expires_at - last_seen,
+        expires_at,
     )
 
 

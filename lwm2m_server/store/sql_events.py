@@ -19,7 +19,7 @@ from lwm2m_server.store.writer import NEWEST
 
 _BUCKET = 1024  # events
 _e = events.c
-_INSERT = Prepared(insert(events), ("kind", "at", "endpoint", "campaign_id", "data", "bucket"))
+_INSERT = Prepared(insert(events), ("bucket", "kind", "at", "endpoint", "campaign_id", "data"))
 _LAST = select(func.coalesce(func.max(_e.id), 0))
 _LAST_NOW = PreparedQuery(_LAST)
 _COLUMNS = (_e.id, _e.kind, _e.at, _e.endpoint, _e.campaign_id, _e.data)
@@ -35,7 +35,7 @@ def append_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> N
     if rows:
         last = _LAST_NOW.rows(connection)[0][0]
         bucket = last // _BUCKET
-        _INSERT.many(connection, [(*row, bucket) for row in rows])
+        _INSERT.many(connection, [(bucket, *row) for row in rows])
         connection.info[NEWEST] = last + len(rows)
 
 

@@ -62,9 +62,13 @@ _insert = insert(devices)
 _REGISTER = Prepared(
     _insert.on_conflict_do_update(
         index_elements=["endpoint"],
-        set_={name: _insert.excluded[name] for name in REGISTERED_COLUMNS if name != "endpoint"},
+        set_={
+            name: _insert.excluded[name]
+            for name in REGISTERED_COLUMNS
+            if name not in {"endpoint", "created_at"}
+        },
     ),
-    (*REGISTERED_COLUMNS, "created_at"),
+    REGISTERED_COLUMNS,
 )
 _UPDATED_COLUMNS = (
     "address", "identity", "lifetime", "binding", "queue_mode", "links", "objects", "last_seen", "lease",
@@ -172,7 +176,7 @@ def _register(connection: Connection, items: Sequence[Registration]) -> list[Reg
         result = Registered(item.registration_id, item.endpoint, created, replaced)
         results.append(result)
         events.append(_registered_event(item, result))
-    _REGISTER.many(connection, [(*registered_row(r), r.registered_at) for r in last.values()])
+    _REGISTER.many(connection, [registered_row(each) for each in last.values()])
     replaced_ids = [(r.replaced,) for r in results if isinstance(r, Registered) and r.replaced is not None]
     _SILENCE.many(connection, replaced_ids)
     sql_events.append_rows(connection, events)

@@ -1,4 +1,4 @@
-"""The network as asyncio sees it: the engine behind `Transport`, and a fake in memory for tests."""
+"""The network as asyncio sees it: the engine behind `Transport`. The fake for tests is in `transport.memory`."""
 
 from lwm2m_server.transport.api import (
     Alive,
@@ -30,7 +30,6 @@ from lwm2m_server.transport.api import (
 )
 from lwm2m_server.transport.codes import Code, dotted, is_success
 from lwm2m_server.transport.engine import EngineTransport
-from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 from lwm2m_server.transport.security import DEFAULT_SUITES, Security, psk_identity
 
 __all__ = [
@@ -47,8 +46,6 @@ __all__ = [
     "HandshakeFailed",
     "KeyLog",
     "LookUp",
-    "MemoryNetwork",
-    "MemoryTransport",
     "Notification",
     "Peer",
     "PeerGone",

@@ -16,7 +16,7 @@ from lwm2m_server.campaigns.records import Campaign
 from lwm2m_server.devices.records import ApplicationFacts
 from lwm2m_server.firmware.cose import SigningKey
 from lwm2m_server.store.records import StoredManifest
-from lwm2m_server.transport import MemoryNetwork
+from lwm2m_server.transport.memory import MemoryNetwork
 from memory import MemoryDevice, World
 from memory.world import ADDRESS
 

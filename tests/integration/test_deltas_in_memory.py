@@ -14,7 +14,8 @@ from lwm2m_server.firmware.deltas import Method, create
 from lwm2m_server.firmware.deltas.negotiation import Wish
 from lwm2m_server.services.delta_builder import Built, DeltaBuilder
 from lwm2m_server.store.delta_ports import StoredDelta
-from lwm2m_server.transport import Code, MemoryTransport, Peer
+from lwm2m_server.transport import Code, Peer
+from lwm2m_server.transport.memory import MemoryTransport
 from memory import MemoryDevice, World
 from memory.world import chunks
 

@@ -1,5 +1,7 @@
 //! News of handshakes and associations as Python sees them: frozen classes, built in `drain` and by tests.
 
+use std::net::SocketAddr;
+
 use endpoint::{SecurityEvent, SessionExport, identity};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -26,8 +28,7 @@ fn checked(address: &str, identity: Option<&str>) -> PyResult<()> {
 pub struct LookUp {
     #[pyo3(get)]
     handshake: u64,
-    #[pyo3(get)]
-    address: String,
+    address: SocketAddr,
     #[pyo3(get)]
     identity: String,
     names: Vec<String>,
@@ -43,21 +44,26 @@ impl LookUp {
         text_signature = "(*, handshake, address, identity, names=(), der=b'', verified=True)")]
     fn new(
         handshake: u64,
-        address: String,
+        address: &str,
         identity: String,
         names: Vec<String>,
         der: Vec<u8>,
         verified: bool,
     ) -> PyResult<Self> {
-        checked(&address, Some(&identity))?;
+        parse_identity(&identity)?;
         Ok(Self {
             handshake,
-            address,
+            address: parse_address(address)?,
             identity,
             names,
             der,
             verified,
         })
+    }
+
+    #[getter]
+    fn address(&self) -> String {
+        self.address.to_string()
     }
 
     #[getter]
@@ -72,7 +78,7 @@ impl LookUp {
 
     fn __repr__(&self) -> String {
         format!(
-            "LookUp(handshake={}, address={:?}, identity={:?})",
+            "LookUp(handshake={}, address={}, identity={:?})",
             self.handshake, self.address, self.identity
         )
     }
@@ -85,8 +91,7 @@ pub struct Established {
     #[pyo3(get)]
     identity: String,
     names: Vec<String>,
-    #[pyo3(get)]
-    address: String,
+    address: SocketAddr,
 }
 
 #[pymethods]
@@ -94,13 +99,18 @@ impl Established {
     #[new]
     #[pyo3(signature = (*, identity, names = Vec::new(), address),
         text_signature = "(*, identity, names=(), address)")]
-    fn new(identity: String, names: Vec<String>, address: String) -> PyResult<Self> {
-        checked(&address, Some(&identity))?;
+    fn new(identity: String, names: Vec<String>, address: &str) -> PyResult<Self> {
+        parse_identity(&identity)?;
         Ok(Self {
             identity,
             names,
-            address,
+            address: parse_address(address)?,
         })
+    }
+
+    #[getter]
+    fn address(&self) -> String {
+        self.address.to_string()
     }
 
     #[getter]
@@ -110,7 +120,7 @@ impl Established {
 
     fn __repr__(&self) -> String {
         format!(
-            "Established(identity={:?}, address={:?})",
+            "Established(identity={:?}, address={})",
             self.identity, self.address
         )
     }
@@ -282,7 +292,7 @@ pub fn object(py: Python<'_>, event: SecurityEvent) -> PyResult<Py<PyAny>> {
         } => {
             let look_up = LookUp {
                 handshake,
-                address: address.to_string(),
+                address,
                 identity: identity::text(&identity),
                 names: names_of(&identity),
                 der: der.into(),
@@ -294,7 +304,7 @@ pub fn object(py: Python<'_>, event: SecurityEvent) -> PyResult<Py<PyAny>> {
             let established = Established {
                 identity: identity::text(&identity),
                 names: names_of(&identity),
-                address: address.to_string(),
+                address,
             };
             Py::new(py, established)?.into_any()
         }

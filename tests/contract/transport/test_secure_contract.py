@@ -20,8 +20,6 @@ from lwm2m_server.transport import (
     HandshakeFailed,
     KeyLog,
     LookUp,
-    MemoryNetwork,
-    MemoryTransport,
     Peer,
     PeerGone,
     Request,
@@ -33,6 +31,7 @@ from lwm2m_server.transport import (
     TransportError,
     psk_identity,
 )
+from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -12,8 +12,6 @@ from lwm2m_server.transport import (
     Download,
     EngineTransport,
     LookUp,
-    MemoryNetwork,
-    MemoryTransport,
     Notification,
     Peer,
     PeerGone,
@@ -25,6 +23,7 @@ from lwm2m_server.transport import (
     Transport,
     TransportError,
 )
+from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 
 pytestmark = pytest.mark.timeout(30)
 

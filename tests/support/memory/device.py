@@ -15,14 +15,13 @@ from lwm2m_server.lwm2m.values import Node, Value
 from lwm2m_server.services.background import Timers
 from lwm2m_server.transport import (
     Code,
-    MemoryNetwork,
-    MemoryTransport,
     Peer,
     Request,
     Response,
     Transport,
     TransportError,
 )
+from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 
 _PACKAGE, _URI, _UPDATE = ("5", "0", "0"), ("5", "0", "1"), ("5", "0", "2")
 _STATE, _RESULT = ("5", "0", "3"), ("5", "0", "5")

@@ -10,7 +10,7 @@ from lwm2m_device.device import World as Surroundings
 from lwm2m_device.flash import Mains
 from lwm2m_device.hooks import ComponentHook
 from lwm2m_device.settings import DeviceSettings
-from lwm2m_server.transport import MemoryNetwork, MemoryTransport
+from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 
 
 class NetworkPace:

@@ -15,7 +15,7 @@ from lwm2m_server.store import FileStore
 from lwm2m_server.store.memory import MemoryStore
 from lwm2m_server.store.ports import Store
 from lwm2m_server.store.records import Event, StoredManifest
-from lwm2m_server.transport import MemoryNetwork, MemoryTransport
+from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 from memory.deltas import build_here
 from memory.device import ScriptedDevice
 

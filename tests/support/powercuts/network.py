@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lwm2m_server.transport import MemoryNetwork
+from lwm2m_server.transport.memory import MemoryNetwork
 
 _LOSS, _DUPLICATE = 1e-9, 2e-9  # tell the two questions apart; the answers come from the fault
 

@@ -49,7 +49,8 @@ from lwm2m_server.services.sealing import Sealer
 from lwm2m_server.store.files import FileStore
 from lwm2m_server.store.memory import MemoryStore
 from lwm2m_server.store.uploads import UploadFiles
-from lwm2m_server.transport import MemoryNetwork, MemoryTransport, RequestTimeout
+from lwm2m_server.transport import RequestTimeout
+from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 from memory.deltas import build_here
 
 NOW = 1_800_000_000.0

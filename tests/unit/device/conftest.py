@@ -13,7 +13,8 @@ from lwm2m_server.firmware.cose import SigningKey
 from lwm2m_server.firmware.envelope import sign
 from lwm2m_server.lwm2m.formats import ContentFormat
 from lwm2m_server.lwm2m.paths import Path
-from lwm2m_server.transport import Code, MemoryNetwork, MemoryTransport, Peer, Request, Response
+from lwm2m_server.transport import Code, Peer, Request, Response
+from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 from memory import MemoryDevice
 from memory.parts import Parts
 from powercuts import NEW, OLD, Bench, envelope_for

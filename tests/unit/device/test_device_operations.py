@@ -5,7 +5,8 @@ import pytest
 from lwm2m_server.lwm2m.formats import ContentFormat, decode
 from lwm2m_server.lwm2m.links import parse_links
 from lwm2m_server.lwm2m.paths import Path
-from lwm2m_server.transport import Code, MemoryTransport, Peer
+from lwm2m_server.transport import Code, Peer
+from lwm2m_server.transport.memory import MemoryTransport
 
 TLV, SENML_JSON, SENML_CBOR = ContentFormat.TLV, ContentFormat.SENML_JSON, ContentFormat.SENML_CBOR
 

@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from lwm2m_server.services.background import Background, Pump
-from lwm2m_server.transport import MemoryNetwork
+from lwm2m_server.transport.memory import MemoryNetwork
 
 
 class Work:

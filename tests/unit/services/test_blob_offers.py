@@ -7,7 +7,8 @@ import pytest
 
 from lwm2m_server.errors import NotFound
 from lwm2m_server.services.blobs import BlobShelf, Offers, blob_path
-from lwm2m_server.transport import MemoryNetwork, MemoryTransport, Peer
+from lwm2m_server.transport import Peer
+from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 
 ONE, TWO = (hashlib.sha256(text).digest() for text in (b"one", b"two"))
 

@@ -11,7 +11,8 @@ from lwm2m_server.services.gateway import Gateway
 from lwm2m_server.services.statements import object_paths
 from lwm2m_server.store.memory import MemoryStore
 from lwm2m_server.store.records import LiveRegistration, Registered
-from lwm2m_server.transport import Code, MemoryNetwork, MemoryTransport, Peer, Request, Response
+from lwm2m_server.transport import Code, Peer, Request, Response
+from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 from memory import ScriptedDevice, World
 from memory.world import ADDRESS
 

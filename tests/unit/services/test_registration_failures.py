@@ -8,7 +8,8 @@ import pytest
 
 from lwm2m_server.devices.records import Device, Registration
 from lwm2m_server.store.errors import StoreError
-from lwm2m_server.transport import Code, MemoryTransport, Peer, Response
+from lwm2m_server.transport import Code, Peer, Response
+from lwm2m_server.transport.memory import MemoryTransport
 from memory import World
 from memory.world import ADDRESS
 

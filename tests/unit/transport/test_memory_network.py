@@ -8,8 +8,6 @@ import pytest
 from lwm2m_server.clock import ManualClock
 from lwm2m_server.transport import (
     Code,
-    MemoryNetwork,
-    MemoryTransport,
     Notification,
     Peer,
     PeerGone,
@@ -18,6 +16,7 @@ from lwm2m_server.transport import (
     TransferFailed,
     TransportError,
 )
+from lwm2m_server.transport.memory import MemoryNetwork, MemoryTransport
 
 pytestmark = pytest.mark.timeout(20)
 
