@@ -354,10 +354,9 @@ class SessionExports:
     """Associations that are to be stored; `Engine.confirm_sessions` when they are durable."""
 
     def __new__(cls, *, rows: Sequence[tuple[int, int, int, bytes]]) -> SessionExports: ...
+    # each: record (64 bits), generation, mark, what is sealed
     @property
-    def rows(
-        self,
-    ) -> list[tuple[int, int, int, bytes]]: ...  # record (64 bits), generation, mark, what is sealed
+    def rows(self) -> list[tuple[int, int, int, bytes]]: ...
     def __eq__(self, value: object, /) -> bool: ...
 
 @final

@@ -55,9 +55,9 @@ def serve(
     # What a start makes lives as long as the server: a fifth of it would be the collector, which finds nothing.
     gc.disable()
     with errors_to_exit():
-        from lwm2m_server.cli.sqlite_library import spare_locks
+        from lwm2m_server.cli.sqlite_library import spare_statistics
 
-        spare_locks()
+        spare_statistics()
         from lwm2m_server import app
         from lwm2m_server.config import load_settings
 

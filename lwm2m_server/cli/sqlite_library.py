@@ -4,17 +4,15 @@ import ctypes
 import importlib.util
 import sys
 
-_CONFIG_MULTITHREAD = 2
 _CONFIG_MEMSTATUS = 9
 
 
-def spare_locks() -> bool:
-    """Let SQLite do without the locks that nobody here needs; return whether it does.
+def spare_statistics() -> bool:
+    """Let SQLite not count its memory, which nobody reads and which takes a lock at every allocation.
 
-    A connection of ours belongs to one thread at a time, so it needs no lock of its own (SQLite's mode
-    "multi-thread"), and nobody reads its statistics of memory, which take a lock at every allocation. Without this
-    they are a tenth of what a registration costs in SQLite. Where the library is in use already, or is not one that
-    can be asked, everything stays as it was: slower, and no less safe.
+    Returns whether it does. SQLite's makers recommend it (sqlite.org/compile.html). Where the library is in use
+    already, or is not one that can be asked, everything stays as it was. The locks of connections stay in any case:
+    an object of the driver may be freed by another thread than its connection's.
     """
     if sys.platform != "linux" or "_sqlite3" in sys.modules:
         return False
@@ -26,7 +24,5 @@ def spare_locks() -> bool:
         config = ctypes.CDLL(module.origin).sqlite3_config
     except (OSError, AttributeError):
         return False
-    # Each answers 0 or an error; after an error nothing has changed.
-    statistics = config(_CONFIG_MEMSTATUS, ctypes.c_int(0))
-    threads = config(_CONFIG_MULTITHREAD)
-    return bool(statistics == 0 and threads == 0)
+    # 0, or an error, after which nothing has changed.
+    return bool(config(_CONFIG_MEMSTATUS, ctypes.c_int(0)) == 0)

@@ -426,7 +426,7 @@ class Gateway:
         # Lifetime 0 means for ever; what is out of bounds is moved to them for the expiry alone, never refused.
         if lifetime == 0 or lifetime > self._max_lifetime:
             return now + self._max_lifetime + self._grace
-        return now + (max(lifetime, self._min_lifetime)) + self._grace
+        return now + max(lifetime, self._min_lifetime) + self._grace
 
 
 def _owner(identity: str | None, owners: Owners) -> str | None:

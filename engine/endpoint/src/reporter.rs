@@ -192,6 +192,33 @@ mod tests {
     }
 
     #[test]
+    fn a_session_ends_after_the_export_that_came_before() {
+        let shared = Arc::new(Shared::new(1).unwrap());
+        let mut reporter = Reporter::new(Arc::clone(&shared), 1);
+        let export = |record| SessionExport {
+            record,
+            generation: 0,
+            mark: 1,
+            sealed: vec![],
+        };
+        reporter.export(export(1));
+        reporter.export(export(2));
+        reporter.emit(Event::Security(SecurityEvent::SessionGone { record: 1 }));
+        reporter.export(export(3));
+        reporter.publish();
+        let events = shared.drain(usize::MAX);
+        let records = |event: &Event| match event {
+            Event::Security(SecurityEvent::SessionExports(exports)) => {
+                exports.iter().map(|export| export.record).collect()
+            }
+            Event::Security(SecurityEvent::SessionGone { .. }) => vec![],
+            _ => unreachable!("not used here"),
+        };
+        let order: Vec<Vec<u64>> = events.iter().map(records).collect();
+        assert_eq!(order, [vec![1, 2], vec![], vec![3]]);
+    }
+
+    #[test]
     fn an_end_is_never_held_back_and_comes_last() {
         let shared = Arc::new(Shared::new(1).unwrap());
         let mut reporter = Reporter::new(Arc::clone(&shared), 1);

@@ -1,4 +1,4 @@
-"""SQLite is told to spare its locks before its first use, and left alone after it."""
+"""SQLite is told to spare its statistics before its first use, and left alone after it."""
 
 import subprocess
 import sys
@@ -11,8 +11,8 @@ _LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the library is aske
 def _spared(before):
     script = (
         f"{before}\n"
-        "from lwm2m_server.cli.sqlite_library import spare_locks\n"
-        "spared = spare_locks()\n"
+        "from lwm2m_server.cli.sqlite_library import spare_statistics\n"
+        "spared = spare_statistics()\n"
         "import sqlite3\n"
         "connection = sqlite3.connect(':memory:')\n"
         "print(spared, connection.execute('SELECT 1 + 1').fetchone()[0])\n"
