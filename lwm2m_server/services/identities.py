@@ -163,15 +163,16 @@ class IdentityService:
         if unknown:
             changes = self._changes
             rows = await self._store.credentials.grants(unknown)
+            kept: dict[str, tuple[str, float | None]] = {}
             for identity in unknown:
                 row = rows.get(identity)
                 if row is None or row.revoked_at is not None:
                     found[identity] = None
                     continue
-                fact = (row.endpoint, row.expires_at)
-                if changes == self._changes:  # nothing was revoked while the store answered
-                    self._keep({identity: fact})
+                kept[identity] = fact = (row.endpoint, row.expires_at)
                 found[identity] = _unless_over(fact, now)
+            if changes == self._changes:  # nothing was revoked while the store answered
+                self._keep(kept)
         return found
 
     def foreign(self, peer: Remote, endpoint: str) -> None:

@@ -216,29 +216,33 @@ type Export = (u64, u64, u64, Vec<u8>);
 /// Associations that are to be stored; `Engine.confirm_sessions` when they are durable.
 #[pyclass(frozen, eq, module = "lwm2m_server._engine")]
 #[derive(PartialEq)]
-pub struct SessionExports {
-    rows: Vec<Export>,
-}
+pub struct SessionExports(Vec<SessionExport>);
 
 #[pymethods]
 impl SessionExports {
     #[new]
     #[pyo3(signature = (*, rows))]
     fn new(rows: Vec<Export>) -> Self {
-        Self { rows }
+        let export = |(record, generation, mark, sealed)| SessionExport {
+            record,
+            generation,
+            mark,
+            sealed,
+        };
+        Self(rows.into_iter().map(export).collect())
     }
 
     #[getter]
     fn rows<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let rows = self.rows.iter();
-        let rows = rows.map(|(record, generation, mark, sealed)| {
-            (*record, *generation, *mark, PyBytes::new(py, sealed))
-        });
-        PyList::new(py, rows)
+        let row = |each: &SessionExport| {
+            let sealed = PyBytes::new(py, &each.sealed);
+            (each.record, each.generation, each.mark, sealed)
+        };
+        PyList::new(py, self.0.iter().map(row))
     }
 
     fn __repr__(&self) -> String {
-        format!("SessionExports({} sessions)", self.rows.len())
+        format!("SessionExports({} sessions)", self.0.len())
     }
 }
 
@@ -334,11 +338,7 @@ pub fn object(py: Python<'_>, event: SecurityEvent) -> PyResult<Py<PyAny>> {
             };
             Py::new(py, suspicious)?.into_any()
         }
-        SecurityEvent::SessionExports(exports) => {
-            let row = |each: SessionExport| (each.record, each.generation, each.mark, each.sealed);
-            let rows = exports.into_iter().map(row).collect();
-            Py::new(py, SessionExports { rows })?.into_any()
-        }
+        SecurityEvent::SessionExports(exports) => Py::new(py, SessionExports(exports))?.into_any(),
         SecurityEvent::SessionGone { record } => Py::new(py, SessionGone { record })?.into_any(),
         SecurityEvent::KeyLog(line) => Py::new(py, KeyLog { line })?.into_any(),
     };
